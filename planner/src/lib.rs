@@ -1,0 +1,11 @@
+//! Pure decisions: what a host has to do to become what its manifest says.
+//!
+//! ```text
+//! wanted (a verified manifest, resolved) ─┐
+//! seen   (what the host is)  ─────────────┼──► plan() ──► Plan { steps, waiting }
+//! now    (an argument)       ─────────────┘
+//! ```
+//!
+//! **Invariant:** nothing in this crate reads a clock, a disk, a bus or the environment, and nothing in it acts.
+//! A plan leaves its executor no choice: it can be printed before anything happens, and applying it in order, or
+//! any prefix of it followed by a new plan, leads to the same end.
