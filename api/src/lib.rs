@@ -1,1 +1,377 @@
-//! Placeholder.
+//! The words that `hostd` and `hostctl` exchange: JSON over HTTP/1.1, on a Unix socket or under mutual TLS.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /v1/manifest` | [`Submission`] | [`Accepted`], or [`Problem`] |
+//! | `POST /v1/plan` | [`Submission`] | [`bennu_planner::Plan`], or [`Problem`]; nothing changes |
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/containers` | | [`Containers`] |
+//! | `GET /v1/images` | | [`Images`] |
+//! | `GET /v1/volumes` | | [`Volumes`] |
+//! | `GET /v1/history` | | [`History`] |
+//! | `GET /v1/logs?container=NAME&lines=N&follow=BOOL` | | a stream of [`LogLine`], one JSON value a line |
+//! | `GET /v1/events?after=CURSOR&follow=BOOL` | | a stream of [`Event`], one JSON value a line |
+//! | `POST /v1/exec` | [`Exec`] | a stream of [`ExecOutput`], one JSON value a line, the last an exit |
+//! | `GET /v1/dump` | | [`Dump`]: what a plan is made of, for planning offline |
+//!
+//! Every answer that is not a success carries a [`Problem`]. **Invariant:** nothing here decides or acts.
+
+pub mod provision;
+
+use bennu_manifests::model::{Digest, ImageRef, Name, Port, VolumeLife};
+use bennu_planner::{Seen, Step};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The largest request body that `hostd` reads, in bytes: a manifest of 1 MiB and its signatures, as JSON.
+pub const MAX_REQUEST: usize = 4 << 20;
+
+/// A manifest handed in, with its detached signatures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// The exact bytes that were signed.
+    pub manifest: String,
+    /// The content of `FILE.sig`: one or more SSH signatures.
+    pub signatures: String,
+}
+
+/// A manifest was accepted; the host is on its way to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The generation that it became, or already was.
+    pub generation: u64,
+    /// The SHA-256 of the manifest's bytes.
+    pub manifest: Digest,
+    /// Whether the same bytes had been accepted before.
+    pub unchanged: bool,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What kind of answer it is.
+    pub kind: ProblemKind,
+    /// The stable code of the rule that refused, as `serial.replayed`; empty where no rule did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rule: String,
+    /// One line for people.
+    pub message: String,
+    /// Errors that point into the document, rendered, where it is not valid.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// The kinds of [`Problem`], each with one exit code of `hostctl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// The document or request is not valid (exit code 2).
+    Invalid,
+    /// Refused for security: signature, trust, serial, expiry, digest, audience (exit code 3).
+    Refused,
+    /// What was asked for does not exist (exit code 5).
+    NotFound,
+    /// It failed (exit code 1).
+    Failed,
+}
+
+/// What the host is, and whether that is what was asked of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The name that the host was provisioned with.
+    pub host: String,
+    /// The version of `hostd`.
+    pub version: String,
+    /// The OS that runs.
+    pub os: Os,
+    /// The generation that is active; `None` before the first.
+    pub generation: Option<Generation>,
+    /// The generation that is accepted and not active yet.
+    pub pending: Option<Generation>,
+    /// Whether everything that the newest accepted manifest declares is there and running.
+    pub converged: bool,
+    /// Whether the active manifest has expired: it keeps running and is not newly applied.
+    pub stale: bool,
+    /// What is being done now.
+    pub activity: Activity,
+    /// What keeps the host from converging, with its reason.
+    pub failure: Option<String>,
+    /// When the next attempt is made after a failure.
+    pub retry_at: Option<Timestamp>,
+    /// Whether blobs are checked by the kernel on each read (fs-verity).
+    pub verified_reads: bool,
+}
+
+/// The OS that runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Os {
+    /// `VERSION` of its os-release.
+    pub version: String,
+    /// The fs-verity digest of its root; `None` where it was not booted by `os-image/init`.
+    pub root: Option<Digest>,
+    /// The kernel's release.
+    pub kernel: String,
+}
+
+/// One generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Its number on this host.
+    pub number: u64,
+    /// The stream of its manifest.
+    pub name: Name,
+    /// The serial of its manifest.
+    pub serial: u64,
+    /// The SHA-256 of the manifest's bytes.
+    pub manifest: Digest,
+    /// When its manifest expires.
+    pub expires: Timestamp,
+}
+
+/// What `hostd` is doing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "phase")]
+pub enum Activity {
+    /// Nothing; it waits for a change or a timer.
+    #[default]
+    Idle,
+    /// It is fetching what a generation needs; what runs is untouched.
+    Fetching {
+        /// The image that is fetched.
+        image: String,
+        /// Which of the images it is, from 1.
+        number: usize,
+        /// How many are to be fetched.
+        of: usize,
+        /// Bytes fetched of this image so far.
+        done: u64,
+        /// Bytes of this image, where they are known.
+        total: u64,
+    },
+    /// It is carrying out a plan.
+    Applying {
+        /// The step, as a person reads it.
+        step: String,
+        /// Which step it is, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+    },
+}
+
+/// The containers that are there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Containers {
+    /// By name.
+    pub containers: Vec<Container>,
+}
+
+/// One container instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Container {
+    /// The declared name.
+    pub name: Name,
+    /// `<name>-<generation>`.
+    pub instance: String,
+    /// The generation that made it.
+    pub generation: u64,
+    /// What it does, in one word.
+    pub state: bennu_planner::State,
+    /// Its first process on the host; 0 where there is none.
+    pub pid: u32,
+    /// How often it was started again since it was made.
+    pub restarts: u32,
+    /// Since when it is in this state.
+    pub since: Option<Timestamp>,
+    /// Its image.
+    pub image: ImageRef,
+    /// Ports published on the host.
+    pub ports: Vec<Port>,
+    /// Its addresses.
+    pub addresses: Vec<std::net::Ipv4Addr>,
+    /// Memory in use, in bytes, where it is known.
+    pub memory: Option<u64>,
+}
+
+/// The images in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Images {
+    /// By digest.
+    pub images: Vec<Image>,
+}
+
+/// One image in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Image {
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// Its layers.
+    pub layers: usize,
+    /// Bytes on disk of its layers; layers shared with other images are counted here too.
+    pub size: u64,
+    /// The containers of the active generation that use it.
+    pub used_by: Vec<Name>,
+}
+
+/// The volumes on the host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Volumes {
+    /// By name.
+    pub volumes: Vec<Volume>,
+}
+
+/// One volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name.
+    pub name: Name,
+    /// How long it lives.
+    pub life: VolumeLife,
+    /// Where it is on the host.
+    pub path: String,
+    /// The containers that use it.
+    pub used_by: Vec<Name>,
+}
+
+/// What became of the manifests handed in, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct History {
+    /// The generations.
+    pub entries: Vec<HistoryEntry>,
+}
+
+/// One generation's story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The generation.
+    pub generation: Generation,
+    /// When its manifest was accepted.
+    pub accepted: Timestamp,
+    /// Names of the keys that signed it.
+    pub signers: Vec<String>,
+    /// When it first converged.
+    pub converged: Option<Timestamp>,
+    /// What kept it from converging last.
+    pub failure: Option<String>,
+}
+
+/// One line of a container's or of `hostd`'s log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was written.
+    pub time: Timestamp,
+    /// Which container wrote it; empty for `hostd`.
+    pub container: String,
+    /// The instance that wrote it.
+    pub instance: String,
+    /// What was written; bytes that are not UTF-8 are replaced.
+    pub message: String,
+}
+
+/// Something that happened. A cursor is valid until the host reboots.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its place in the order of events.
+    pub cursor: u64,
+    /// When it happened.
+    pub time: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// The kinds of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+#[non_exhaustive]
+pub enum Happening {
+    /// `hostd` started.
+    Started {
+        /// Its version.
+        version: String,
+    },
+    /// A manifest was accepted as a generation.
+    Accepted {
+        /// The generation.
+        generation: u64,
+        /// The serial.
+        serial: u64,
+    },
+    /// A manifest was refused.
+    Refused {
+        /// The rule that refused it.
+        rule: String,
+        /// Why.
+        reason: String,
+    },
+    /// An image is wholly in the store.
+    Fetched {
+        /// The image.
+        image: String,
+    },
+    /// A step of a plan was carried out.
+    Applied {
+        /// The step.
+        step: Box<Step>,
+    },
+    /// Something is not as it was left, and is put right.
+    Drift {
+        /// What, as a person reads it.
+        what: String,
+    },
+    /// A generation did not converge and is tried again.
+    Failed {
+        /// The generation.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Everything that the generation declares is there and running.
+    Converged {
+        /// The generation.
+        generation: u64,
+    },
+}
+
+/// A command to run inside a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// The container.
+    pub container: Name,
+    /// The program and its arguments, at least one.
+    pub command: Vec<String>,
+}
+
+/// What a command wrote, or how it ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum ExecOutput {
+    /// Bytes on standard output, in base64.
+    Stdout {
+        /// The bytes.
+        data: String,
+    },
+    /// Bytes on standard error, in base64.
+    Stderr {
+        /// The bytes.
+        data: String,
+    },
+    /// It ended.
+    Exit {
+        /// Its exit code; 128 and the signal's number where a signal ended it.
+        code: i32,
+    },
+}
+
+/// What a plan is made of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Dump {
+    /// The host's status.
+    pub status: Status,
+    /// What is on the host.
+    pub seen: Seen,
+    /// The number that the next generation gets.
+    pub next_generation: u64,
+}

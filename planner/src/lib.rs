@@ -9,3 +9,9 @@
 //! **Invariant:** nothing in this crate reads a clock, a disk, a bus or the environment, and nothing in it acts.
 //! A plan leaves its executor no choice: it can be printed before anything happens, and applying it in order, or
 //! any prefix of it followed by a new plan, leads to the same end.
+
+mod seen;
+mod step;
+
+pub use seen::{Instance, NotAnInstance, Published, Seen, SeenInstance, SeenNetwork, State};
+pub use step::{Plan, Reason, Step, Waiting};

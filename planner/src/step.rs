@@ -1,0 +1,158 @@
+//! What a plan is made of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use bennu_manifests::model::{Digest, ImageRef, Name, VolumeLife};
+use serde::{Deserialize, Serialize};
+
+use crate::seen::{Instance, Published, SeenNetwork};
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// What is not to be done yet, and why.
+    pub waiting: Vec<Waiting>,
+}
+
+/// One thing to do. It names all that it needs; whoever carries it out decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "step")]
+pub enum Step {
+    /// Fetch an image and verify it. What runs is not touched.
+    Fetch {
+        /// The image.
+        image: ImageRef,
+        /// The containers that need it.
+        used_by: Vec<Name>,
+    },
+    /// Make an empty volume.
+    CreateVolume {
+        /// Its name.
+        volume: Name,
+        /// How long it lives.
+        life: VolumeLife,
+    },
+    /// Stop an instance and remove all that it left.
+    Stop {
+        /// The instance.
+        instance: Instance,
+        /// Why.
+        reason: Reason,
+    },
+    /// Take a network down.
+    RemoveNetwork {
+        /// Its name.
+        network: Name,
+        /// What it was.
+        was: SeenNetwork,
+    },
+    /// Set a network up.
+    CreateNetwork {
+        /// Its name.
+        network: Name,
+        /// What it is to be.
+        spec: SeenNetwork,
+    },
+    /// Make an instance of a declared container and start it.
+    Start {
+        /// The instance.
+        instance: Instance,
+        /// Its image.
+        image: ImageRef,
+        /// What it is made from.
+        fingerprint: Digest,
+        /// Its address on each of its networks.
+        addresses: BTreeMap<Name, Ipv4Addr>,
+        /// Why.
+        reason: Reason,
+    },
+    /// Publish exactly these ports, in one transaction.
+    Publish {
+        /// All that is to be published.
+        ports: Vec<Published>,
+    },
+    /// Destroy a volume and what is in it.
+    DestroyVolume {
+        /// Its name.
+        volume: Name,
+    },
+}
+
+/// Why a step is in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The container is declared and not there.
+    New,
+    /// Its image is another one.
+    ImageChanged,
+    /// Something else about it changed.
+    Changed,
+    /// It is not declared any more.
+    Removed,
+    /// It is declared, there, and not running although it should be.
+    NotRunning,
+}
+
+/// Something that is not to be done yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// What waits.
+    pub what: String,
+    /// What it waits for.
+    pub why: String,
+}
+
+impl Plan {
+    /// Whether there is nothing to do and nothing to wait for.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.waiting.is_empty()
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "new",
+            Self::ImageChanged => "image changed",
+            Self::Changed => "changed",
+            Self::Removed => "not declared",
+            Self::NotRunning => "not running",
+        })
+    }
+}
+
+/// One line a step: what, of whom, and what there is to know.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, whom, more) = match self {
+            Self::Fetch { image, used_by } => {
+                let names: Vec<_> = used_by.iter().map(Name::as_str).collect();
+                ("Fetch", image.to_string(), format!("for {}", names.join(", ")))
+            }
+            Self::CreateVolume { volume, life } => ("Create", format!("volume {volume}"), life_word(*life).into()),
+            Self::Stop { instance, reason } => ("Stop", instance.to_string(), reason.to_string()),
+            Self::RemoveNetwork { network, was } => ("Remove", format!("network {network}"), was.subnet.to_string()),
+            Self::CreateNetwork { network, spec } => ("Create", format!("network {network}"), spec.subnet.to_string()),
+            Self::Start { instance, reason, .. } => ("Start", instance.to_string(), reason.to_string()),
+            Self::Publish { ports } => {
+                let list: Vec<_> = ports.iter().map(|p| format!("{}→{}:{}", p.port, p.to, p.to_port)).collect();
+                ("Publish", if list.is_empty() { "nothing".into() } else { list.join(" ") }, String::new())
+            }
+            Self::DestroyVolume { volume } => ("Destroy", format!("volume {volume}"), "and all data in it".into()),
+        };
+        write!(f, "{verb:>8}  {whom}")?;
+        if more.is_empty() { Ok(()) } else { write!(f, "  {more}") }
+    }
+}
+
+fn life_word(life: VolumeLife) -> &'static str {
+    match life {
+        VolumeLife::Keep => "kept",
+        VolumeLife::Scratch => "fresh at each boot",
+    }
+}
