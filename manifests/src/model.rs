@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -72,7 +72,7 @@ pub struct Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subnet {
     /// The network address.
-    pub address: std::net::Ipv4Addr,
+    pub address: Ipv4Addr,
     /// The prefix length in bits, 8 to 30.
     pub prefix: u8,
 }
@@ -305,6 +305,39 @@ pub struct ImageRef {
     pub tag: Option<String>,
     /// What is pulled.
     pub digest: Digest,
+}
+
+impl Subnet {
+    /// The first address after the last one of the subnet, as a number; it may lie beyond 32 bits.
+    fn end(&self) -> u64 {
+        u64::from(self.address.to_bits()) + (1 << (32 - self.prefix))
+    }
+
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        u64::from(self.address.to_bits()) < other.end() && u64::from(other.address.to_bits()) < self.end()
+    }
+}
+
+/// A string that is no [`Subnet`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a subnet is an IPv4 network address, '/' and a prefix length of 8 to 30, as 10.20.0.0/24")]
+pub struct NotASubnet;
+
+impl FromStr for Subnet {
+    type Err = NotASubnet;
+
+    fn from_str(text: &str) -> Result<Self, NotASubnet> {
+        let (address, prefix) = text.split_once('/').ok_or(NotASubnet)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| NotASubnet)?;
+        let plain = prefix.bytes().all(|b| b.is_ascii_digit()) && !prefix.starts_with('0');
+        let prefix = prefix.parse().ok().filter(|bits| plain && (8..=30).contains(bits)).ok_or(NotASubnet)?;
+        let host_part = u32::MAX >> prefix;
+        if address.to_bits() & host_part != 0 {
+            return Err(NotASubnet);
+        }
+        Ok(Self { address, prefix })
+    }
 }
 
 impl fmt::Display for Name {
