@@ -1,2 +1,2 @@
-//! Placeholder.
+//! `hostd`: see the library.
 fn main() {}

@@ -10,8 +10,15 @@
 //! A plan leaves its executor no choice: it can be printed before anything happens, and applying it in order, or
 //! any prefix of it followed by a new plan, leads to the same end.
 
+mod address;
+mod guard;
+mod plan;
 mod seen;
 mod step;
+mod wanted;
 
+pub use guard::{Danger, guard};
+pub use plan::plan;
 pub use seen::{Instance, NotAnInstance, Published, Seen, SeenInstance, SeenNetwork, State};
 pub use step::{Plan, Reason, Step, Waiting};
+pub use wanted::{Wanted, fingerprint};

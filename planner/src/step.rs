@@ -134,16 +134,25 @@ impl fmt::Display for Step {
                 let names: Vec<_> = used_by.iter().map(Name::as_str).collect();
                 ("Fetch", image.to_string(), format!("for {}", names.join(", ")))
             }
-            Self::CreateVolume { volume, life } => ("Create", format!("volume {volume}"), life_word(*life).into()),
+            Self::CreateVolume { volume, life } => {
+                ("Create", format!("volume {volume}"), life_word(*life).into())
+            }
             Self::Stop { instance, reason } => ("Stop", instance.to_string(), reason.to_string()),
-            Self::RemoveNetwork { network, was } => ("Remove", format!("network {network}"), was.subnet.to_string()),
-            Self::CreateNetwork { network, spec } => ("Create", format!("network {network}"), spec.subnet.to_string()),
+            Self::RemoveNetwork { network, was } => {
+                ("Remove", format!("network {network}"), was.subnet.to_string())
+            }
+            Self::CreateNetwork { network, spec } => {
+                ("Create", format!("network {network}"), spec.subnet.to_string())
+            }
             Self::Start { instance, reason, .. } => ("Start", instance.to_string(), reason.to_string()),
             Self::Publish { ports } => {
-                let list: Vec<_> = ports.iter().map(|p| format!("{}→{}:{}", p.port, p.to, p.to_port)).collect();
+                let list: Vec<_> =
+                    ports.iter().map(|p| format!("{}→{}:{}", p.port, p.to, p.to_port)).collect();
                 ("Publish", if list.is_empty() { "nothing".into() } else { list.join(" ") }, String::new())
             }
-            Self::DestroyVolume { volume } => ("Destroy", format!("volume {volume}"), "and all data in it".into()),
+            Self::DestroyVolume { volume } => {
+                ("Destroy", format!("volume {volume}"), "and all data in it".into())
+            }
         };
         write!(f, "{verb:>8}  {whom}")?;
         if more.is_empty() { Ok(()) } else { write!(f, "  {more}") }
