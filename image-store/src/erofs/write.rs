@@ -1,0 +1,322 @@
+//! The writer: data as it comes, everything else at the end.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bennu_manifests::model::Digest;
+
+use super::BLOCK;
+use super::format::{self, DiskInode, NO_BLOCK, Superblock};
+use super::layout::{self, Layout, Placed};
+use super::tree::{Attributes, FileData, InodeKind, Tree};
+use crate::verity::Merkle;
+
+/// Tails that wait in memory before they go to an unnamed file, in bytes.
+const TAILS_IN_MEMORY: usize = 16 << 20;
+
+/// Bytes that are copied at a time; a whole number of blocks.
+const COPY_BUFFER: usize = 1 << 17;
+
+/// An image that is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Its fs-verity digest.
+    pub verity: Digest,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// Writes one image to an empty file.
+#[derive(Debug)]
+pub struct Writer {
+    out: BufWriter<File>,
+    merkle: Merkle,
+    tails: Tails,
+    buffer: Vec<u8>,
+}
+
+/// Why a file could not be copied into the image.
+#[derive(Debug)]
+pub enum CopyError<E> {
+    /// The source failed.
+    Read(E),
+    /// The source ended before the size that was announced.
+    Short,
+    /// The image's file failed.
+    Write(io::Error),
+}
+
+fn fill<E>(
+    mut buffer: &mut [u8],
+    read: &mut impl FnMut(&mut [u8]) -> Result<usize, E>,
+) -> Result<(), CopyError<E>> {
+    while !buffer.is_empty() {
+        match read(buffer).map_err(CopyError::Read)? {
+            0 => return Err(CopyError::Short),
+            n => buffer = &mut buffer[n..],
+        }
+    }
+    Ok(())
+}
+
+impl Writer {
+    /// Begins an image in `file`, which must be empty and open for writing. What does not fit into memory waits in an unnamed
+    /// file in `spill`.
+    ///
+    /// # Errors
+    /// Whatever the file says.
+    pub fn new(file: File, spill: &Path) -> io::Result<Self> {
+        let mut writer = Self {
+            out: BufWriter::with_capacity(COPY_BUFFER, file),
+            merkle: Merkle::new(),
+            tails: Tails { directory: spill.to_owned(), memory: Vec::new(), spilled: None },
+            buffer: Vec::new(),
+        };
+        // The superblock comes last; until then this is no file system.
+        writer.put(&[0; BLOCK])?;
+        Ok(writer)
+    }
+
+    /// Writes the bytes of a regular file that will have `attributes`. `read` fills a buffer, at least partly, and gives 0
+    /// only at the end of the file.
+    ///
+    /// # Errors
+    /// What `read` says, and apart from it what the image's file says.
+    pub fn write_file<E>(
+        &mut self,
+        size: u64,
+        attributes: &Attributes,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<FileData, CopyError<E>> {
+        let room = layout::inline_room(format::encode_xattrs(&attributes.xattrs).len());
+        let tail = (size % BLOCK as u64) as usize;
+        let inline = tail > 0 && tail <= room;
+        let mut left = if inline { size - tail as u64 } else { size };
+        let mut data = FileData { size, start_block: None, tail: None };
+        if left > 0 {
+            data.start_block = Some(self.next_block().map_err(CopyError::Write)?);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(COPY_BUFFER, 0);
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(COPY_BUFFER);
+            fill(&mut buffer[..want], &mut read)?;
+            left -= want as u64;
+            let padded = want.next_multiple_of(BLOCK);
+            buffer[want..padded].fill(0);
+            self.put(&buffer[..padded]).map_err(CopyError::Write)?;
+        }
+        if inline {
+            fill(&mut buffer[..tail], &mut read)?;
+            data.tail = Some(self.tails.add(&buffer[..tail]).map_err(CopyError::Write)?);
+        }
+        self.buffer = buffer;
+        Ok(data)
+    }
+
+    /// Writes the tree and the superblock. The file is complete and flushed to the kernel, but not fsynced.
+    ///
+    /// # Errors
+    /// Whatever the file says.
+    pub fn finish(mut self, tree: &Tree) -> io::Result<(File, Written)> {
+        let layout = layout::layout(tree);
+        let blocks = self.write_blocks(tree, &layout)?;
+        let meta_block = self.next_block()?;
+        self.write_inodes(tree, &layout, &blocks)?;
+
+        let mut superblock = Superblock {
+            root: u16::try_from(layout.nid(Tree::ROOT)).expect("the root is the first inode"),
+            inodes: layout.placed.len() as u64,
+            blocks: self.next_block()?,
+            meta_block,
+            uuid: [0; 16],
+        };
+        // overlayfs tells its layers apart by UUID, so each image has its own, made from all that is in it.
+        superblock.uuid = uuid(&self.merkle.peek());
+        let first = superblock.encode();
+        let size = self.merkle.len();
+        let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&first)?;
+        Ok((file, Written { verity: self.merkle.finish(Some(&first)), size }))
+    }
+
+    /// Contents of directories and links that do not fit behind their inode. Gives the first block for each inode.
+    fn write_blocks(&mut self, tree: &Tree, layout: &Layout) -> io::Result<Vec<u32>> {
+        let mut starts = Vec::with_capacity(layout.placed.len());
+        for placed in &layout.placed {
+            let directory;
+            let content = match &tree.node(placed.id).kind {
+                InodeKind::File(data) => {
+                    starts.push(data.start_block.unwrap_or(NO_BLOCK));
+                    continue;
+                }
+                InodeKind::CharDevice(major, minor) | InodeKind::BlockDevice(major, minor) => {
+                    starts.push(format::encode_device(*major, *minor));
+                    continue;
+                }
+                InodeKind::Fifo => {
+                    starts.push(0);
+                    continue;
+                }
+                InodeKind::Directory => {
+                    directory = layout::encode_directory(tree, layout, placed);
+                    &directory[..]
+                }
+                InodeKind::Symlink(target) => target,
+            };
+            let whole = &content[..content.len() - placed.inline];
+            if whole.is_empty() {
+                starts.push(NO_BLOCK);
+                continue;
+            }
+            starts.push(self.next_block()?);
+            self.put(whole)?;
+            let padding = whole.len().next_multiple_of(BLOCK) - whole.len();
+            self.put(&[0; BLOCK][..padding])?;
+        }
+        Ok(starts)
+    }
+
+    /// The metadata area: every inode with its attributes and tail, by place.
+    fn write_inodes(&mut self, tree: &Tree, layout: &Layout, blocks: &[u32]) -> io::Result<()> {
+        let mut order: Vec<usize> = (0..layout.placed.len()).collect();
+        order.sort_unstable_by_key(|i| layout.placed[*i].offset);
+        let mut at = 0;
+        for i in order {
+            let placed = &layout.placed[i];
+            self.zeros(placed.offset - at)?;
+            let node = tree.node(placed.id);
+            let inode = DiskInode {
+                layout: placed.layout,
+                xattr_len: node.attributes.xattrs.len(),
+                mode: layout::mode(node),
+                size: placed.size,
+                block_or_rdev: blocks[i],
+                number: u32::try_from(i + 1).expect("inodes are capped below 2^32"),
+                uid: node.attributes.uid,
+                gid: node.attributes.gid,
+                mtime: node.attributes.mtime,
+                nlink: link_count(tree, placed),
+            };
+            self.put(&inode.encode())?;
+            self.put(&node.attributes.xattrs)?;
+            let tail = self.tail(tree, layout, placed)?;
+            self.put(&tail)?;
+            at = placed.offset + (format::INODE_SIZE + node.attributes.xattrs.len() + placed.inline) as u64;
+        }
+        self.zeros(layout.blocks * BLOCK as u64 - at)
+    }
+
+    fn tail(&mut self, tree: &Tree, layout: &Layout, placed: &Placed) -> io::Result<Vec<u8>> {
+        if placed.inline == 0 {
+            return Ok(Vec::new());
+        }
+        Ok(match &tree.node(placed.id).kind {
+            InodeKind::File(data) => {
+                self.tails.get(data.tail.expect("inline files have a tail"), placed.inline)?
+            }
+            InodeKind::Directory => {
+                let mut content = layout::encode_directory(tree, layout, placed);
+                content.split_off(content.len() - placed.inline)
+            }
+            InodeKind::Symlink(target) => target.to_vec(),
+            _ => Vec::new(),
+        })
+    }
+
+    fn next_block(&self) -> io::Result<u32> {
+        // 2^32 - 1 blocks are 16 TiB, and the last number means "none".
+        u32::try_from(self.merkle.len() / BLOCK as u64)
+            .ok()
+            .filter(|block| *block != NO_BLOCK)
+            .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+    }
+
+    fn zeros(&mut self, mut count: u64) -> io::Result<()> {
+        while count > 0 {
+            let now = count.min(BLOCK as u64);
+            self.put(&[0; BLOCK][..now as usize])?;
+            count -= now;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.merkle.update(bytes);
+        self.out.write_all(bytes)
+    }
+}
+
+/// Names of an inode; a directory has one in its parent, its own `.`, and `..` in each directory below.
+fn link_count(tree: &Tree, placed: &Placed) -> u32 {
+    let node = tree.node(placed.id);
+    match node.kind {
+        InodeKind::Directory => {
+            2 + node.children.values().filter(|child| tree.is_directory(**child)).count() as u32
+        }
+        _ => node.names,
+    }
+}
+
+/// A UUID of version 8 (RFC 9562, section 5.8: vendor's own) from a digest.
+fn uuid(digest: &Digest) -> [u8; 16] {
+    let mut uuid: [u8; 16] = digest.as_bytes()[..16].try_into().expect("a digest has 32 bytes");
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
+/// Last partial blocks of files, waiting for the end.
+#[derive(Debug)]
+struct Tails {
+    directory: PathBuf,
+    memory: Vec<u8>,
+    spilled: Option<(File, u64)>,
+}
+
+impl Tails {
+    /// Keeps `bytes` and gives the place to ask for them.
+    fn add(&mut self, bytes: &[u8]) -> io::Result<u64> {
+        let at = self.spilled.as_ref().map_or(0, |(_, len)| *len) + self.memory.len() as u64;
+        self.memory.extend_from_slice(bytes);
+        if self.memory.len() >= TAILS_IN_MEMORY {
+            self.spill()?;
+        }
+        Ok(at)
+    }
+
+    fn get(&mut self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut out = vec![0; len];
+        let spilled = self.spilled.as_ref().map_or(0, |(_, len)| *len);
+        // A tail is added whole, so it is on one side or the other.
+        if at >= spilled {
+            let from = usize::try_from(at - spilled).expect("a place in memory");
+            out.copy_from_slice(&self.memory[from..from + len]);
+        } else if let Some((file, _)) = &self.spilled {
+            file.read_exact_at(&mut out, at)?;
+        }
+        Ok(out)
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        let (file, len) = match &mut self.spilled {
+            Some(spilled) => spilled,
+            none => none.insert((unnamed_file(&self.directory)?, 0)),
+        };
+        file.write_all_at(&self.memory, *len)?;
+        *len += self.memory.len() as u64;
+        self.memory.clear();
+        Ok(())
+    }
+}
+
+/// A file that goes away with its last descriptor.
+fn unnamed_file(directory: &Path) -> io::Result<File> {
+    let path = directory.join(crate::durable::temporary_name());
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}

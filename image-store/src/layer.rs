@@ -1,0 +1,220 @@
+//! From the tar of a layer to an EROFS blob.
+//!
+//! The rules are those of the OCI image specification (`layer.md`): `.wh.NAME` says that NAME of the layers below is gone,
+//! `.wh..wh..opq` that everything below its directory is. Both become what overlayfs understands: a character device 0:0,
+//! and the attribute `trusted.overlay.opaque`. A whiteout never touches what its own layer brings, wherever in the archive it
+//! stands.
+//!
+//! Of entries with the same path the last wins. A directory that replaces a directory keeps what is in it. Hard links
+//! have to point to an earlier entry of the same layer.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use bennu_manifests::model::Digest;
+
+use crate::erofs::{Attributes, CopyError, InodeId, InodeKind, Tree, TreeError, Writer};
+use crate::sha256::HashingReader;
+use crate::tar::{Entry, EntryPath, Kind, Limits, Meta, Reader, Reason, TarError};
+
+/// A layer that was converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Converted {
+    /// SHA-256 of the whole uncompressed archive: the *diff id* of OCI.
+    pub diff_id: Digest,
+    /// Bytes of the archive.
+    pub tar_size: u64,
+    /// fs-verity digest of the blob.
+    pub blob: Digest,
+    /// Bytes of the blob.
+    pub size: u64,
+}
+
+/// Why a layer could not be converted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The archive is refused or cannot be read.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    /// The blob cannot be written.
+    #[error("could not write the blob")]
+    Write(#[source] io::Error),
+}
+
+/// Reads the whole archive from `reader` and writes the blob to `out`, an empty file. Temporary data goes to `spill`. The
+/// blob is not fsynced.
+///
+/// # Errors
+/// [`ConvertError`]; `out` holds something unusable then.
+pub fn convert(
+    reader: impl Read,
+    out: File,
+    spill: &Path,
+    limits: Limits,
+) -> Result<(File, Converted), ConvertError> {
+    let mut layer = Layer {
+        tar: Reader::new(HashingReader::new(reader), limits),
+        writer: Writer::new(out, spill).map_err(ConvertError::Write)?,
+        tree: Tree::new(limits.entries, limits.metadata_bytes),
+        whiteouts: BTreeSet::new(),
+        opaque: HashSet::new(),
+    };
+    while let Some(entry) = layer.tar.next_entry()? {
+        layer.take(entry)?;
+    }
+    layer.apply_whiteouts()?;
+    let (diff_id, tar_size) = layer.tar.finish()?.finish();
+    let (file, written) = layer.writer.finish(&layer.tree).map_err(ConvertError::Write)?;
+    Ok((file, Converted { diff_id, tar_size, blob: written.verity, size: written.size }))
+}
+
+#[derive(Debug)]
+struct Layer<R> {
+    tar: Reader<HashingReader<R>>,
+    writer: Writer,
+    tree: Tree,
+    /// Directory and name; applied at the end, when it is known what the layer itself has there.
+    whiteouts: BTreeSet<(InodeId, Vec<u8>)>,
+    opaque: HashSet<InodeId>,
+}
+
+impl<R: Read> Layer<R> {
+    fn take(&mut self, entry: Entry) -> Result<(), ConvertError> {
+        let Entry { path, kind, meta } = entry;
+        let attributes = attributes(meta);
+        let Some((_, name)) = path.split_last() else {
+            if kind != Kind::Directory {
+                return Err(self.refuse(&path, Reason::Root));
+            }
+            return self.tree.set_attributes(Tree::ROOT, &attributes).map_err(|e| self.too_much(&path, e));
+        };
+        let directory = self.parent(&path)?;
+        if let Some(removed) = name.strip_prefix(b".wh.") {
+            return self.whiteout(&path, directory, removed);
+        }
+        let kind = match kind {
+            Kind::Directory => match self.tree.child(directory, name) {
+                Some(old) if self.tree.is_directory(old) => {
+                    return self.tree.set_attributes(old, &attributes).map_err(|e| self.too_much(&path, e));
+                }
+                _ => InodeKind::Directory,
+            },
+            Kind::HardLink { target } => {
+                let inode = self.link_target(&path, &target)?;
+                // Linking a name to what it already names changes nothing.
+                if self.tree.child(directory, name) == Some(inode) {
+                    return Ok(());
+                }
+                return self.tree.link(directory, name, inode).map_err(|e| self.too_much(&path, e));
+            }
+            Kind::File { size } => {
+                let tar = &mut self.tar;
+                let data = self.writer.write_file(size, &attributes, |buf| tar.read_data(buf));
+                InodeKind::File(data.map_err(|error| match error {
+                    CopyError::Read(error) => ConvertError::Tar(error),
+                    CopyError::Short => self.refuse(&path, Reason::Truncated),
+                    CopyError::Write(error) => ConvertError::Write(error),
+                })?)
+            }
+            Kind::Symlink { target } => InodeKind::Symlink(target.into_boxed_slice()),
+            Kind::CharDevice { major, minor } => InodeKind::CharDevice(major, minor),
+            Kind::BlockDevice { major, minor } => InodeKind::BlockDevice(major, minor),
+            Kind::Fifo => InodeKind::Fifo,
+        };
+        self.tree.add(directory, name, kind, &attributes).map(drop).map_err(|e| self.too_much(&path, e))
+    }
+
+    /// The directory that `path` lies in; directories that no entry described are made.
+    fn parent(&mut self, path: &EntryPath) -> Result<InodeId, ConvertError> {
+        let (parent, _) = path.split_last().expect("the root was handled before");
+        let mut directory = Tree::ROOT;
+        let mut walked = 0;
+        for name in parent.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+            walked += name.len() + 1;
+            directory = match self.tree.child(directory, name) {
+                Some(child) if self.tree.is_directory(child) => child,
+                Some(_) => {
+                    let culprit = crate::tar::printable(&parent[..walked - 1]);
+                    return Err(self.refuse(path, Reason::NotADirectory(culprit)));
+                }
+                None => {
+                    let attributes = Attributes { mode: 0o755, ..Attributes::default() };
+                    let added = self.tree.add(directory, name, InodeKind::Directory, &attributes);
+                    added.map_err(|e| self.too_much(path, e))?
+                }
+            };
+        }
+        Ok(directory)
+    }
+
+    fn link_target(&self, path: &EntryPath, target: &EntryPath) -> Result<InodeId, ConvertError> {
+        let found =
+            target.components().try_fold(Tree::ROOT, |directory, name| self.tree.child(directory, name));
+        match found {
+            Some(inode) if self.tree.is_directory(inode) => {
+                Err(self.refuse(path, Reason::DirectoryLink(target.to_string())))
+            }
+            Some(inode) => Ok(inode),
+            None => Err(self.refuse(path, Reason::MissingLinkTarget(target.to_string()))),
+        }
+    }
+
+    fn whiteout(&mut self, path: &EntryPath, directory: InodeId, removed: &[u8]) -> Result<(), ConvertError> {
+        match removed {
+            b".wh..opq" => {
+                self.opaque.insert(directory);
+            }
+            // `.` and `..` would remove the directory itself or its parent; other names with the prefix are left over from
+            // aufs and mean nothing in a layer.
+            b"" | b"." | b".." => return Err(self.refuse(path, Reason::Whiteout)),
+            reserved if reserved.starts_with(b".wh.") => return Err(self.refuse(path, Reason::Whiteout)),
+            name => {
+                self.whiteouts.insert((directory, name.to_vec()));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_whiteouts(&mut self) -> Result<(), ConvertError> {
+        for (directory, name) in std::mem::take(&mut self.whiteouts) {
+            match self.tree.child(directory, &name) {
+                // What this layer brings replaces what is below; a directory would merge with it unless it is opaque.
+                Some(child) if self.tree.is_directory(child) => {
+                    self.opaque.insert(child);
+                }
+                Some(_) => {}
+                None => {
+                    let path = EntryPath::parse(&name).unwrap_or_default();
+                    let device = InodeKind::CharDevice(0, 0);
+                    let added = self.tree.add(directory, &name, device, &Attributes::default());
+                    added.map_err(|e| self.too_much(&path, e))?;
+                }
+            }
+        }
+        for directory in std::mem::take(&mut self.opaque) {
+            self.tree.add_mark(directory, "trusted.overlay.opaque", "y");
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, path: &EntryPath, reason: Reason) -> ConvertError {
+        self.tar.refuse(Some(path), reason).into()
+    }
+
+    fn too_much(&self, path: &EntryPath, error: TreeError) -> ConvertError {
+        let reason = match error {
+            TreeError::TooManyInodes { limit } => Reason::TooMuch { what: "entries", limit },
+            TreeError::TooMuchMetadata { limit } => {
+                Reason::TooMuch { what: "bytes of names and attributes", limit }
+            }
+        };
+        self.refuse(path, reason)
+    }
+}
+
+fn attributes(meta: Meta) -> Attributes {
+    Attributes { mode: meta.mode, uid: meta.uid, gid: meta.gid, mtime: meta.mtime, xattrs: meta.xattrs }
+}

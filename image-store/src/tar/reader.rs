@@ -1,0 +1,272 @@
+//! Headers, long names and data of an archive, in order.
+
+use std::io::{self, Read};
+
+use super::header::Header;
+use super::path::printable;
+use super::pax::{self, Pax};
+use super::{Entry, EntryPath, Kind, Limits, MAX_PATH, Meta, PathFault, RECORD, Reason, Refusal, TarError};
+
+/// Reads an archive entry by entry. Data that is not read before the next entry is asked for is skipped.
+#[derive(Debug)]
+pub struct Reader<R> {
+    inner: R,
+    limits: Limits,
+    /// Bytes read so far.
+    offset: u64,
+    /// Where the header of the present entry begins.
+    entry_offset: u64,
+    entries: u64,
+    /// Data of the present entry that was not read yet, and the padding behind it.
+    remaining: u64,
+    padding: u64,
+    ended: bool,
+}
+
+/// What precedes the header of an entry.
+#[derive(Debug, Default)]
+struct Extension {
+    pax: Option<Pax>,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads from `inner`, within `limits`.
+    pub fn new(inner: R, limits: Limits) -> Self {
+        Self { inner, limits, offset: 0, entry_offset: 0, entries: 0, remaining: 0, padding: 0, ended: false }
+    }
+
+    /// The next entry; `None` at the end of the archive.
+    ///
+    /// # Errors
+    /// [`TarError::Refused`] where the archive is not taken, [`TarError::Read`] where it cannot be read.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+        let mut extension = Extension::default();
+        loop {
+            self.skip_data()?;
+            let Some(bytes) = self.header()? else {
+                let bare =
+                    extension.pax.is_none() && extension.long_name.is_none() && extension.long_link.is_none();
+                return if bare { Ok(None) } else { Err(self.refuse(None, Reason::Truncated)) };
+            };
+            let header = Header::parse(&bytes).map_err(|reason| self.refuse(None, reason))?;
+            let size = header.size().map_err(|reason| self.refuse(None, reason))?;
+            let repeated = match header.type_flag() {
+                b'x' => {
+                    let records = self.small_data(size, pax::MAX_PAX)?;
+                    let pax = pax::parse(&records).map_err(|reason| self.refuse(None, reason))?;
+                    extension.pax.replace(pax).is_some()
+                }
+                b'g' => {
+                    let records = self.small_data(size, pax::MAX_PAX)?;
+                    pax::check_global(&records).map_err(|reason| self.refuse(None, reason))?;
+                    false
+                }
+                b'L' => extension.long_name.replace(self.long_name(size)?).is_some(),
+                b'K' => extension.long_link.replace(self.long_name(size)?).is_some(),
+                _ => {
+                    let entry = assemble(&header, extension, size).map_err(|(path, reason)| {
+                        TarError::from(Refusal { offset: self.entry_offset, path, reason })
+                    })?;
+                    if let Kind::File { size } = entry.kind {
+                        self.expect_data(size);
+                    }
+                    return Ok(Some(entry));
+                }
+            };
+            if repeated {
+                return Err(self.refuse(None, Reason::Ambiguous));
+            }
+        }
+    }
+
+    /// Reads data of the present entry; 0 bytes at its end.
+    ///
+    /// # Errors
+    /// As [`Self::next_entry`].
+    pub fn read_data(&mut self, buf: &mut [u8]) -> Result<usize, TarError> {
+        let want = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buf.len());
+        if want == 0 {
+            return Ok(0);
+        }
+        let n = self.read_some(&mut buf[..want])?;
+        if n == 0 {
+            return Err(self.refuse(None, Reason::Truncated));
+        }
+        self.remaining -= n as u64;
+        Ok(n)
+    }
+
+    /// A refusal at the present entry.
+    pub fn refuse(&self, path: Option<&EntryPath>, reason: Reason) -> TarError {
+        Refusal { offset: self.entry_offset, path: path.map(EntryPath::to_string), reason }.into()
+    }
+
+    /// Reads what follows the end marker, so that digests cover it, and gives the source back.
+    ///
+    /// # Errors
+    /// As [`Self::next_entry`].
+    pub fn finish(mut self) -> Result<R, TarError> {
+        let mut buffer = vec![0; 1 << 16];
+        while self.read_some(&mut buffer)? > 0 {}
+        Ok(self.inner)
+    }
+
+    fn expect_data(&mut self, size: u64) {
+        self.remaining = size;
+        self.padding = size.next_multiple_of(RECORD as u64) - size;
+    }
+
+    fn skip_data(&mut self) -> Result<(), TarError> {
+        let mut buffer = [0; 4096];
+        while self.read_data(&mut buffer)? > 0 {}
+        self.remaining = std::mem::take(&mut self.padding);
+        while self.read_data(&mut buffer)? > 0 {}
+        Ok(())
+    }
+
+    /// The next header, or `None` at the end: two blocks of zeros, or the end of the input where a header would begin.
+    fn header(&mut self) -> Result<Option<[u8; RECORD]>, TarError> {
+        if self.ended {
+            return Ok(None);
+        }
+        self.entry_offset = self.offset;
+        let mut zeros = 0;
+        loop {
+            let mut block = [0; RECORD];
+            match self.read_full(&mut block)? {
+                0 => self.ended = true,
+                RECORD if block == [0; RECORD] => {
+                    zeros += 1;
+                    self.ended = zeros == 2;
+                }
+                // One block of zeros and then something else: some readers stop there and others go on.
+                RECORD if zeros > 0 => return Err(self.refuse(None, Reason::Ambiguous)),
+                RECORD => {
+                    self.entries += 1;
+                    if self.entries > self.limits.entries {
+                        let limit = self.limits.entries;
+                        return Err(self.refuse(None, Reason::TooMuch { what: "entries", limit }));
+                    }
+                    return Ok(Some(block));
+                }
+                _ => return Err(self.refuse(None, Reason::Truncated)),
+            }
+            if self.ended {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The data of an extension header, whole.
+    fn small_data(&mut self, size: u64, limit: u64) -> Result<Vec<u8>, TarError> {
+        if size > limit {
+            return Err(self.refuse(None, Reason::TooMuch { what: "bytes in an extended header", limit }));
+        }
+        self.expect_data(size);
+        let mut data = vec![0; size as usize];
+        let mut filled = 0;
+        while filled < data.len() {
+            filled += self.read_data(&mut data[filled..])?;
+        }
+        Ok(data)
+    }
+
+    fn long_name(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
+        let mut name = self.small_data(size, MAX_PATH as u64 + 1)?;
+        // GNU tar counts the terminating NUL in.
+        if name.last() == Some(&0) {
+            name.pop();
+        }
+        Ok(name)
+    }
+
+    fn read_full(&mut self, buf: &mut [u8]) -> Result<usize, TarError> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.read_some(&mut buf[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        Ok(filled)
+    }
+
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, TarError> {
+        loop {
+            match self.inner.read(buf) {
+                Ok(n) => {
+                    self.offset += n as u64;
+                    if self.offset > self.limits.bytes {
+                        let limit = self.limits.bytes;
+                        return Err(
+                            self.refuse(None, Reason::TooMuch { what: "bytes in the archive", limit })
+                        );
+                    }
+                    return Ok(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(TarError::Read(error)),
+            }
+        }
+    }
+}
+
+/// Joins a header with what came before it. An error carries the path, where there is one, for the message.
+fn assemble(header: &Header<'_>, extension: Extension, size: u64) -> Result<Entry, (Option<String>, Reason)> {
+    let pax = extension.pax.unwrap_or_default();
+    let two_names = pax.path.is_some() && extension.long_name.is_some();
+    let two_links = pax.link_path.is_some() && extension.long_link.is_some();
+    let raw_path = pax.path.or(extension.long_name).unwrap_or_else(|| header.name());
+    let raw_link = pax.link_path.or(extension.long_link).unwrap_or_else(|| header.link_name().to_vec());
+    let size = pax.size.unwrap_or(size);
+    let blame = |reason| (Some(printable(&raw_path)), reason);
+    if two_names || two_links {
+        return Err(blame(Reason::Ambiguous));
+    }
+    let path = EntryPath::parse(&raw_path).map_err(|fault| blame(Reason::Path(fault)))?;
+    let kind = kind(header, &raw_path, raw_link, size).map_err(blame)?;
+    if size != 0 && !matches!(kind, Kind::File { .. }) {
+        return Err(blame(Reason::UnexpectedData));
+    }
+    let id = |pax: Option<u64>, header: Result<u64, Reason>, name| {
+        let id = pax.map_or(header, Ok)?;
+        // The highest number means "no user" to the kernel.
+        u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(Reason::Number(name))
+    };
+    let meta = Meta {
+        mode: header.mode().map_err(blame)?,
+        uid: id(pax.uid, header.uid(), "uid").map_err(blame)?,
+        gid: id(pax.gid, header.gid(), "gid").map_err(blame)?,
+        mtime: pax.mtime.map_or_else(|| Ok((header.mtime()?, 0)), Ok).map_err(blame)?,
+        xattrs: pax.xattrs,
+    };
+    Ok(Entry { path, kind, meta })
+}
+
+fn kind(header: &Header<'_>, raw_path: &[u8], raw_link: Vec<u8>, size: u64) -> Result<Kind, Reason> {
+    Ok(match header.type_flag() {
+        // Before ustar, a directory was a file whose name ends with a slash.
+        b'0' | 0 if raw_path.ends_with(b"/") => Kind::Directory,
+        b'0' | 0 | b'7' => Kind::File { size },
+        b'1' => Kind::HardLink { target: EntryPath::parse(&raw_link).map_err(Reason::LinkTarget)? },
+        b'2' => Kind::Symlink { target: symlink_target(raw_link).map_err(Reason::LinkTarget)? },
+        b'3' => header.device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
+        b'4' => header.device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
+        b'5' => Kind::Directory,
+        b'6' => Kind::Fifo,
+        b'S' => return Err(Reason::Sparse),
+        other => return Err(Reason::Type(char::from(other))),
+    })
+}
+
+/// A symbolic link may point anywhere, it is only followed inside the mounted image; but it must be a path.
+fn symlink_target(target: Vec<u8>) -> Result<Vec<u8>, PathFault> {
+    match target.as_slice() {
+        [] => Err(PathFault::Empty),
+        long if long.len() >= MAX_PATH => Err(PathFault::Long),
+        nul if nul.contains(&0) => Err(PathFault::Nul),
+        _ => Ok(target),
+    }
+}
