@@ -1,7 +1,6 @@
 //! One `[container.NAME]`, read for itself; what it names elsewhere is checked in [`crate::relations`].
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use crate::document::{Item, Section, Sited, Wrong, read_name};
 use crate::fault::quoted;
@@ -34,7 +33,6 @@ const CPU_MILLIS: std::ops::RangeInclusive<u64> = 10..=1_024_000;
 
 /// A container and where each of its references stands. What is missing was reported as a fault.
 pub(crate) struct Draft {
-    pub(crate) span: Range<usize>,
     image: Option<ImageRef>,
     entrypoint: Option<Vec<String>>,
     command: Option<Vec<String>>,
@@ -62,7 +60,6 @@ fn plain<T>(sited: Vec<Sited<T>>) -> Vec<T> {
 
 impl Draft {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
-        let span = section.span.clone();
         let image =
             section.need("image", "\"HOST/NAME:TAG\"").and_then(|item| item.read(MAX_SPEC, read_image));
         let list = |item: Option<Item<'_>>, read: fn(&str) -> Result<Name, Wrong>| {
@@ -81,7 +78,11 @@ impl Draft {
             let networks = list(Some(item), read_name)?;
             if networks.is_empty() {
                 let message = format!("{} names no network", quoted(&format!("{}.networks", section.path)));
-                section.faults.add_with(&span, message, "leave `networks` out to join `default`".to_owned());
+                section.faults.add_with(
+                    &section.span,
+                    message,
+                    "leave `networks` out to join `default`".to_owned(),
+                );
             }
             Some(networks)
         });
@@ -103,7 +104,6 @@ impl Draft {
         let stop_timeout =
             section.get("stop-timeout").and_then(|item| item.read(MAX_SPEC, read_stop_timeout));
         let draft = Self {
-            span,
             image: image.map(|image| image.value),
             entrypoint,
             command,

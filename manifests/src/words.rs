@@ -154,7 +154,9 @@ pub(crate) fn read_signal(text: &str) -> Result<String, Wrong> {
     }
     let upper = text.to_ascii_uppercase();
     let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    let hint = did_you_mean(&full, SIGNALS).unwrap_or_else(|| "write its name, as `SIGTERM`".to_owned());
+    let numeric = text.bytes().all(|b| b.is_ascii_digit());
+    let near = if numeric { None } else { did_you_mean(&full, SIGNALS) };
+    let hint = near.unwrap_or_else(|| "write its name, as `SIGTERM`".to_owned());
     Err(Wrong::new(format!("{} is no signal", quoted(text))).hint(hint))
 }
 
