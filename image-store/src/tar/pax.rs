@@ -164,9 +164,9 @@ mod tests {
 
     #[test]
     fn records_are_read_and_the_last_of_a_key_counts() {
-        let pax = parse(b"6 a=b\n12 path=old\n12 path=new\n16 size=1234567\n28 SCHILY.xattr.user.a=\0\n=x\n");
-        assert_eq!(pax, Err(Reason::Pax), "a length that does not fit");
         let pax = parse(b"6 a=b\n12 path=old\n12 path=new\n16 size=1234567\n27 SCHILY.xattr.user.a=\0\n=x\n");
+        assert_eq!(pax, Err(Reason::Pax), "a length that does not fit");
+        let pax = parse(b"6 a=b\n12 path=old\n12 path=new\n16 size=1234567\n28 SCHILY.xattr.user.a=\0\n=x\n");
         let pax = pax.expect("well formed");
         assert_eq!(pax.path.as_deref(), Some(&b"new"[..]));
         assert_eq!(pax.size, Some(1_234_567));

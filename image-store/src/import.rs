@@ -1,0 +1,81 @@
+//! Layers that come from a reader instead of a registry.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use bennu_manifests::model::Digest;
+use nix::fcntl::FlockArg;
+
+use crate::layer::{self, ConvertError};
+use crate::record::LayerRecord;
+use crate::store::{Store, StoreError, is_disk_full, write_json};
+use crate::tar::{Limits, Refusal, TarError};
+
+/// A layer that is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// SHA-256 of the uncompressed tar.
+    pub diff_id: Digest,
+    /// fs-verity digest of the blob.
+    pub blob: Digest,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Where the blob is.
+    pub path: PathBuf,
+}
+
+/// Why a layer could not be imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The archive is hostile or broken.
+    #[error("the layer was refused")]
+    Refused(#[source] Refusal),
+    /// The archive could not be read.
+    #[error("could not read the layer")]
+    Read(#[source] io::Error),
+    /// The disk is full.
+    #[error("the disk is full")]
+    DiskFull(#[source] io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Converts the uncompressed tar that `reader` gives, and keeps it. Nothing holds the new blob until
+    /// [`Store::pin`] does; whoever collects in between removes it. Blocks; call it from a thread that may.
+    ///
+    /// # Errors
+    /// [`ImportError`]; nothing is left behind.
+    pub fn import_layer(&self, reader: impl Read, limits: Limits) -> Result<Layer, ImportError> {
+        let _lock = self.lock(FlockArg::LockShared)?;
+        let record = self.convert_layer(reader, limits, |_| Ok(()))?;
+        let LayerRecord { diff_id, blob, size } = record;
+        Ok(Layer { diff_id, blob, size, path: self.blob_path(&blob) })
+    }
+
+    /// Converts and installs; `accept` sees the diff id before anything gets its final name. The caller holds the lock.
+    pub(crate) fn convert_layer<R: Read>(
+        &self,
+        reader: R,
+        limits: Limits,
+        accept: impl FnOnce(&layer::Converted) -> Result<(), ImportError>,
+    ) -> Result<LayerRecord, ImportError> {
+        self.writable()?;
+        let temporary = self.temporary()?;
+        let out = temporary.file.try_clone().map_err(StoreError::io("open", &temporary.path))?;
+        let spill = self.inner.names.temporary();
+        let (_, converted) = layer::convert(reader, out, &spill, limits).map_err(|error| match error {
+            ConvertError::Tar(TarError::Refused(refusal)) => ImportError::Refused(refusal),
+            ConvertError::Tar(TarError::Read(error)) => ImportError::Read(error),
+            ConvertError::Write(error) if is_disk_full(&error) => ImportError::DiskFull(error),
+            ConvertError::Write(error) => StoreError::io("write", &temporary.path)(error).into(),
+        })?;
+        accept(&converted)?;
+        let record = LayerRecord { diff_id: converted.diff_id, blob: converted.blob, size: converted.size };
+        self.install_blob(temporary, &record.blob)?;
+        write_json(&self.inner.names.layer(&record.diff_id), &record)?;
+        Ok(record)
+    }
+}

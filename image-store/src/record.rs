@@ -1,0 +1,119 @@
+//! What the store remembers about layers and images.
+
+use bennu_manifests::model::Digest;
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+
+use crate::registry::document::{self, Document, DocumentError};
+use crate::sha256;
+
+/// A layer and its blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LayerRecord {
+    /// SHA-256 of the uncompressed tar.
+    pub diff_id: Digest,
+    /// fs-verity digest of the EROFS blob.
+    pub blob: Digest,
+    /// Bytes of the blob.
+    pub size: u64,
+}
+
+/// An image that is in the store, whole.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// What it was asked for by: the digest of its index, or of its manifest where there is no index.
+    pub digest: Digest,
+    /// The digest of its manifest.
+    pub manifest_digest: Digest,
+    /// Bytes of its manifest.
+    pub manifest_size: u64,
+    /// How it wants to be run, and what it is made of.
+    pub config: ImageConfiguration,
+    /// Its layers, the lowest first.
+    pub layers: Vec<LayerRecord>,
+    /// Bytes of the blobs of all layers, a repeated one counted once.
+    pub size: u64,
+}
+
+/// The record of an image: the documents as they came, byte for byte, and the blobs of its layers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ImageRecord {
+    /// The index that the image was asked for by, where it was one.
+    pub(crate) index: Option<String>,
+    pub(crate) manifest: String,
+    pub(crate) manifest_type: String,
+    pub(crate) config: String,
+    /// In the order of the manifest.
+    pub(crate) layers: Vec<LayerRecord>,
+}
+
+/// Why a record is not believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordFault {
+    /// It is no record.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// One of its documents is none.
+    #[error("{0}")]
+    Document(#[from] DocumentError),
+    /// The configuration is none.
+    #[error("the image configuration: {0}")]
+    Config(#[from] oci_spec::OciSpecError),
+    /// Its parts do not belong together.
+    #[error("{0}")]
+    Inconsistent(&'static str),
+}
+
+impl Image {
+    /// Reads a record; every digest that holds it together is computed anew, so a changed byte is noticed.
+    pub(crate) fn from_record(digest: &Digest, bytes: &[u8]) -> Result<Self, RecordFault> {
+        let record: ImageRecord = serde_json::from_slice(bytes)?;
+        Self::assemble(digest, &record)
+    }
+
+    pub(crate) fn assemble(digest: &Digest, record: &ImageRecord) -> Result<Self, RecordFault> {
+        let manifest_digest = sha256::digest(record.manifest.as_bytes());
+        let asked = record.index.as_ref().map_or(manifest_digest, |index| sha256::digest(index.as_bytes()));
+        if asked != *digest {
+            return Err(RecordFault::Inconsistent("the digest of the image does not fit"));
+        }
+        if let Some(index) = &record.index {
+            let Document::Index(index) = document::parse(index.as_bytes(), None)? else {
+                return Err(RecordFault::Inconsistent("what stands for the index is none"));
+            };
+            if !index.iter().any(|entry| entry.digest == manifest_digest) {
+                return Err(RecordFault::Inconsistent("the index does not name the manifest"));
+            }
+        }
+        let Document::Manifest(manifest) =
+            document::parse(record.manifest.as_bytes(), Some(&record.manifest_type))?
+        else {
+            return Err(RecordFault::Inconsistent("what stands for the manifest is none"));
+        };
+        if manifest.config.digest != sha256::digest(record.config.as_bytes()) {
+            return Err(RecordFault::Inconsistent("the digest of the configuration does not fit"));
+        }
+        let config = ImageConfiguration::from_reader(record.config.as_bytes())?;
+        let diff_ids = document::diff_ids(&config)?;
+        if diff_ids.len() != record.layers.len()
+            || diff_ids.len() != manifest.layers.len()
+            || diff_ids.iter().zip(&record.layers).any(|(id, layer)| *id != layer.diff_id)
+        {
+            return Err(RecordFault::Inconsistent("the layers are not those of the configuration"));
+        }
+        let mut blobs: Vec<_> = record.layers.iter().map(|layer| (layer.blob, layer.size)).collect();
+        blobs.sort_unstable();
+        blobs.dedup();
+        Ok(Self {
+            digest: *digest,
+            manifest_digest,
+            manifest_size: record.manifest.len() as u64,
+            config,
+            layers: record.layers.clone(),
+            size: blobs.iter().map(|(_, size)| size).sum(),
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! A client of OCI registries.
+
+pub mod document;
