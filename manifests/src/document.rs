@@ -42,7 +42,9 @@ pub(crate) fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Invalid> {
             "duplicate key" => {
                 Some("each key and each table may be there once; remove or rename one".to_owned())
             }
-            "recursion limit" => Some("nothing in this document is nested so deeply".to_owned()),
+            _ if message.contains("recursion limit") || message.contains("recursion depth") => {
+                Some("nothing in this document is nested so deeply".to_owned())
+            }
             _ => None,
         };
         let faults = Faults::default();

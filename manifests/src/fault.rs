@@ -119,7 +119,10 @@ fn floor(text: &str, at: usize) -> usize {
 
 /// Faults as they are found, while the document is walked through.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(RefCell<Vec<(Range<usize>, String, Option<String>)>>);
+pub(crate) struct Faults(RefCell<Vec<Found>>);
+
+/// Where, what, and what to do about it.
+type Found = (Range<usize>, String, Option<String>);
 
 impl Faults {
     pub(crate) fn add(&self, span: &Range<usize>, message: impl Into<String>) {

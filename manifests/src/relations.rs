@@ -112,7 +112,8 @@ pub(crate) fn cycles(drafts: &BTreeMap<Name, Draft>, faults: &Faults) {
 
 /// Reports ports of the host that are published twice.
 pub(crate) fn ports(drafts: &BTreeMap<Name, Draft>, faults: &Faults) {
-    let mut by_port: BTreeMap<(Protocol, u16), Vec<(&Name, &Sited<Port>)>> = BTreeMap::new();
+    type Published<'a> = (&'a Name, &'a Sited<Port>);
+    let mut by_port: BTreeMap<(Protocol, u16), Vec<Published<'_>>> = BTreeMap::new();
     let mut count = 0;
     for (name, draft) in drafts {
         for port in &draft.ports {

@@ -211,3 +211,74 @@ fn token_data(application: &[u8], flags: u8, counter: u32, signed: &[u8]) -> Vec
     asked.extend_from_slice(&crypto::sha256(&[signed]));
     asked
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::armour::armour;
+    use crate::crypto::TestKey;
+
+    const APPLICATION: &[u8] = b"ssh:";
+
+    /// The public key of a hardware token.
+    fn token_key(secret: &TestKey) -> PublicKey {
+        let mut wire = Vec::new();
+        put_string(&mut wire, SK_ED25519.as_bytes());
+        put_string(&mut wire, &secret.public());
+        put_string(&mut wire, APPLICATION);
+        PublicKey::from_wire(&wire).expect("a key")
+    }
+
+    /// A signature file as a hardware token and OpenSSH make it. `signed_flags` are those that the token signed,
+    /// `flags` those that stand in the file.
+    fn token_file(secret: &TestKey, signed_flags: u8, flags: u8, hash: &[u8], reserved: &[u8]) -> Vec<u8> {
+        let asked = token_data(APPLICATION, signed_flags, 7, &signed_data(MANIFEST_NAMESPACE, b"message"));
+        let mut inner = Vec::new();
+        put_string(&mut inner, SK_ED25519.as_bytes());
+        put_string(&mut inner, &secret.sign(&asked));
+        inner.push(flags);
+        inner.extend_from_slice(&7u32.to_be_bytes());
+        let mut blob = [MAGIC, &VERSION.to_be_bytes()].concat();
+        put_string(&mut blob, &token_key(secret).to_wire());
+        put_string(&mut blob, MANIFEST_NAMESPACE.as_bytes());
+        put_string(&mut blob, reserved);
+        put_string(&mut blob, hash);
+        put_string(&mut blob, &inner);
+        armour(&blob).into_bytes()
+    }
+
+    fn verify_token(signed_flags: u8, flags: u8) -> Result<(), BadSignature> {
+        let secret = TestKey::from_seed([7; 32]);
+        let file = token_file(&secret, signed_flags, flags, HASH, b"");
+        let [sig] = &SshSignature::read_file(&file).expect("it is sound")[..] else {
+            panic!("one signature")
+        };
+        verify_signature(&token_key(&secret), MANIFEST_NAMESPACE, b"message", sig)
+    }
+
+    #[test]
+    fn a_hardware_token_counts_only_when_its_user_touched_it() {
+        assert_eq!(verify_token(USER_PRESENT, USER_PRESENT), Ok(()));
+        assert_eq!(verify_token(USER_PRESENT | USER_VERIFIED, USER_PRESENT | USER_VERIFIED), Ok(()));
+        assert_eq!(verify_token(0, 0), Err(BadSignature::NoUserPresence));
+        assert_eq!(verify_token(USER_VERIFIED, USER_VERIFIED), Err(BadSignature::NoUserPresence));
+        // Nor when the flag was put there by somebody else than the token.
+        assert_eq!(verify_token(0, USER_PRESENT), Err(BadSignature::Mismatch));
+    }
+
+    #[test]
+    fn fields_that_are_not_understood_are_refused() {
+        let secret = TestKey::from_seed([7; 32]);
+        assert!(SshSignature::read_file(&token_file(&secret, 1, 1, HASH, b"")).is_ok());
+        for (file, what) in [
+            (token_file(&secret, 1, 1, b"sha256", b""), "another hash"),
+            (token_file(&secret, 1, 1, HASH, b"x"), "the reserved field used"),
+            (token_file(&secret, 0x81, 0x81, HASH, b""), "extension data announced"),
+        ] {
+            assert!(
+                matches!(SshSignature::read_file(&file), Err(BadSignatureFile::Content { .. })),
+                "{what}"
+            );
+        }
+    }
+}

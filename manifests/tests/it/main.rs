@@ -1,0 +1,10 @@
+//! The crate from outside, as its callers use it.
+
+mod accept;
+mod check;
+mod examples;
+mod flips;
+mod hostile;
+mod keys;
+mod samples;
+mod trust;
