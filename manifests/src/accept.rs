@@ -10,25 +10,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::check::check;
-use crate::document::MAX_DOCUMENT;
 use crate::floors::Floors;
-use crate::model::{Digest, Header, Manifest, Name};
-use crate::refusal::{NotAccepted, Refusal, Rule, RuleOutcome};
-use crate::signature::{BadSignature, MANIFEST_NAMESPACE, SshSignature, TRUST_NAMESPACE, verify_signature};
-use crate::text::shown;
+use crate::model::{Digest, Manifest, Name};
+use crate::refusal::{NotAccepted, RuleOutcome};
+use crate::rules::{
+    Passed, follows, is_for, not_expired, not_from_far_ahead, os_role_by_field, serial_grows,
+    serial_is_known, signed_by, trust_is_current, trust_is_fresh,
+};
+use crate::signature::{MANIFEST_NAMESPACE, TRUST_NAMESPACE};
 use crate::trust::{Role, Trust, check_trust};
-use crate::words::is_dangerous;
-
-/// How far ahead of the host's clock a document may say that it was signed: three years.
-///
-/// A host whose clock has stopped wakes up at the time its OS image was built, and learns the time from what it
-/// accepts; so the future cannot be refused as such. But a mistyped year would be learnt too, and everything signed
-/// later would seem expired for ever.
-const MAX_AHEAD: SignedDuration = SignedDuration::from_hours(3 * 365 * 24);
 
 /// What a host is, for the audience of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,30 +72,6 @@ impl Verified {
     /// Every rule that was applied, and what it found.
     pub fn rules(&self) -> &[RuleOutcome] {
         &self.rules
-    }
-}
-
-/// The rules that held so far.
-#[derive(Default)]
-struct Passed(Vec<RuleOutcome>);
-
-impl Passed {
-    fn hold(&mut self, rule: Rule, detail: impl Into<String>) {
-        self.0.push(RuleOutcome { rule, detail: detail.into() });
-    }
-
-    fn refuse(&mut self, rule: Rule, reason: impl Into<String>) -> NotAccepted {
-        let passed = std::mem::take(&mut self.0);
-        NotAccepted::Refused(Refusal { rule, reason: reason.into(), passed })
-    }
-
-    /// `rule` holds with the detail, or is refused with the reason.
-    fn decide(&mut self, rule: Rule, outcome: Result<String, String>) -> Result<(), NotAccepted> {
-        match outcome {
-            Ok(detail) => self.hold(rule, detail),
-            Err(reason) => return Err(self.refuse(rule, reason)),
-        }
-        Ok(())
     }
 }
 
@@ -156,18 +126,7 @@ pub fn verify_again(
     let signers = signed_by(Role::Deploy, bytes, sig, MANIFEST_NAMESPACE, trust, &mut passed)?;
 
     let (manifest, sha256) = (check(bytes)?, Digest::of(bytes));
-    let Header { name, serial, .. } = &manifest.header;
-    passed.decide(
-        Rule::SerialUnknown,
-        match floors.serials.get(name) {
-            Some(known) if *known == (*serial, sha256) => {
-                Ok(format!("serial {serial} of `{name}` was accepted before"))
-            }
-            _ => {
-                Err(format!("serial {serial} of `{name}` with these bytes is not the last that was accepted"))
-            }
-        },
-    )?;
+    serial_is_known(&manifest.header, sha256, floors, &mut passed)?;
     is_for(&manifest, host, &mut passed)?;
     os_role_by_field(&manifest, trust, &signers, &mut passed)?;
     Ok(Verified::new(manifest, sha256, signers, trust, passed))
@@ -195,15 +154,7 @@ pub fn verify_trust(
     signed_by(Role::Trust, bytes, sig, TRUST_NAMESPACE, current, &mut passed)?;
     let next = check_trust(bytes)?;
     signed_by(Role::Trust, bytes, sig, TRUST_NAMESPACE, &next, &mut passed)?;
-    let (from, to) = (current.version, next.version);
-    passed.decide(
-        Rule::TrustVersion,
-        if from.checked_add(1) == Some(to) {
-            Ok(format!("version {to} follows {from}"))
-        } else {
-            Err(format!("version {to} does not follow {from}: versions are taken one by one"))
-        },
-    )?;
+    follows(current, &next, &mut passed)?;
     trust_is_fresh(&next, now, &mut passed)?;
     Ok(next)
 }
@@ -219,183 +170,4 @@ impl Verified {
         let signers = signers.into_iter().collect();
         Self { manifest, sha256, signers, trust_version: trust.version, rules: passed.0 }
     }
-}
-
-fn trust_is_current(trust: &Trust, floors: &Floors, passed: &mut Passed) -> Result<(), NotAccepted> {
-    let (version, floor) = (trust.version, floors.trust_version);
-    passed.decide(
-        Rule::TrustVersion,
-        if version >= floor {
-            Ok(format!("trust document version {version}"))
-        } else {
-            Err(format!("the trust document has version {version}, and version {floor} was known before"))
-        },
-    )
-}
-
-fn trust_is_fresh(trust: &Trust, now: Timestamp, passed: &mut Passed) -> Result<(), NotAccepted> {
-    passed.decide(
-        Rule::TrustExpired,
-        match trust.expires {
-            None => Ok("the trust document does not expire".to_owned()),
-            Some(expires) if now < expires => Ok(format!("the trust document is valid until {expires}")),
-            Some(expires) => Err(format!("the trust document expired at {expires}; it is {now}")),
-        },
-    )
-}
-
-/// The names of the trusted keys that signed `bytes`, if they are enough for `role`.
-fn signed_by(
-    role: Role,
-    bytes: &[u8],
-    sig: &[u8],
-    namespace: &str,
-    trust: &Trust,
-    passed: &mut Passed,
-) -> Result<BTreeSet<Name>, NotAccepted> {
-    if bytes.len() > MAX_DOCUMENT {
-        return Err(passed.refuse(Rule::Size, format!("the document is larger than {MAX_DOCUMENT} bytes")));
-    }
-    if sig.is_empty() {
-        return Err(passed.refuse(Rule::SigMissing, "there is no signature"));
-    }
-    let signatures =
-        SshSignature::read_file(sig).map_err(|error| passed.refuse(Rule::SigMalformed, error.to_string()))?;
-    let mut signers = BTreeSet::new();
-    for signature in &signatures {
-        // Signatures by strangers neither help nor harm: several parties may sign one file.
-        let Some((name, key)) = trust.keys.iter().find(|(_, key)| *key == signature.key()) else { continue };
-        verify_signature(key, namespace, bytes, signature).map_err(|error| {
-            let rule = match error {
-                BadSignature::Namespace { .. } => Rule::SigNamespace,
-                _ => Rule::SigInvalid,
-            };
-            passed.refuse(rule, format!("key `{name}`: {}", shown(&error.to_string())))
-        })?;
-        signers.insert(name.clone());
-    }
-    if signers.is_empty() {
-        let keys: Vec<String> = signatures.iter().map(|signature| signature.key().fingerprint()).collect();
-        let reason = format!("no key of the trust document has signed it, only {}", keys.join(", "));
-        return Err(passed.refuse(Rule::SigUntrusted, reason));
-    }
-    passed.decide(Rule::SigThreshold, threshold(role, trust, &signers))?;
-    Ok(signers)
-}
-
-/// Whether `signers` are enough for `role`. Keys are counted by what they are, not by what they are called.
-fn threshold(role: Role, trust: &Trust, signers: &BTreeSet<Name>) -> Result<String, String> {
-    let role_name = role.as_str();
-    let Some(keys) = trust.roles.get(&role) else {
-        return Err(format!("the trust document gives the role `{role_name}` to nobody"));
-    };
-    let counted: Vec<&Name> = signers.intersection(&keys.keys).collect();
-    let distinct: BTreeSet<&[u8]> =
-        counted.iter().filter_map(|name| Some(trust.keys.get(*name)?.material())).collect();
-    let names = counted.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-    let (have, need) = (distinct.len(), keys.threshold);
-    // A threshold of 0 cannot be read from a document; it is not to mean "anybody" if it ever comes from elsewhere.
-    if have >= need.max(1) {
-        Ok(format!("role `{role_name}` has {have} of {need} keys: {names}"))
-    } else if counted.is_empty() {
-        Err(format!("role `{role_name}` needs {need} keys, and none of its keys has signed"))
-    } else {
-        Err(format!("role `{role_name}` needs {need} keys, and {have} have signed: {names}"))
-    }
-}
-
-fn serial_grows(
-    header: &Header,
-    sha256: Digest,
-    floors: &Floors,
-    passed: &mut Passed,
-) -> Result<(), NotAccepted> {
-    let Header { name, serial, .. } = header;
-    let Some((known, digest)) = floors.serials.get(name) else {
-        passed.hold(Rule::SerialReplayed, format!("serial {serial} is the first of `{name}`"));
-        return Ok(());
-    };
-    if serial < known {
-        let reason = format!("serial {serial} of `{name}` is lower than {known}, which was accepted before");
-        return Err(passed.refuse(Rule::SerialReplayed, reason));
-    }
-    if serial == known && sha256 != *digest {
-        let reason =
-            format!("serial {serial} of `{name}` was accepted before with other bytes ({})", digest.short());
-        return Err(passed.refuse(Rule::SerialConflict, reason));
-    }
-    passed.hold(Rule::SerialReplayed, format!("serial {serial} of `{name}`, {known} before"));
-    Ok(())
-}
-
-fn not_from_far_ahead(signed_at: Timestamp, now: Timestamp, passed: &mut Passed) -> Result<(), NotAccepted> {
-    passed.decide(
-        Rule::SignedAt,
-        if signed_at.duration_since(now) <= MAX_AHEAD {
-            Ok(format!("signed at {signed_at}"))
-        } else {
-            Err(format!("it says it was signed at {signed_at}, more than three years after now, {now}"))
-        },
-    )
-}
-
-fn not_expired(expires: Timestamp, now: Timestamp, passed: &mut Passed) -> Result<(), NotAccepted> {
-    passed.decide(
-        Rule::Expired,
-        if now < expires {
-            Ok(format!("valid until {expires}"))
-        } else {
-            Err(format!("expired at {expires}; it is {now}"))
-        },
-    )
-}
-
-fn is_for(manifest: &Manifest, host: &HostFacts, passed: &mut Passed) -> Result<(), NotAccepted> {
-    let audience = &manifest.header.audience;
-    passed.decide(
-        Rule::AudienceArch,
-        match &audience.arch {
-            None => Ok("for any architecture".to_owned()),
-            Some(arch) if *arch == host.arch => Ok(format!("for {arch}")),
-            Some(arch) => Err(format!("it is for {arch}, and this host is {}", shown(&host.arch))),
-        },
-    )?;
-    let missing = audience.labels.iter().find(|(name, value)| host.labels.get(*name) != Some(value));
-    passed.decide(
-        Rule::AudienceLabels,
-        match missing {
-            None if audience.labels.is_empty() => Ok("for any host".to_owned()),
-            None => Ok("the host has all labels that are asked for".to_owned()),
-            Some((name, value)) => Err(match host.labels.get(name) {
-                Some(own) => {
-                    format!("it is for hosts with {name}={}, and this one has {}", shown(value), shown(own))
-                }
-                None => format!("it is for hosts with {name}={}, and this one has no {name}", shown(value)),
-            }),
-        },
-    )
-}
-
-/// What reaches beyond containers needs the `os` role besides.
-fn os_role_by_field(
-    manifest: &Manifest,
-    trust: &Trust,
-    signers: &BTreeSet<Name>,
-    passed: &mut Passed,
-) -> Result<(), NotAccepted> {
-    let mut needing = manifest.containers.iter().flat_map(|(name, container)| {
-        container
-            .add_capabilities
-            .iter()
-            .filter(|capability| is_dangerous(capability))
-            .map(move |cap| (name, cap))
-    });
-    passed.decide(
-        Rule::RoleOs,
-        match needing.next() {
-            None => Ok("nothing needs the role `os`".to_owned()),
-            Some((name, capability)) => threshold(Role::Os, trust, signers)
-                .map_err(|reason| format!("container `{name}` adds {capability}: {reason}")),
-        },
-    )
 }

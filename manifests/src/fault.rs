@@ -85,7 +85,7 @@ impl Fault {
         let Self { line, column, message, hint, .. } = self;
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{file_name}:{line}:{column}: error: {message}");
-        let source = text.split('\n').nth(line - 1).unwrap_or("");
+        let source = text.split('\n').nth(line - 1).unwrap_or("").trim_end_matches('\r');
         let gutter = line.to_string().len();
         let first = (column - 1).saturating_sub(MAX_SHOWN / 2);
         let shown: String = source.chars().skip(first).take(MAX_SHOWN).map(printable).collect();

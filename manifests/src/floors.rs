@@ -32,6 +32,8 @@ impl Default for Floors {
 impl Floors {
     /// The floors after `verified` was accepted at `now`.
     ///
+    /// A clock that runs far ahead would be remembered for ever, and everything signed later seem expired: `now`
+    /// should be from a clock that was set by something better than the machine's own battery, where there is one.
     /// The time of signing counts as a time that has passed, so that a host without a clock learns what time it is.
     #[must_use]
     pub fn after(&self, verified: &Verified, now: Timestamp) -> Self {

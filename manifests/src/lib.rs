@@ -1,4 +1,25 @@
-//! The signed document: types, checks, signatures and trust.
+//! The signed document: what a manifest may say, who may say it, and whether a host may act on it.
+//!
+//! ```text
+//!  FILE, FILE.sig ──► verify() ─┬─ size, trust, signatures, thresholds      over the exact bytes
+//!  trust.toml ──► check_trust() │
+//!  Floors, HostFacts, now ──────┼─ check() ──► Manifest, or Invalid: every fault with its place
+//!                               │
+//!                               ├─ serial, time, audience, role by field
+//!                               ▼
+//!                    Verified ──► Floors::after()     or     NotAccepted: the rule that says no
+//! ```
+//!
+//! [`check`] is the offline half: form and sense of a manifest, for its author. [`verify`] is the whole of it, for a
+//! host; a [`Verified`] comes from nowhere else. Trust documents follow each other through [`verify_trust`].
+//! [`unpinned_images`] finds what is still to be pinned by digest.
+//!
+//! Deliberately absent: network, disk, clock and randomness. Everything is an argument, so that a decision can be
+//! repeated from what is written down. There is no signing either: people sign with `ssh-keygen -Y sign` and the keys,
+//! agents and hardware tokens that they have.
+//!
+//! **Invariant:** no byte of a document is parsed by [`verify`] before its signatures hold.
+
 mod accept;
 mod armour;
 mod check;
@@ -14,6 +35,7 @@ mod pin;
 mod reference;
 mod refusal;
 mod relations;
+mod rules;
 mod signature;
 mod text;
 mod trust;
