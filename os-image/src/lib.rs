@@ -1,1 +1,96 @@
-//! Placeholder.
+//! Recipe and builder of the bootable image.
+//!
+//! ```text
+//! Debian packages ──mmdebstrap──► base root (tar) + kernel + modules + boot programs      cached by recipe
+//!        base root + hostd, hostctl ──► root (tar) ──► EROFS blob, named by its verity digest
+//!             init + kernel modules ──► initrd (cpio) ┐
+//!   kernel, command line with digest ─────────────────┴──► UKI ──► ESP (FAT) ┐
+//!                    EROFS blob ──► store/blobs/sha256/<digest> ──► state (btrfs) ─┴──► GPT disk (qcow2)
+//! ```
+//!
+//! [`build`] runs these stages and keeps what they make under [`cache_dir`], each under a key that is the SHA-256
+//! of everything it was made from, so a second build of the same inputs is a look-up.
+//!
+//! **Invariant:** nothing here needs a loop device, a mount or the privileges of root, and nothing is written
+//! inside the checkout. Programs are started by name; which packages bring them is the business of
+//! `cargo xtask`. No address of a package mirror is written here: it is the machine's own (see [`mirror`]).
+//!
+//! What happens when the disk boots is written in `docs/boot.md`.
+
+mod base;
+mod build;
+mod cache;
+mod command;
+mod disk;
+mod error;
+mod firmware;
+mod initrd;
+pub mod mirror;
+mod recipe;
+mod root;
+mod uki;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use build::build;
+pub use cache::cache_dir;
+pub use error::BuildError;
+pub use firmware::{Firmware, firmware};
+
+/// What an image is made of besides the recipe.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The daemon, an x86-64 program that runs on the image's own C library.
+    pub hostd: &'a std::path::Path,
+    /// The operator's command, likewise.
+    pub hostctl: &'a std::path::Path,
+    /// The first program of the initrd; static.
+    pub init: &'a std::path::Path,
+    /// Told of each stage as it begins and ends.
+    pub progress: &'a dyn Fn(Event<'_>),
+}
+
+impl std::fmt::Debug for Inputs<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inputs")
+            .field("hostd", &self.hostd)
+            .field("hostctl", &self.hostctl)
+            .field("init", &self.init)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a build has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A stage begins.
+    Started(&'a str),
+    /// A stage ended with a file of this many bytes on disk.
+    Finished {
+        /// The stage that ended.
+        stage: &'a str,
+        /// Size of what it made.
+        bytes: u64,
+        /// How long it took.
+        took: Duration,
+        /// Whether it was found in the cache.
+        cached: bool,
+    },
+}
+
+/// A bootable disk in the cache.
+///
+/// The file is shared by all who ask for the same inputs: never write to it, put an overlay on it
+/// (`qemu-img create -f qcow2 -b <qcow2> -F qcow2 <overlay>`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The disk, qcow2, read-only by convention.
+    pub qcow2: PathBuf,
+    /// Lower-case hexadecimal SHA-256 of all that went into it: changes exactly when the disk does.
+    pub key: String,
+    /// fs-verity SHA-256 digest of the OS root, lower-case hexadecimal, as named on the kernel's command line.
+    pub root_digest: String,
+    /// Version of the OS, as in `/usr/lib/os-release`.
+    pub version: String,
+}

@@ -1,2 +1,43 @@
-//! Placeholder.
-fn main() {}
+//! What developers run: builds, tests and virtual machines, as `cargo xtask COMMAND`.
+
+mod build;
+mod image;
+mod packages;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Why a command failed: one message, with its causes below it.
+type Failure = Box<dyn std::error::Error>;
+
+/// Builds, tests and virtual machines of Bennu.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds the bootable disk, or finds it in the cache
+    Image,
+    /// Installs the packages that building and testing need
+    Packages,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Image => image::image().map(|disk| image::print(&disk)),
+        Command::Packages => packages::install(&[packages::IMAGE, packages::TEST].concat()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let causes = std::iter::successors(failure.source(), |error| error.source());
+            let chain = causes.fold(failure.to_string(), |text, cause| format!("{text}: {cause}"));
+            eprintln!("error: {chain}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,100 @@
+#!/bin/sh
+# Turns a fresh Debian root into the appliance's: runs outside of it, with its path as the only argument.
+# Leaves two trees: the root itself, and /bennu-parts, which the builder takes out before the root is packed.
+set -eu
+root=$1
+parts=$root/bennu-parts
+mkdir "$parts"
+
+# --- kernel and boot programs -----------------------------------------------------------------------------
+# They are unpacked, not installed: their dependencies are initrd generators that the appliance has no use for.
+# Downloading needs apt's view of the target's suites, not of this machine's.
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+mkdir "$root/bennu-debs"
+chmod 0755 "$root/bennu-debs"
+cd "$root/bennu-debs"
+image=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-\)/\1/p' | head -n 1)
+apt-get -o APT::Sandbox::User=root download "$image" systemd-boot-efi systemd-ukify
+kernel=${image#linux-image-}
+mkdir kernel
+dpkg-deb -x "$image"_*.deb kernel
+dpkg-deb -x systemd-boot-efi_*.deb "$parts"
+dpkg-deb -x systemd-ukify_*.deb "$parts"
+cp "kernel/boot/vmlinuz-$kernel" "$parts/vmlinuz"
+echo "$kernel" > "$parts/kernel-release"
+mkdir -p "$root/usr/lib/modules"
+mv "kernel/usr/lib/modules/$kernel" "$root/usr/lib/modules/$kernel"
+cd /
+rm -rf "$root/bennu-debs"
+
+# --- kernel modules ---------------------------------------------------------------------------------------
+# A server has no use for these; they are two fifths of all modules.
+modules=$root/usr/lib/modules/$kernel
+for unused in sound drivers/gpu drivers/media drivers/iio drivers/staging drivers/comedi drivers/accel \
+    drivers/bluetooth drivers/isdn drivers/atm drivers/video drivers/net/wireless drivers/nfc drivers/mtd \
+    net/bluetooth net/wireless net/mac80211 net/nfc net/atm fs/ocfs2 fs/gfs2 fs/ubifs fs/jffs2 fs/afs fs/bcachefs; do
+    rm -rf "$modules/kernel/${unused:?}"
+done
+# Uncompressed, so that two versions of the image share the blocks of what did not change, and loading is quick.
+find "$modules" -name '*.ko.xz' -print0 | xargs -0 -r -n 64 xz -d
+chroot "$root" depmod "$kernel"
+
+# What the initrd must have to find, check and mount the root, in the order of loading. Built-in ones drop out.
+for wanted in virtio_blk virtio_scsi sd_mod ahci ata_piix nvme xhci_pci ehci_pci usb_storage uas sdhci_pci mmc_block \
+    crc32c_intel sha256_ssse3 btrfs erofs overlay; do
+    chroot "$root" modprobe -S "$kernel" --show-depends "$wanted"
+done | sed -n 's/^insmod \([^ ]*\).*$/\1/p' | awk '!seen[$0]++' > "$parts/modules"
+while read -r module; do
+    mkdir -p "$parts/tree$(dirname "$module")"
+    cp "$root$module" "$parts/tree$module"
+done < "$parts/modules"
+
+# --- what an appliance does not have ----------------------------------------------------------------------
+cd "$root"
+mkdir -p usr/share/bennu state
+chroot . dpkg-query -W -f '${Package} ${Version} ${Architecture}\n' > usr/share/bennu/packages
+rm -rf var/lib/dpkg var/lib/apt var/lib/pam var/lib/ucf var/cache/* var/log/* var/backups/* \
+    etc/apt etc/dpkg etc/rc?.d etc/rc*.d etc/init.d etc/cron.* etc/logrotate.d etc/update-motd.d etc/kernel \
+    etc/debconf.conf etc/skel etc/ssh etc/xdg/autostart etc/machine-id.* \
+    etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/.pwd.lock etc/.resolv.conf* \
+    etc/fstab etc/motd etc/issue etc/issue.net etc/hostname etc/hosts etc/os-release usr/lib/os-release \
+    usr/share/doc usr/share/doc-base usr/share/info usr/share/man usr/share/locale usr/share/lintian \
+    usr/share/bug usr/share/menu usr/share/pixmaps usr/share/dpkg usr/share/debconf usr/share/perl5 \
+    usr/share/bash-completion usr/share/fish usr/share/zsh usr/share/common-licenses usr/share/initramfs-tools \
+    usr/share/ca-certificates usr/lib/x86_64-linux-gnu/perl-base usr/lib/x86_64-linux-gnu/gconv \
+    usr/lib/udev/hwdb.d usr/lib/mime usr/lib/init usr/lib/kernel usr/games usr/src \
+    usr/lib/systemd/boot usr/lib/kernel
+rm -f usr/bin/perl* usr/bin/dpkg* usr/bin/deb* usr/bin/apt* usr/sbin/dpkg* usr/sbin/debconf* usr/bin/ucf* \
+    usr/bin/update-alternatives usr/sbin/update-rc.d usr/sbin/invoke-rc.d usr/lib/x86_64-linux-gnu/*.a \
+    usr/sbin/pam-auth-update usr/sbin/update-ca-certificates
+# A machine gets its own; an empty file tells systemd to make one.
+: > etc/machine-id
+# Nobody logs in.
+sed -i 's/^root:[^:]*:/root:!*:/' etc/shadow
+
+# Units of a general-purpose system that have nothing to do here. Removed rather than masked: a mask in the image
+# could not be told from one that an operator needs.
+cd usr/lib/systemd/system
+rm -f dpkg-db-backup.* fstrim.timer sysinit.target.wants/systemd-hwdb-update.service \
+    sysinit.target.wants/ldconfig.service sysinit.target.wants/systemd-update-done.service \
+    sysinit.target.wants/systemd-journal-catalog-update.service sysinit.target.wants/systemd-firstboot.service \
+    sysinit.target.wants/systemd-pcr* sysinit.target.wants/systemd-tpm2-setup* \
+    sysinit.target.wants/systemd-ask-password-console.path sysinit.target.wants/systemd-hibernate-clear.service \
+    sysinit.target.wants/systemd-machine-id-commit.service sysinit.target.wants/sys-kernel-tracing.mount \
+    sysinit.target.wants/sys-kernel-debug.mount sysinit.target.wants/proc-sys-fs-binfmt_misc.automount \
+    sysinit.target.wants/cryptsetup.target sysinit.target.wants/veritysetup.target \
+    sysinit.target.wants/integritysetup.target sysinit.target.wants/systemd-binfmt.service \
+    sysinit.target.wants/systemd-random-seed.service sysinit.target.wants/systemd-boot-random-seed.service \
+    sysinit.target.wants/dev-hugepages.mount sysinit.target.wants/dev-mqueue.mount \
+    multi-user.target.wants/getty.target multi-user.target.wants/systemd-ask-password-wall.path \
+    multi-user.target.wants/systemd-user-sessions.service multi-user.target.wants/systemd-logind.service \
+    timers.target.wants/systemd-tmpfiles-clean.timer getty.target.wants/*
+rm -rf "$root/etc/systemd/system"/*
+rm -f dbus-org.freedesktop.login1.service
+ln -sf multi-user.target default.target
+rm -f "$root"/usr/lib/systemd/network/80-* "$root"/etc/resolv.conf
+cd ../system-generators
+rm -f systemd-getty-generator systemd-gpt-auto-generator systemd-hibernate-resume-generator \
+    systemd-rc-local-generator systemd-ssh-generator systemd-system-update-generator systemd-sysv-generator \
+    systemd-tpm2-generator systemd-fstab-generator systemd-cryptsetup-generator systemd-veritysetup-generator \
+    systemd-integritysetup-generator

@@ -1,0 +1,138 @@
+//! What was built before, under keys that say what it was built from.
+
+use crate::BuildError;
+use crate::command::at;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// How many entries of each kind are kept: the current one, and enough to go back and forth between branches.
+const KEPT: usize = 3;
+
+/// Folder for what builds make: `$BENNU_CACHE`, else `$XDG_CACHE_HOME/bennu`, else `~/.cache/bennu`.
+#[must_use]
+pub fn cache_dir() -> PathBuf {
+    let of = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    of("BENNU_CACHE")
+        .or_else(|| of("XDG_CACHE_HOME").map(|base| base.join("bennu")))
+        .or_else(|| of("HOME").map(|home| home.join(".cache/bennu")))
+        .unwrap_or_else(|| std::env::temp_dir().join("bennu-cache"))
+}
+
+/// One kind of thing in the cache: a folder of entries, each a folder named by its key.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    folder: PathBuf,
+    /// Held as long as the shelf: two builds of the same thing at once would only do the work twice.
+    _lock: File,
+}
+
+impl Shelf {
+    /// Opens the shelf `kind` below `cache`, waiting for another process that uses it.
+    pub(crate) fn open(cache: &Path, kind: &str) -> Result<Self, BuildError> {
+        let folder = cache.join(kind);
+        fs::create_dir_all(&folder).map_err(at("create", &folder))?;
+        let path = folder.join("lock");
+        let lock = File::create(&path).map_err(at("create", &path))?;
+        lock.lock().map_err(at("lock", &path))?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    /// The entry of this key: found, or made by `make` in an empty folder that takes the key as its name only
+    /// once it is complete. Says whether it was found.
+    pub(crate) fn entry(
+        &self,
+        key: &str,
+        make: impl FnOnce(&Path) -> Result<(), BuildError>,
+    ) -> Result<(PathBuf, bool), BuildError> {
+        let entry = self.folder.join(key);
+        let found = entry.is_dir();
+        if !found {
+            let unfinished = self.folder.join("unfinished");
+            remove(&unfinished)?;
+            fs::create_dir(&unfinished).map_err(at("create", &unfinished))?;
+            make(&unfinished)?;
+            fs::rename(&unfinished, &entry).map_err(at("rename", &unfinished))?;
+        }
+        // The time of the folder tells when the entry was last of use.
+        File::open(&entry)
+            .and_then(|folder| folder.set_modified(std::time::SystemTime::now()))
+            .map_err(at("touch", &entry))?;
+        self.prune()?;
+        Ok((entry, found))
+    }
+
+    /// Removes all but the entries that were of use most lately.
+    fn prune(&self) -> Result<(), BuildError> {
+        let mut entries = Vec::new();
+        for item in fs::read_dir(&self.folder).map_err(at("list", &self.folder))? {
+            let item = item.map_err(at("list", &self.folder))?;
+            let meta = item.metadata().map_err(at("look at", &item.path()))?;
+            if meta.is_dir() {
+                entries.push((meta.modified().map_err(at("look at", &item.path()))?, item.path()));
+            }
+        }
+        entries.sort();
+        let surplus = entries.len().saturating_sub(KEPT);
+        entries.iter().take(surplus).try_for_each(|(_, path)| remove(path))
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), BuildError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shelf(cache: &Path) -> Shelf {
+        Shelf::open(cache, "things").expect("a temporary folder is writable")
+    }
+
+    #[test]
+    fn an_entry_is_made_once_and_then_found() {
+        let cache = tempfile::tempdir().expect("temporary folder");
+        let shelf = shelf(cache.path());
+        let (entry, found) = shelf
+            .entry("k", |folder| fs::write(folder.join("x"), "1").map_err(at("write", folder)))
+            .expect("made");
+        assert!(!found);
+        assert_eq!(fs::read_to_string(entry.join("x")).expect("written"), "1");
+        let (_, found) = shelf.entry("k", |_| panic!("made twice")).expect("found");
+        assert!(found);
+    }
+
+    #[test]
+    fn a_failed_entry_leaves_nothing_under_its_key() {
+        let cache = tempfile::tempdir().expect("temporary folder");
+        let shelf = shelf(cache.path());
+        let failed = shelf.entry("k", |folder| {
+            fs::write(folder.join("half"), "").map_err(at("write", folder))?;
+            Err(BuildError::Incomplete { what: "kernel".into() })
+        });
+        assert!(failed.is_err());
+        let (entry, found) = shelf.entry("k", |_| Ok(())).expect("made");
+        assert!(!found && !entry.join("half").exists());
+    }
+
+    #[test]
+    fn only_the_entries_of_use_most_lately_stay() {
+        let cache = tempfile::tempdir().expect("temporary folder");
+        let shelf = shelf(cache.path());
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        for (age, key) in ["a", "b", "c"].iter().enumerate() {
+            let (entry, _) = shelf.entry(key, |_| Ok(())).expect("made");
+            File::open(&entry)
+                .and_then(|f| f.set_modified(old + std::time::Duration::from_secs(age as u64)))
+                .expect("touched");
+        }
+        shelf.entry("a", |_| Ok(())).expect("found");
+        shelf.entry("d", |_| Ok(())).expect("made");
+        let kept: Vec<bool> =
+            ["a", "b", "c", "d"].iter().map(|k| cache.path().join("things").join(k).is_dir()).collect();
+        assert_eq!(kept, [true, false, true, true]);
+    }
+}

@@ -1,0 +1,136 @@
+//! From the UKI and the blob to a disk that boots.
+//!
+//! ```text
+//! GPT │ 1 MiB │ bennu-esp: FAT32, 512 MiB │ bennu-state: btrfs, the rest │ 1 MiB │ GPT
+//!               EFI/BOOT/BOOTX64.EFI        store/blobs/sha256/<digest>
+//!               EFI/systemd/systemd-bootx64.efi
+//!               EFI/Linux/bennu-<version>.efi
+//!               loader/loader.conf
+//! ```
+//! Types of partitions: UEFI specification 2.10, table 5.7; the Discoverable Partitions Specification has none for ours,
+//! so it is "Linux filesystem data". All files are sparse, so sizes cost nothing until they are used.
+
+use crate::base::Base;
+use crate::command::{at, run};
+use crate::{BuildError, recipe};
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+const MIB: u64 = 1 << 20;
+/// Room for the EFI system partition, in MiB: a dozen versions.
+const ESP: u64 = 512;
+/// Size of the state partition, in MiB.
+const STATE: u64 = 8192;
+/// Fixed, so that equal inputs make equal disks; a machine that is provisioned gets its own.
+const SERIAL: &str = "62656e6e";
+const STATE_UUID: &str = "62656e6e-7500-4000-8000-000000000001";
+
+const LOADER: &str = "timeout 0\neditor no\nauto-firmware no\n";
+
+/// Makes `disk`, a new qcow2 file, with room for temporary files in `work`.
+pub(crate) fn build(
+    base: &Base,
+    uki: &Path,
+    blob: &Path,
+    digest: &str,
+    work: &Path,
+    disk: &Path,
+) -> Result<(), BuildError> {
+    let esp = work.join("esp.img");
+    make_esp(base, uki, &esp, work)?;
+    let state = work.join("state.img");
+    make_state(blob, digest, &state, work)?;
+    let raw = work.join("disk.img");
+    assemble(&esp, &state, &raw)?;
+    run(Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(disk))?;
+    Ok(())
+}
+
+fn make_esp(base: &Base, uki: &Path, esp: &Path, work: &Path) -> Result<(), BuildError> {
+    sparse(esp, ESP * MIB)?;
+    run(Command::new("mkfs.vfat")
+        .args(["-F", "32", "-n", "BENNU-ESP", "-i", SERIAL, "--invariant"])
+        .arg(esp))?;
+    let loader = work.join("loader.conf");
+    fs::write(&loader, LOADER).map_err(at("write", &loader))?;
+    let boot = base.efi("systemd-bootx64.efi");
+    let mtools = |program: &str| {
+        let mut command = Command::new(program);
+        command
+            .env("SOURCE_DATE_EPOCH", crate::base::EPOCH.to_string())
+            .env("MTOOLS_SKIP_CHECK", "1")
+            .arg("-i")
+            .arg(esp);
+        command
+    };
+    run(mtools("mmd").args(["::/EFI", "::/EFI/BOOT", "::/EFI/systemd", "::/EFI/Linux", "::/loader"]))?;
+    for (file, to) in [
+        (boot.as_path(), "::/EFI/BOOT/BOOTX64.EFI".to_owned()),
+        (&boot, "::/EFI/systemd/systemd-bootx64.efi".to_owned()),
+        (uki, format!("::/EFI/Linux/bennu-{}.efi", recipe::VERSION)),
+        (&loader, "::/loader/loader.conf".to_owned()),
+    ] {
+        run(mtools("mcopy").arg(file).arg(to))?;
+    }
+    Ok(())
+}
+
+fn make_state(blob: &Path, digest: &str, state: &Path, work: &Path) -> Result<(), BuildError> {
+    let tree = work.join("state");
+    let blobs = tree.join("store/blobs/sha256");
+    fs::create_dir_all(&blobs).map_err(at("create", &blobs))?;
+    let place = blobs.join(digest);
+    fs::rename(blob, &place).map_err(at("rename", blob))?;
+    sparse(state, STATE * MIB)?;
+    // Files of another user would keep that user's number, so whoever is not root pretends to be.
+    let mut command = match is_root() {
+        true => Command::new("mkfs.btrfs"),
+        false => {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--map-root-user", "mkfs.btrfs"]);
+            unshare
+        }
+    };
+    run(command
+        .args(["--quiet", "--label", "bennu-state", "--uuid", STATE_UUID, "--rootdir"])
+        .arg(&tree)
+        .arg(state))?;
+    fs::remove_dir_all(&tree).map_err(at("remove", &tree))
+}
+
+/// Whether this process may give files to root.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+fn assemble(esp: &Path, state: &Path, raw: &Path) -> Result<(), BuildError> {
+    sparse(raw, (1 + ESP + STATE + 1) * MIB)?;
+    run(Command::new("sgdisk")
+        .args(["--clear", "--disk-guid", "62656e6e-7500-4000-8000-000000000000"])
+        .args(["--new", &format!("1:1M:+{ESP}M"), "--typecode", "1:ef00", "--change-name", "1:bennu-esp"])
+        .args(["--partition-guid", "1:62656e6e-7500-4000-8000-000000000002"])
+        .args([
+            "--new",
+            &format!("2:{}M:+{STATE}M", 1 + ESP),
+            "--typecode",
+            "2:8300",
+            "--change-name",
+            "2:bennu-state",
+        ])
+        .args(["--partition-guid", "2:62656e6e-7500-4000-8000-000000000003"])
+        .arg(raw))?;
+    for (part, start) in [(esp, 1), (state, 1 + ESP)] {
+        run(Command::new("dd")
+            .arg(format!("if={}", part.display()))
+            .arg(format!("of={}", raw.display()))
+            .args(["bs=1M", "conv=notrunc,sparse", &format!("seek={start}"), "status=none"]))?;
+        fs::remove_file(part).map_err(at("remove", part))?;
+    }
+    Ok(())
+}
+
+fn sparse(path: &Path, bytes: u64) -> Result<(), BuildError> {
+    File::create_new(path).and_then(|file| file.set_len(bytes)).map_err(at("create", path))
+}

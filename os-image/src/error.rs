@@ -1,0 +1,55 @@
+//! Why an image could not be built.
+
+use std::path::PathBuf;
+
+/// Why an image could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A file could not be read or written.
+    #[error("cannot {doing} {}", path.display())]
+    File {
+        /// Verb and object, as in `read the tar`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A program could not be started: most likely its package is missing.
+    #[error("cannot start {program}")]
+    Start {
+        /// Name of the program.
+        program: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A program ran and failed.
+    #[error("{program} failed ({status}):\n{stderr}")]
+    Program {
+        /// Name of the program.
+        program: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// The end of what it wrote to its standard error, at most 4 KiB.
+        stderr: String,
+    },
+    /// A part that must be there was not made by the stage before.
+    #[error("the root has no {what}")]
+    Incomplete {
+        /// What is missing.
+        what: String,
+    },
+    /// The root could not be turned into a blob of the store.
+    #[error("cannot import the root into the store")]
+    Import {
+        /// What the store said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No UEFI firmware for virtual machines is installed.
+    #[error("no UEFI firmware found; looked for {looked_for}")]
+    NoFirmware {
+        /// The paths, separated by commas.
+        looked_for: String,
+    },
+}

@@ -1,0 +1,56 @@
+//! The unified kernel image: one UEFI program that holds the kernel, its initrd and its command line.
+
+use crate::base::Base;
+use crate::command::{at, run};
+use crate::initrd::{self, Entry};
+use crate::{BuildError, recipe};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the kernel is told besides its root: messages of note go to the serial line and the screen, a panic starts the
+/// machine again, and nothing from the command line's environment reaches the first program.
+const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 loglevel=4 panic=10 systemd.show_status=auto \
+                            systemd.log_color=0 systemd.firstboot=no";
+
+/// The whole command line for a root of this fs-verity digest.
+pub(crate) fn command_line(root_digest: &str) -> String {
+    format!("bennu.root=sha256:{root_digest} {COMMAND_LINE}")
+}
+
+/// Builds the initrd and the image in `work`, and gives back the image's path.
+pub(crate) fn build(base: &Base, init: &Path, root_digest: &str, work: &Path) -> Result<PathBuf, BuildError> {
+    let initrd = work.join("initrd");
+    fs::write(&initrd, initrd::pack(&contents(base, init)?)).map_err(at("write", &initrd))?;
+    let release = work.join("os-release");
+    fs::write(&release, recipe::os_release()).map_err(at("write", &release))?;
+    let uki = work.join("bennu.efi");
+    let argument = |name: &str, path: &Path| format!("--{name}={}", path.display());
+    run(Command::new("python3")
+        .env("SOURCE_DATE_EPOCH", crate::base::EPOCH.to_string())
+        .arg(base.ukify())
+        .arg("build")
+        .arg(argument("linux", &base.kernel()))
+        .arg(argument("initrd", &initrd))
+        .arg(argument("stub", &base.efi("linuxx64.efi.stub")))
+        .arg(argument("output", &uki))
+        .arg(format!("--os-release=@{}", release.display()))
+        .arg(format!("--uname={}", base.kernel_release()?))
+        .arg(format!("--cmdline={}", command_line(root_digest))))?;
+    fs::remove_file(&initrd).map_err(at("remove", &initrd))?;
+    Ok(uki)
+}
+
+fn contents(base: &Base, init: &Path) -> Result<Vec<Entry>, BuildError> {
+    let read = |path: &Path| fs::read(path).map_err(at("read", path));
+    let modules = base.modules()?;
+    let list: String = modules.iter().map(|(path, _)| format!("{path}\n")).collect();
+    let mut entries = vec![
+        Entry { path: "init".into(), mode: 0o755, data: read(init)? },
+        Entry { path: "modules".into(), mode: 0o644, data: list.into_bytes() },
+    ];
+    for (path, file) in &modules {
+        entries.push(Entry { path: path.trim_start_matches('/').into(), mode: 0o644, data: read(file)? });
+    }
+    Ok(entries)
+}
