@@ -74,9 +74,11 @@ impl Store {
         }
         for diff_id in self.digests_in(&names.layers())? {
             let path = names.layer(&diff_id);
-            match self.layer(&diff_id) {
-                Ok(Some(_)) => {}
-                Ok(None) => findings.push(self.missing_blob(path)?),
+            match self.recorded_layer(&diff_id) {
+                Ok(Some(layer)) if !self.has_blob(&layer)? => {
+                    findings.push(Finding::MissingBlob { path, blob: layer.blob });
+                }
+                Ok(_) => {}
                 Err(StoreError::Damaged { path, fault }) => findings.push(Finding::Record { path, fault }),
                 Err(error) => return Err(error),
             }
@@ -100,14 +102,6 @@ impl Store {
             }
         }
         Ok(findings)
-    }
-
-    fn missing_blob(&self, path: PathBuf) -> Result<Finding, StoreError> {
-        let bytes = crate::store::read_bounded(&path)?.unwrap_or_default();
-        Ok(match serde_json::from_slice::<crate::record::LayerRecord>(&bytes) {
-            Ok(record) => Finding::MissingBlob { path, blob: record.blob },
-            Err(error) => Finding::Record { path, fault: error.to_string() },
-        })
     }
 
     /// Reads every blob and computes its digest anew. Blocks for as long as that takes.

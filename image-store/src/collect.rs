@@ -45,14 +45,18 @@ impl Store {
         for digest in self.digests_in(&names.images())? {
             if !held.contains(&digest) {
                 plan.images.push(digest);
-            } else if let Some(image) = self.image(&digest)? {
+            } else if let Some(image) = self.recorded_image(&digest)? {
+                // What is left of an image that lost a blob is kept too: it may be running.
                 blobs_held.extend(image.layers.iter().map(|layer| layer.blob));
                 layers_held.extend(image.layers.iter().map(|layer| layer.diff_id));
             }
         }
         for diff_id in self.digests_in(&names.layers())? {
-            let blob_held =
-                || Ok::<_, StoreError>(self.layer(&diff_id)?.is_some_and(|l| blobs_held.contains(&l.blob)));
+            let blob_held = || {
+                Ok::<_, StoreError>(
+                    self.recorded_layer(&diff_id)?.is_some_and(|l| blobs_held.contains(&l.blob)),
+                )
+            };
             if !layers_held.contains(&diff_id) && !blob_held()? {
                 plan.layers.push(diff_id);
             }

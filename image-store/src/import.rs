@@ -34,6 +34,14 @@ pub enum ImportError {
     /// The archive could not be read.
     #[error("could not read the layer")]
     Read(#[source] io::Error),
+    /// It is another layer than the one that was expected.
+    #[error("the layer has the diff id {found}, not {expected}")]
+    DiffId {
+        /// What was expected.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
     /// The disk is full.
     #[error("the disk is full")]
     DiskFull(#[source] io::Error),

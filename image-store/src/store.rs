@@ -201,16 +201,22 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub fn image(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
-        let path = self.inner.names.image(digest);
-        let Some(bytes) = read_bounded(&path)? else { return Ok(None) };
-        let image = Image::from_record(digest, &bytes)
-            .map_err(|fault| StoreError::Damaged { path: path.clone(), fault: fault.to_string() })?;
+        let Some(image) = self.recorded_image(digest)? else { return Ok(None) };
         for layer in &image.layers {
             if !self.has_blob(layer)? {
                 return Ok(None);
             }
         }
         Ok(Some(image))
+    }
+
+    /// The image as its record has it, whether its blobs are there or not.
+    pub(crate) fn recorded_image(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
+        let path = self.inner.names.image(digest);
+        let Some(bytes) = read_bounded(&path)? else { return Ok(None) };
+        let damaged =
+            |fault: crate::RecordFault| StoreError::Damaged { path: path.clone(), fault: fault.to_string() };
+        Image::from_record(digest, &bytes).map(Some).map_err(damaged)
     }
 
     /// All images that are whole, by digest.
@@ -227,6 +233,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub fn layer(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        let Some(record) = self.recorded_layer(diff_id)? else { return Ok(None) };
+        Ok(self.has_blob(&record)?.then_some(record))
+    }
+
+    /// The record of a layer, whether its blob is there or not.
+    pub(crate) fn recorded_layer(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
         let path = self.inner.names.layer(diff_id);
         let Some(bytes) = read_bounded(&path)? else { return Ok(None) };
         let damaged = |fault: String| StoreError::Damaged { path: path.clone(), fault };
@@ -235,7 +247,7 @@ impl Store {
         if record.diff_id != *diff_id {
             return Err(damaged(format!("it is the record of {}", record.diff_id)));
         }
-        Ok(self.has_blob(&record)?.then_some(record))
+        Ok(Some(record))
     }
 
     /// Makes `name` hold `digests` (images, or blobs by fs-verity digest) and nothing else, durably.

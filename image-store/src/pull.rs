@@ -1,0 +1,358 @@
+//! From a reference to an image in the store.
+//!
+//! ```text
+//!  registry ──pieces──► SHA-256 = descriptor? ──► gunzip/unzstd ──► SHA-256 = diff id? ──► tar ──► EROFS ──► fs-verity digest
+//! ```
+//! One pass for each layer, three layers side by side. What is on disk before all checks have passed lies in `tmp/` only.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufReader, Read};
+
+use bennu_manifests::model::{Digest, ImageRef};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use nix::fcntl::FlockArg;
+use oci_spec::image::ImageConfiguration;
+use tokio::sync::mpsc;
+
+use crate::import::ImportError;
+use crate::pull_error::{PullError, Refused};
+use crate::record::{Image, ImageRecord, LayerRecord};
+use crate::registry::document::{self, Compression, Descriptor, Document, Manifest, Platform};
+use crate::registry::{Client, MAX_TRIES, RegistryError, Repository, Served};
+use crate::store::{Store, StoreError, write_json};
+use crate::tar::Limits;
+
+/// Layers that are fetched side by side.
+const LAYERS_AT_ONCE: usize = 3;
+/// Pieces that wait between network and conversion; each is at most what one read of a socket gives.
+const PIECES_WAITING: usize = 32;
+/// The window that a zstd layer may ask us to keep, as a power of two: what `zstd` itself takes without being told.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// Is told how a pull is getting on. Calls come from several layers in turn.
+pub trait Progress {
+    /// `done` of `total` compressed bytes of the layer with this compressed digest have come. A try that broke off begins again
+    /// at 0. A layer that is here already is reported once, as done.
+    fn layer(&self, digest: &Digest, done: u64, total: u64);
+}
+
+/// Wants to be told nothing.
+impl Progress for () {
+    fn layer(&self, _: &Digest, _: u64, _: u64) {}
+}
+
+impl Store {
+    /// Makes sure that an image is here, and gives it. Where it is, the network is not touched.
+    ///
+    /// # Errors
+    /// [`PullError`]; the store is as it was, but for layers that had arrived whole.
+    pub async fn pull(
+        &self,
+        client: &Client,
+        image: &ImageRef,
+        platform: &Platform,
+        progress: &(dyn Progress + Sync),
+    ) -> Result<Image, PullError> {
+        let (store, digest) = (self.clone(), image.digest);
+        // The lock comes first: an image that is seen now is not collected before the caller could pin it, at least while
+        // this call lasts.
+        let (_lock, present) = blocking(move || {
+            store.writable()?;
+            let lock = store.lock(FlockArg::LockShared)?;
+            let present = match store.image(&digest) {
+                // A record that cannot be believed is fetched again; its layers are found by their own records.
+                Err(StoreError::Damaged { .. }) => None,
+                other => other?,
+            };
+            Ok::<_, StoreError>((lock, present))
+        })
+        .await?;
+        if let Some(present) = present {
+            check_platform(image, platform, &present.config)?;
+            return Ok(present);
+        }
+        Pull { store: self, client, image, platform, progress }.run().await
+    }
+}
+
+struct Pull<'a> {
+    store: &'a Store,
+    client: &'a Client,
+    image: &'a ImageRef,
+    platform: &'a Platform,
+    progress: &'a (dyn Progress + Sync),
+}
+
+impl Pull<'_> {
+    async fn run(&self) -> Result<Image, PullError> {
+        let repository = repository_of(self.image);
+        let (index, served, manifest) = self.manifest(&repository).await?;
+        let config = self
+            .client
+            .small_blob(&repository, &manifest.config.digest, manifest.config.size)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let config = text(config).map_err(|refused| self.refused(refused))?;
+        let parsed = ImageConfiguration::from_reader(config.as_bytes())
+            .map_err(|error| self.refused(Refused::Config(error)))?;
+        check_platform(self.image, self.platform, &parsed)?;
+        let diff_ids = document::diff_ids(&parsed).map_err(|error| self.refused(error.into()))?;
+        if diff_ids.len() != manifest.layers.len() {
+            return Err(self.refused(Refused::LayerCount));
+        }
+
+        let repository = &repository;
+        // An image may have the same layer twice; it is fetched once.
+        let wanted: BTreeMap<Digest, &Descriptor> = diff_ids.iter().copied().zip(&manifest.layers).collect();
+        let known: BTreeMap<Digest, LayerRecord> = stream::iter(wanted)
+            .map(|(diff_id, layer)| async move {
+                let record = self.layer(repository, layer, diff_id).await?;
+                Ok::<_, PullError>((diff_id, record))
+            })
+            .buffer_unordered(LAYERS_AT_ONCE)
+            .try_collect()
+            .await?;
+
+        let record = ImageRecord {
+            index,
+            manifest: text(served.bytes).map_err(|refused| self.refused(refused))?,
+            manifest_type: served.media_type,
+            config,
+            layers: diff_ids.iter().map(|diff_id| known[diff_id]).collect(),
+        };
+        let digest = self.image.digest;
+        let image =
+            Image::assemble(&digest, &record).map_err(|fault| self.refused(Refused::Record(fault)))?;
+        let store = self.store.clone();
+        blocking(move || write_json(&store.inner.names.image(&digest), &record)).await?;
+        Ok(image)
+    }
+
+    /// The manifest for the platform, and the index that led to it.
+    async fn manifest(
+        &self,
+        repository: &Repository,
+    ) -> Result<(Option<String>, Served, Manifest), PullError> {
+        let fetch = async |digest: &Digest, expected: Option<&str>| {
+            let served = self.client.manifest(repository, digest, expected).await;
+            let served = served.map_err(|error| self.failed(error))?;
+            let document = document::parse(&served.bytes, Some(&served.media_type));
+            Ok::<_, PullError>((document.map_err(|error| self.refused(error.into()))?, served))
+        };
+        let (document, served) = fetch(&self.image.digest, None).await?;
+        let entries = match document {
+            Document::Manifest(manifest) => return Ok((None, served, manifest)),
+            Document::Index(entries) => entries,
+        };
+        let Some(entry) = self.platform.choose(&entries) else {
+            let found = entries.iter().filter_map(|e| e.platform.as_ref());
+            let found =
+                found.map(|p| format!("{}/{}", document::shown(&p.os), document::shown(&p.architecture)));
+            return Err(PullError::WrongPlatform {
+                image: self.image.to_string(),
+                wanted: self.platform.to_string(),
+                found: found.take(16).collect::<Vec<_>>().join(", "),
+            });
+        };
+        let (document, child) = fetch(&entry.digest, Some(&entry.media_type)).await?;
+        let Document::Manifest(manifest) = document else {
+            return Err(self.refused(Refused::NestedIndex));
+        };
+        let index = text(served.bytes).map_err(|refused| self.refused(refused))?;
+        Ok((Some(index), child, manifest))
+    }
+
+    /// One layer: known already, or fetched and converted, from the beginning each time the connection breaks.
+    async fn layer(
+        &self,
+        repository: &Repository,
+        layer: &Descriptor,
+        diff_id: Digest,
+    ) -> Result<LayerRecord, PullError> {
+        let store = self.store.clone();
+        let known = blocking(move || match store.layer(&diff_id) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            other => other,
+        });
+        if let Some(record) = known.await? {
+            self.progress.layer(&layer.digest, layer.size, layer.size);
+            return Ok(record);
+        }
+        let compression = document::layer_compression(&layer.media_type);
+        let compression = compression.map_err(|error| self.refused(error.into()))?;
+        let mut tried = 1;
+        loop {
+            match self.fetch_layer(repository, layer, diff_id, compression).await {
+                Err(error) if error.is_retryable() && tried < MAX_TRIES => {
+                    let pause = self.client.pause(tried, None);
+                    tracing::warn!(%error, layer = %layer.digest, tried, ?pause, "fetching the layer again");
+                    tokio::time::sleep(pause).await;
+                    tried += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn fetch_layer(
+        &self,
+        repository: &Repository,
+        layer: &Descriptor,
+        diff_id: Digest,
+        compression: Compression,
+    ) -> Result<LayerRecord, PullError> {
+        let (pieces, waiting) = mpsc::channel(PIECES_WAITING);
+        let store = self.store.clone();
+        let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, compression));
+        let downloaded = self.download(repository, layer, pieces).await;
+        let converted =
+            conversion.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        // Where both failed, the download is the cause unless the conversion had given up first.
+        match (downloaded, converted) {
+            (Ok(Download::Complete), Ok(record)) => Ok(record),
+            (Ok(_), Err(error)) => Err(self.import_failed(error, layer)),
+            (Err(error), _) => Err(self.failed(error)),
+            (Ok(Download::Unwanted), Ok(_)) => {
+                unreachable!("a conversion reads to the end before it succeeds")
+            }
+        }
+    }
+
+    async fn download(
+        &self,
+        repository: &Repository,
+        layer: &Descriptor,
+        pieces: mpsc::Sender<Piece>,
+    ) -> Result<Download, RegistryError> {
+        self.progress.layer(&layer.digest, 0, layer.size);
+        let mut blob = self.client.blob(repository, &layer.digest, layer.size).await?;
+        let mut done = 0;
+        while let Some(piece) = blob.next().await? {
+            done += piece.len() as u64;
+            if pieces.send(Piece::Bytes(piece)).await.is_err() {
+                return Ok(Download::Unwanted);
+            }
+            self.progress.layer(&layer.digest, done, layer.size);
+        }
+        // Only now is the compressed digest known to be right; without this the conversion fails.
+        Ok(match pieces.send(Piece::End).await {
+            Ok(()) => Download::Complete,
+            Err(_) => Download::Unwanted,
+        })
+    }
+
+    fn failed(&self, error: RegistryError) -> PullError {
+        PullError::from_registry(&self.image.to_string(), error)
+    }
+
+    fn refused(&self, refused: Refused) -> PullError {
+        PullError::Refused { image: self.image.to_string(), source: refused }
+    }
+
+    fn import_failed(&self, error: ImportError, layer: &Descriptor) -> PullError {
+        match error {
+            ImportError::Refused(refusal) => {
+                self.refused(Refused::Layer { layer: layer.digest, source: refusal })
+            }
+            ImportError::Read(source) => self.refused(Refused::Compression { layer: layer.digest, source }),
+            ImportError::DiffId { expected, found } => {
+                self.refused(Refused::DiffId { layer: layer.digest, expected, found })
+            }
+            ImportError::DiskFull(source) => PullError::DiskFull { image: self.image.to_string(), source },
+            ImportError::Store(error) => error.into(),
+        }
+    }
+}
+
+enum Download {
+    Complete,
+    /// The conversion gave up and says why.
+    Unwanted,
+}
+
+/// What goes from the download to the conversion.
+enum Piece {
+    Bytes(Vec<u8>),
+    /// All bytes came and their digest fits. A channel that closes without it is a download that failed.
+    End,
+}
+
+fn convert(
+    store: &Store,
+    pieces: mpsc::Receiver<Piece>,
+    diff_id: Digest,
+    compression: Compression,
+) -> Result<LayerRecord, ImportError> {
+    let pieces =
+        BufReader::with_capacity(1 << 16, PieceReader { pieces, piece: Vec::new(), at: 0, ended: false });
+    let tar: Box<dyn Read> = match compression {
+        Compression::None => Box::new(pieces),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(pieces)),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(pieces).map_err(ImportError::Read)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(ImportError::Read)?;
+            Box::new(decoder)
+        }
+    };
+    store.convert_layer(tar, Limits::default(), |converted| {
+        if converted.diff_id == diff_id {
+            Ok(())
+        } else {
+            Err(ImportError::DiffId { expected: diff_id, found: converted.diff_id })
+        }
+    })
+}
+
+/// Reads what the channel brings.
+struct PieceReader {
+    pieces: mpsc::Receiver<Piece>,
+    piece: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.piece.len() && !self.ended {
+            match self.pieces.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => (self.piece, self.at) = (bytes, 0),
+                Some(Piece::End) => self.ended = true,
+                None => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
+        }
+        let n = buf.len().min(self.piece.len() - self.at);
+        buf[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+fn repository_of(image: &ImageRef) -> Repository {
+    Repository { registry: image.registry.clone(), name: image.repository.clone() }
+}
+
+fn check_platform(
+    image: &ImageRef,
+    platform: &Platform,
+    config: &ImageConfiguration,
+) -> Result<(), PullError> {
+    let found = format!("{}/{}", config.os(), config.architecture());
+    if found == format!("{}/{}", platform.os, platform.architecture) {
+        return Ok(());
+    }
+    let found = document::shown(&found);
+    Err(PullError::WrongPlatform { image: image.to_string(), wanted: platform.to_string(), found })
+}
+
+/// Documents are JSON and so have to be UTF-8.
+fn text(bytes: Vec<u8>) -> Result<String, Refused> {
+    String::from_utf8(bytes).map_err(|_| Refused::NotText)
+}
+
+/// Runs what may block on a thread that may.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}

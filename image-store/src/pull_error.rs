@@ -1,0 +1,152 @@
+//! Why an image did not come.
+
+use std::io;
+
+use bennu_manifests::model::Digest;
+
+use crate::record::RecordFault;
+use crate::registry::RegistryError;
+use crate::registry::document::DocumentError;
+use crate::store::StoreError;
+use crate::tar::Refusal;
+
+/// Why a pull failed. The four kinds are kept apart because different things have to be done about them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// What came is not what was asked for, or is hostile. Trying again will not help.
+    #[error("{image} was refused")]
+    Refused {
+        /// The reference.
+        image: String,
+        /// What is wrong.
+        #[source]
+        source: Refused,
+    },
+    /// The image is made for something else than this host.
+    #[error("{image} is for {found}, not for {wanted}")]
+    WrongPlatform {
+        /// The reference.
+        image: String,
+        /// What was wanted.
+        wanted: String,
+        /// What there is.
+        found: String,
+    },
+    /// The registry does not have it.
+    #[error("{image} was not found")]
+    NotFound {
+        /// The reference.
+        image: String,
+        /// What the registry was asked for.
+        #[source]
+        source: RegistryError,
+    },
+    /// The registry wants credentials, or answers with an error that will not pass by itself.
+    #[error("the registry does not give {image}")]
+    Denied {
+        /// The reference.
+        image: String,
+        /// What the registry says.
+        #[source]
+        source: RegistryError,
+    },
+    /// The network or the registry failed, several times. Trying again later may help.
+    #[error("could not fetch {image}")]
+    Network {
+        /// The reference.
+        image: String,
+        /// What happened last.
+        #[source]
+        source: RegistryError,
+    },
+    /// There is no room for it.
+    #[error("the disk is full, there is no room for {image}")]
+    DiskFull {
+        /// The reference.
+        image: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PullError {
+    /// Whether it was refused for security.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
+    /// Whether the same pull may succeed later without anybody doing anything.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Network { .. })
+    }
+
+    pub(crate) fn from_registry(image: &str, error: RegistryError) -> Self {
+        let image = image.to_owned();
+        match error {
+            error @ RegistryError::NotFound { .. } => Self::NotFound { image, source: error },
+            error if error.is_retryable() => Self::Network { image, source: error },
+            error if error.is_refusal() => Self::Refused { image, source: Refused::Registry(error) },
+            error => Self::Denied { image, source: error },
+        }
+    }
+}
+
+/// What is refused about an image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// What the registry sent.
+    #[error(transparent)]
+    Registry(RegistryError),
+    /// A document that is malformed or ambiguous.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A document that is no UTF-8.
+    #[error("a document is not UTF-8")]
+    NotText,
+    /// An index that leads to another index.
+    #[error("the index leads to another index")]
+    NestedIndex,
+    /// The configuration cannot be read.
+    #[error("the image configuration is malformed")]
+    Config(#[source] oci_spec::OciSpecError),
+    /// The manifest and the configuration disagree.
+    #[error("manifest and configuration differ in their number of layers")]
+    LayerCount,
+    /// The parts do not fit together.
+    #[error("the parts of the image do not fit together")]
+    Record(#[source] RecordFault),
+    /// A layer that is hostile or broken.
+    #[error("layer {layer}")]
+    Layer {
+        /// Its compressed digest.
+        layer: Digest,
+        /// What is wrong with it.
+        #[source]
+        source: Refusal,
+    },
+    /// A layer that cannot be decompressed.
+    #[error("layer {layer} cannot be decompressed")]
+    Compression {
+        /// Its compressed digest.
+        layer: Digest,
+        /// What the decompressor says.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer that is not the one that the configuration names.
+    #[error("layer {layer} contains {found} where the configuration says {expected}")]
+    DiffId {
+        /// Its compressed digest.
+        layer: Digest,
+        /// What the configuration says.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
+}
