@@ -1,0 +1,137 @@
+//! The ladder: image built once → provisioned and booted once → restored by each test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bennu_os_image::Disk;
+use sha2::{Digest, Sha256};
+
+use crate::accelerator::accelerator;
+use crate::error::{Error, IoContext, run};
+use crate::hostctl::Hostctl;
+use crate::machine::{API, Machine};
+use crate::operator::Operator;
+use crate::programs::Programs;
+use crate::vm::{BOOT, Origin, Vm};
+use crate::{cache, image, wait};
+
+/// A host that was provisioned, booted, and stopped as it was when it was idle.
+#[derive(Debug, Clone)]
+pub struct Fixture {
+    directory: PathBuf,
+    machine: Machine,
+    firmware_variables: PathBuf,
+    disk: Disk,
+    programs: Programs,
+}
+
+/// What decides how a fixture comes to be, beside the image: with another text there is another fixture.
+const SOURCES: [&str; 4] = [
+    include_str!("fixture.rs"),
+    include_str!("machine.rs"),
+    include_str!("agent.rs"),
+    include_str!("operator.rs"),
+];
+
+impl Fixture {
+    /// Finds the fixture for the image as the sources make it now, or makes it, which takes a boot.
+    ///
+    /// # Errors
+    /// Where the image cannot be built or does not boot.
+    pub fn get() -> Result<Self, Error> {
+        let programs = Programs::build()?;
+        let disk = image::disk(&programs, &|_| {})?;
+        let firmware = image::firmware()?;
+        let accelerator = accelerator(&disk, &firmware)?;
+        let qemu = run(std::process::Command::new("qemu-system-x86_64").arg("--version"))?;
+        // Keys and certificates are made anew each month, long before they expire.
+        let month = jiff::Zoned::now().strftime("%Y-%m").to_string();
+        let text = format!("{SOURCES:?} {} {accelerator:?} {qemu} {month}", disk.key);
+        let key = cache::hex(&Sha256::digest(text));
+        let bare = Machine::host(&firmware.code, accelerator);
+        let directory = cache::get_or_make("hosts", &key, 3, |directory| {
+            let operator = Operator::create(directory, &programs.hostctl)?;
+            let machine = bare.clone().provisioned(operator.document()?);
+            let origin = Origin { disk: disk.qcow2.clone(), variables: firmware.vars.clone(), memory: None };
+            boot_and_stop(directory, machine, &origin, &operator.hostctl(&programs.hostctl))
+        })?;
+        let machine = bare.provisioned(Operator::of(&directory).document()?);
+        Ok(Self { directory, machine, firmware_variables: firmware.vars, disk, programs })
+    }
+
+    /// The booted host, as it was.
+    ///
+    /// # Errors
+    /// Where QEMU refuses.
+    pub fn restore(&self) -> Result<Vm, Error> {
+        let memory = Some(self.directory.join("memory"));
+        let disk = self.directory.join("disk.qcow2");
+        let origin = Origin { disk, variables: self.directory.join("variables.fd"), memory };
+        let mut vm = Vm::start(self.machine.clone(), &origin)?;
+        vm.wait_for_agent(Duration::from_secs(60))?;
+        vm.set_clock()?;
+        Ok(vm)
+    }
+
+    /// The disk as it was built, with the same provisioning document, for its first boot.
+    ///
+    /// # Errors
+    /// Where QEMU refuses.
+    pub fn first_boot(&self) -> Result<Vm, Error> {
+        let disk = self.disk.qcow2.clone();
+        let origin = Origin { disk, variables: self.firmware_variables.clone(), memory: None };
+        Vm::start(self.machine.clone(), &origin)
+    }
+
+    /// Whom the host trusts.
+    pub fn operator(&self) -> Operator {
+        Operator::of(&self.directory)
+    }
+
+    /// Our programs.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// The disk that it was made from.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+fn boot_and_stop(
+    directory: &Path,
+    machine: Machine,
+    origin: &Origin,
+    hostctl: &Hostctl,
+) -> Result<(), Error> {
+    let mut vm = Vm::start(machine, origin)?;
+    let booted = boot(&mut vm, hostctl);
+    if booted.is_err() {
+        let kept = crate::evidence::keep(&mut vm, None, "fixture");
+        eprintln!("the host did not come up; see {}", kept.display());
+    }
+    booted?;
+    vm.qmp()?.save(&directory.join("memory"))?;
+    vm.power_off();
+    for (from, to) in [(vm.files().disk(), "disk.qcow2"), (vm.files().variables(), "variables.fd")] {
+        fs::copy(&from, directory.join(to)).doing("copy", &from)?;
+    }
+    Ok(())
+}
+
+fn boot(vm: &mut Vm, hostctl: &Hostctl) -> Result<(), Error> {
+    vm.wait_for_agent(BOOT)?;
+    vm.set_clock()?;
+    let hostctl = hostctl.at(vm.port(API));
+    wait::until("the API to answer", Duration::from_secs(120), || hostctl.status().map(Some))?;
+    // What starts late would otherwise run in every test.
+    wait::until_good(
+        "the boot to be finished",
+        Duration::from_secs(180),
+        || vm.guest("systemctl list-jobs --no-legend | grep -v bennu-test-agent | grep ."),
+        |jobs| jobs.code == 1,
+    )?;
+    vm.guest_ok("sync").map(drop)
+}

@@ -1,0 +1,181 @@
+//! A host under test: its machine, a registry, an operator, and `hostctl`.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::{Error, IoContext};
+use crate::evidence;
+use crate::fixture::Fixture;
+use crate::hostctl::{Hostctl, Ran};
+use crate::machine::API;
+use crate::operator::Operator;
+use crate::registry::Stocked;
+use crate::vm::{BOOT, Vm};
+use crate::wait;
+
+/// Why a test failed.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// How long a host may take to converge, translated on a busy machine.
+pub const CONVERGE: Duration = Duration::from_secs(300);
+
+/// A host under test.
+#[derive(Debug)]
+pub struct Host {
+    /// Its machine.
+    pub vm: Vm,
+    /// What it pulls from.
+    pub registry: Stocked,
+    /// The fixture that it came from.
+    pub fixture: Fixture,
+    /// A directory for the test's files.
+    pub directory: tempfile::TempDir,
+}
+
+/// Runs a test on a host that was booted before and comes back in a second.
+///
+/// # Errors
+/// What the test returns, after logs and state of the host were kept; the same happens where it panics.
+pub fn on_host(name: &str, test: impl FnOnce(&mut Host) -> Result<(), Failure>) -> Result<(), Failure> {
+    let fixture = Fixture::get()?;
+    let vm = fixture.restore()?;
+    Host::new(vm, fixture)?.judge(name, test)
+}
+
+/// Runs a test on a host at its very first boot, which the test waits for.
+///
+/// # Errors
+/// As [`on_host`].
+pub fn on_new_host(name: &str, test: impl FnOnce(&mut Host) -> Result<(), Failure>) -> Result<(), Failure> {
+    let fixture = Fixture::get()?;
+    let vm = fixture.first_boot()?;
+    Host::new(vm, fixture)?.judge(name, |host| {
+        host.vm.wait_for_agent(BOOT)?;
+        host.vm.set_clock()?;
+        host.wait_for_api()?;
+        test(host)
+    })
+}
+
+impl Host {
+    fn new(vm: Vm, fixture: Fixture) -> Result<Self, Error> {
+        let directory = tempfile::tempdir().doing("make a directory in", std::env::temp_dir())?;
+        Ok(Self { vm, registry: Stocked::start(directory.path())?, fixture, directory })
+    }
+
+    fn judge(
+        mut self,
+        name: &str,
+        test: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        // The host is only looked at after a panic, never used on.
+        let result = catch_unwind(AssertUnwindSafe(|| test(&mut self)));
+        if !matches!(result, Ok(Ok(()))) {
+            let hostctl = self.hostctl();
+            let kept = evidence::keep(&mut self.vm, Some(&hostctl), name);
+            eprintln!("logs and state of the host: {}", kept.display());
+        }
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// `hostctl` for this host. Its port is another one after a power cut.
+    pub fn hostctl(&self) -> Hostctl {
+        self.fixture.operator().hostctl(&self.fixture.programs().hostctl).at(self.vm.port(API))
+    }
+
+    /// The operator whom the host trusts.
+    pub fn operator(&self) -> Operator {
+        self.fixture.operator()
+    }
+
+    /// Waits until the API answers.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`].
+    pub fn wait_for_api(&mut self) -> Result<(), Error> {
+        let hostctl = self.hostctl();
+        wait::until("the API to answer", Duration::from_secs(120), || {
+            self.vm.alive()?;
+            hostctl.status().map(Some)
+        })
+        .map(drop)
+    }
+
+    /// Waits until the host is what its newest manifest says.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] with its last status.
+    pub fn wait_until_converged(&mut self) -> Result<Value, Error> {
+        let hostctl = self.hostctl();
+        wait::until_good("the host to converge", CONVERGE, || hostctl.status(), |s| s["converged"] == true)
+    }
+
+    /// Writes a manifest and signs it with the trusted key.
+    ///
+    /// # Errors
+    /// Where a file cannot be written or `ssh-keygen` refuses.
+    pub fn signed(&self, name: &str, text: &str) -> Result<PathBuf, Error> {
+        let file = self.written(name, text)?;
+        self.operator().key().sign(&file)?;
+        Ok(file)
+    }
+
+    /// Writes a file of the test.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn written(&self, name: &str, text: &str) -> Result<PathBuf, Error> {
+        let file = self.directory.path().join(name);
+        fs::write(&file, text).doing("write", &file)?;
+        Ok(file)
+    }
+
+    /// `hostctl push`, with further arguments.
+    ///
+    /// # Errors
+    /// Where `hostctl` cannot be started.
+    pub fn push(&self, file: &Path, arguments: &[&str]) -> Result<Ran, Error> {
+        let file = file.to_string_lossy();
+        self.hostctl().run(&[&["push", &file], arguments].concat())
+    }
+
+    /// Signs a manifest, pushes it, and waits until the host is what it says.
+    ///
+    /// # Errors
+    /// Where `hostctl` says anything but "done".
+    pub fn converge(&self, name: &str, text: &str) -> Result<(), Error> {
+        let file = self.signed(name, text)?;
+        let timeout = CONVERGE.as_secs().to_string();
+        self.push(&file, &["--wait", "--timeout", &timeout])?.done().map(drop)
+    }
+
+    /// `GET /path` at a published port of the guest: status code and body.
+    ///
+    /// # Errors
+    /// Where nobody answers within 10 s.
+    pub fn http(&self, port: u16, path: &str) -> Result<(u16, String), Error> {
+        crate::http::get(self.vm.port(port), path)
+    }
+
+    /// What must stay the same where a manifest is refused: generation, containers with their processes, images.
+    ///
+    /// # Errors
+    /// Where the host does not answer.
+    pub fn settled(&self) -> Result<Value, Error> {
+        let hostctl = self.hostctl();
+        let status = hostctl.status()?;
+        let mut containers = hostctl.json(&["ps"])?;
+        for container in containers["containers"].as_array_mut().into_iter().flatten() {
+            // Memory in use changes by itself.
+            container["memory"] = Value::Null;
+        }
+        let (images, volumes, history) =
+            (hostctl.json(&["images"])?, hostctl.json(&["volumes"])?, hostctl.json(&["history"])?);
+        let generation = [&status["generation"], &status["pending"], &status["converged"]];
+        Ok(serde_json::json!([generation, containers, images, volumes, history]))
+    }
+}

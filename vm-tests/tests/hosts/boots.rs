@@ -1,0 +1,68 @@
+//! From power on to a host that can be asked.
+
+use vm_tests::{Failure, on_host, on_new_host};
+
+#[test]
+fn boots_and_is_reachable() -> Result<(), Failure> {
+    on_new_host("boots_and_is_reachable", |host| {
+        let status = host.hostctl().status()?;
+        assert_eq!(status["host"], "phoenix");
+        assert_eq!(status["generation"], serde_json::Value::Null, "a new host has accepted nothing");
+        assert_eq!(status["verified_reads"], true, "the store of the image has fs-verity");
+
+        let root = &host.fixture.disk().root_digest;
+        assert_eq!(status["os"]["root"], format!("sha256:{root}"), "it runs the root that was built");
+        let command_line = host.vm.guest_ok("cat /proc/cmdline")?;
+        assert!(command_line.contains(root.as_str()), "the command line names the root: {command_line}");
+
+        let failed = host.vm.guest_ok("systemctl --failed --plain --no-legend --no-pager")?;
+        assert_eq!(failed, "", "no unit failed");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_root_cannot_be_written() -> Result<(), Failure> {
+    on_host("the_root_cannot_be_written", |host| {
+        for path in ["/usr/bin/x", "/usr/lib/x", "/x"] {
+            let output = host.vm.guest(&format!("touch {path}"))?;
+            assert_ne!(output.code, 0, "{path} can be written");
+            assert!(output.text.contains("Read-only file system"), "{path}: {}", output.text);
+        }
+        let remount = host.vm.guest("mount -o remount,rw / && touch /usr/bin/x")?;
+        assert_ne!(remount.code, 0, "the root is no file system that could be written: {}", remount.text);
+        Ok(())
+    })
+}
+
+/// What `hostd` may use of the processor in half a minute, in ticks of 10 ms (proc_pid_stat(5), fields 14 and 15): a
+/// third of a hundredth, translated, so that one wake-up that falls on a tick does not count as work.
+const MOST_TICKS: u64 = 10;
+
+#[test]
+fn hostd_idles() -> Result<(), Failure> {
+    on_host("hostd_idles", |host| {
+        let registry = &host.registry;
+        let text = crate::manifest::manifest(registry, 1, &crate::manifest::sleeper(registry, "one", ""));
+        host.converge("host.toml", &text)?;
+
+        let process = host.vm.guest_ok("systemctl show --property=MainPID --value hostd.service")?;
+        // What converging left to do (writing back, closing connections) is done within the first ten seconds.
+        let window = format!(
+            "sleep 10; cut -d' ' -f14,15 /proc/{process}/stat; sleep 30; cut -d' ' -f14,15 /proc/{process}/stat"
+        );
+        let text = host.vm.guest_ok(&window)?;
+        let ticks: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [user_before, system_before, user_after, system_after] = ticks[..] else {
+            panic!("two lines of two numbers, not {text:?}")
+        };
+        let used = (user_after + system_after) - (user_before + system_before);
+        assert!(used <= MOST_TICKS, "{used} ticks of 10 ms in 30 s");
+
+        let resident =
+            host.vm.guest_ok(&format!("sed -n 's/^VmRSS: *\\([0-9]*\\) kB/\\1/p' /proc/{process}/status"))?;
+        let resident: u64 = resident.parse()?;
+        assert!(resident < 20 * 1024, "{resident} KiB resident");
+        Ok(())
+    })
+}

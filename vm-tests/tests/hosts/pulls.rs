@@ -1,0 +1,76 @@
+//! Pulls that fail or are cut short.
+
+use std::time::Duration;
+
+use vm_tests::gate::Rule;
+use vm_tests::{Failure, on_host, wait};
+
+use crate::manifest::{manifest, sleeper, web};
+
+/// Somewhere inside the layers of nginx, in bytes.
+const MIDDLE: u64 = 6 << 20;
+
+#[test]
+fn a_pull_that_fails_leaves_the_old_generation_running() -> Result<(), Failure> {
+    on_host("a_pull_that_fails_leaves_the_old_generation_running", |host| {
+        let registry = &host.registry;
+        host.converge("first.toml", &manifest(registry, 1, &sleeper(registry, "one", "")))?;
+        let before = host.hostctl().json(&["ps"])?;
+        let process = host.hostctl().container("one")?["pid"].clone();
+
+        registry.gate.rule(Rule::BreakAfter(MIDDLE));
+        let changed = sleeper(registry, "one", "environment = { CHANGED = \"yes\" }");
+        let file = host
+            .signed("second.toml", &manifest(registry, 2, &format!("{changed}{}", web(registry, "1", ""))))?;
+        let ran = host.push(&file, &["--wait", "--timeout", "45"])?;
+        assert_eq!(ran.code, 4, "{}{}", ran.stdout, ran.stderr);
+
+        let status = host.hostctl().status()?;
+        assert_eq!(status["converged"], false);
+        assert_eq!(status["generation"]["serial"], 1, "the old one is active: {status}");
+        assert_eq!(status["pending"]["serial"], 2, "the new one is accepted: {status}");
+        let reason = status["failure"].as_str().unwrap_or_default();
+        assert!(reason.contains("nginx"), "the reason names the image: {reason:?}");
+        let after = host.hostctl().json(&["ps"])?;
+        assert_eq!(
+            after["containers"].as_array().map(Vec::len),
+            before["containers"].as_array().map(Vec::len)
+        );
+        assert_eq!(host.hostctl().container("one")?["pid"], process, "the old container was not touched");
+
+        registry.gate.rule(Rule::Open);
+        host.wait_until_converged()?;
+        assert!(host.http(8080, "/")?.1.contains("first edition"));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_power_cut_in_the_middle_of_a_pull_then_converges() -> Result<(), Failure> {
+    on_host("a_power_cut_in_the_middle_of_a_pull_then_converges", |host| {
+        let registry = &host.registry;
+        host.converge("first.toml", &manifest(registry, 1, &sleeper(registry, "one", "")))?;
+
+        registry.gate.rule(Rule::HoldAfter(MIDDLE));
+        let rest = format!("{}{}", sleeper(registry, "one", ""), web(registry, "1", ""));
+        let file = host.signed("second.toml", &manifest(registry, 2, &rest))?;
+        host.push(&file, &[])?.done()?;
+        wait::until("the pull to stand still in its middle", Duration::from_secs(120), || {
+            Ok(registry.gate.holds().then_some(()))
+        })?;
+        host.vm.power_cut()?;
+        host.wait_for_api()?;
+        host.registry.gate.rule(Rule::Open);
+
+        let status = host.wait_until_converged()?;
+        assert_eq!(
+            status["generation"]["serial"], 2,
+            "what was accepted before the cut is taken up: {status}"
+        );
+        let page =
+            wait::until("nginx to answer", Duration::from_secs(60), || host.http(8080, "/").map(Some))?;
+        assert!(page.1.contains("first edition"), "{page:?}");
+        assert_eq!(host.hostctl().container("one")?["state"], "running");
+        Ok(())
+    })
+}
