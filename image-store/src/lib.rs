@@ -6,6 +6,7 @@ pub mod durable;
 pub mod erofs;
 mod import;
 pub mod layer;
+pub mod mount;
 mod names;
 mod pull;
 mod pull_error;

@@ -1,0 +1,129 @@
+//! Stacking layers with overlayfs.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
+};
+
+use super::{IdMap, MountError, Upper, sys, userns};
+use crate::durable;
+
+/// A mount of the EROFS image in `file` that is nowhere in the tree yet.
+pub(super) fn open_erofs(file: &File) -> io::Result<OwnedFd> {
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // The kernel opens this path itself, and by it the very file that was measured.
+    fsconfig_set_string(&context, "source", format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    fsconfig_set_flag(&context, "ro")?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Mounts `layers` (mount points, the lowest first) on `target`.
+pub(super) fn mount(
+    run: &Path,
+    layers: &[PathBuf],
+    target: &Path,
+    upper: Option<Upper<'_>>,
+    idmap: Option<IdMap>,
+) -> Result<(), MountError> {
+    let lower = match idmap {
+        None => Lower { paths: layers.to_vec(), attached: None },
+        Some(map) => Lower::with_ids(run, layers, map)?,
+    };
+    if let Some(upper) = upper {
+        let top = lower.paths.last().expect("an image without layers was refused");
+        prepare_upper(upper.upper, top).map_err(MountError::io("prepare", upper.upper))?;
+    }
+    let mount = stack(run, &lower.paths, upper).map_err(MountError::io("stack the layers for", target))?;
+    sys::attach(&mount, target).map_err(MountError::io("mount on", target))?;
+    lower.detach()
+}
+
+fn stack(run: &Path, layers: &[PathBuf], upper: Option<Upper<'_>>) -> io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "bennu")?;
+    // One call for each, the topmost first: a single option with all of them would have to fit into a page.
+    for layer in layers.iter().rev() {
+        fsconfig_set_string(&context, "lowerdir+", layer)?;
+    }
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    match upper {
+        Some(Upper { upper, work }) => {
+            fsconfig_set_string(&context, "upperdir", upper)?;
+            fsconfig_set_string(&context, "workdir", work)?;
+        }
+        None => {
+            attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+            // overlayfs wants two lower directories where there is no upper one.
+            if layers.len() == 1 {
+                fsconfig_set_string(&context, "lowerdir+", run.join("empty"))?;
+            }
+        }
+    }
+    fsconfig_create(&context)?;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// The root of an overlay is its upper directory, so an empty one has to look like the root of the image.
+fn prepare_upper(upper: &Path, top: &Path) -> io::Result<()> {
+    if std::fs::read_dir(upper)?.next().is_some() {
+        return Ok(());
+    }
+    let root = std::fs::metadata(top)?;
+    chown(upper, Some(root.uid()), Some(root.gid()))?;
+    std::fs::set_permissions(upper, std::fs::Permissions::from_mode(root.mode() & 0o7777))
+}
+
+/// Lower directories, and where clones of them are attached for as long as overlayfs needs to find them by path.
+struct Lower {
+    paths: Vec<PathBuf>,
+    attached: Option<PathBuf>,
+}
+
+impl Lower {
+    fn with_ids(run: &Path, layers: &[PathBuf], map: IdMap) -> Result<Self, MountError> {
+        let base = run.join("lower").join(durable::temporary_name());
+        let namespace = userns::open(map).map_err(MountError::io("map ids for", &base))?;
+        std::fs::create_dir(&base).map_err(MountError::io("create", &base))?;
+        let mut lower = Self { paths: Vec::with_capacity(layers.len()), attached: Some(base.clone()) };
+        for (i, layer) in layers.iter().enumerate() {
+            let path = base.join(i.to_string());
+            std::fs::create_dir(&path).map_err(MountError::io("create", &path))?;
+            lower.paths.push(path.clone());
+            let clone =
+                sys::clone_with_ids(layer, &namespace).map_err(MountError::io("map ids of", layer))?;
+            sys::attach(&clone, &path).map_err(MountError::io("mount on", &path))?;
+        }
+        Ok(lower)
+    }
+
+    /// Takes the clones from the tree again; overlayfs has its own references.
+    fn detach(mut self) -> Result<(), MountError> {
+        let Some(base) = self.attached.take() else { return Ok(()) };
+        for path in &self.paths {
+            sys::unmount(path).map_err(MountError::io("unmount", path))?;
+            std::fs::remove_dir(path).map_err(MountError::io("remove", path))?;
+        }
+        std::fs::remove_dir(&base).map_err(MountError::io("remove", base))
+    }
+}
+
+impl Drop for Lower {
+    fn drop(&mut self) {
+        // Reached with something attached only after an error, which is the one worth telling.
+        if let Some(base) = self.attached.take() {
+            for path in &self.paths {
+                let _ = sys::unmount(path);
+                let _ = std::fs::remove_dir(path);
+            }
+            let _ = std::fs::remove_dir(base);
+        }
+    }
+}

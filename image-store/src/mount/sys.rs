@@ -1,0 +1,45 @@
+//! The few system calls that no crate wraps, and two that are used everywhere here.
+
+#![expect(unsafe_code, reason = "mount_setattr is not wrapped by any crate in use")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::libc;
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
+
+/// Puts a mount that is nowhere yet on `target`.
+pub(super) fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
+    Ok(move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// Unmounts what is on `target`, unless it is in use.
+pub(super) fn unmount(target: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(target, UnmountFlags::NOFOLLOW)?)
+}
+
+/// A clone of the mount at `path`, nowhere in the tree yet, with the ids of the user namespace.
+pub(super) fn clone_with_ids(path: &Path, namespace: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = open_tree(CWD, path, flags)?;
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_fd().as_raw_fd() as u64,
+    };
+    // SAFETY: the path is an empty C string, `attr` has the layout and length that are announced, and both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            clone.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH as libc::c_uint,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(clone) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,222 @@
+//! Blobs and images, really mounted.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper, mount_layer};
+use bennu_image_store::{LayerRecord, Store};
+use common::{Tar, can_mount};
+
+fn import(store: &Store, tar: Vec<u8>) -> LayerRecord {
+    let layer = store.import_layer(tar.as_slice(), Default::default()).expect("a sound layer");
+    LayerRecord { diff_id: layer.diff_id, blob: layer.blob, size: layer.size }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    store: Store,
+    mounts: Mounts,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().join("store")).expect("a store");
+        let mounts = Mounts::new(&dir.path().join("run")).expect("a place for mounts");
+        fs::create_dir(dir.path().join("root")).expect("made");
+        Self { dir, store, mounts }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Whatever the test left mounted, so that the directory can go away.
+    fn mounted_layers(&self) -> usize {
+        fs::read_dir(self.path("run/layers")).expect("listed").count()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for target in self.mounts.targets().unwrap_or_default() {
+            let _ = self.mounts.unmount_image(&target);
+        }
+    }
+}
+
+fn layers(store: &Store) -> Vec<LayerRecord> {
+    let base = Tar::new()
+        .dir("./")
+        .dir("etc/")
+        .file("etc/one", "1")
+        .file("etc/two", "2")
+        .dir("gone/")
+        .file("gone/file", "x")
+        .dir("replaced/")
+        .file("replaced/old", "old");
+    let middle = Tar::new().file("etc/.wh.one", "").file("etc/two", "two").file(".wh.gone", "");
+    // The whiteout and what takes its place, in the order that is easily got wrong.
+    let top = Tar::new()
+        .dir("replaced/")
+        .file("replaced/new", "new")
+        .file("replaced/.wh..wh..opq", "")
+        .dir("gone/")
+        .file("gone/again", "y")
+        .file(".wh.gone", "");
+    [base, middle, top].into_iter().map(|tar| import(store, tar.end())).collect()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(path)
+        .expect("listed")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn layers_are_stacked_and_whiteouts_hide_what_is_below() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Bench::new();
+    let root = bench.path("root");
+    bench.mounts.mount_image(&bench.store, &layers(&bench.store), &root, None, None).expect("mounted");
+    assert_eq!(names(&root), ["etc", "gone", "replaced"]);
+    assert_eq!(names(&root.join("etc")), ["two"]);
+    assert_eq!(fs::read_to_string(root.join("etc/two")).expect("read"), "two");
+    assert_eq!(names(&root.join("gone")), ["again"]);
+    assert_eq!(names(&root.join("replaced")), ["new"]);
+    assert!(fs::write(root.join("file"), "x").is_err(), "the image could be written to");
+    bench.mounts.unmount_image(&root).expect("unmounted");
+    assert_eq!(names(&root), Vec::<String>::new());
+    assert_eq!(bench.mounted_layers(), 0);
+}
+
+#[test]
+fn two_images_share_the_mounts_of_their_layers() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Bench::new();
+    let layers = layers(&bench.store);
+    let (first, second) = (bench.path("first"), bench.path("second"));
+    for target in [&first, &second] {
+        fs::create_dir(target).expect("made");
+    }
+    bench.mounts.mount_image(&bench.store, &layers, &first, None, None).expect("mounted");
+    bench.mounts.mount_image(&bench.store, &layers[..1], &second, None, None).expect("mounted");
+    // A second call for the same target changes nothing.
+    bench.mounts.mount_image(&bench.store, &layers[..1], &second, None, None).expect("still mounted");
+    assert_eq!(bench.mounted_layers(), 3);
+    assert_eq!(bench.mounts.targets().expect("listed"), [first.clone(), second.clone()]);
+    bench.mounts.unmount_image(&first).expect("unmounted");
+    assert_eq!(bench.mounted_layers(), 1);
+    assert_eq!(fs::read_to_string(second.join("etc/one")).expect("read"), "1");
+    bench.mounts.unmount_image(&second).expect("unmounted");
+    bench.mounts.unmount_image(&second).expect("nothing there is no error");
+    assert_eq!(bench.mounted_layers(), 0);
+}
+
+#[test]
+fn files_belong_to_the_ids_of_the_container_and_can_be_changed_by_them() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Bench::new();
+    let root = bench.path("root");
+    let (upper, work) = (bench.path("upper"), bench.path("work"));
+    fs::create_dir(&upper).expect("made");
+    fs::create_dir(&work).expect("made");
+    let tar = Tar::new()
+        .dir("./")
+        .entry("mine", b'0', "", b"old", |h| h[108..116].copy_from_slice(b"0001750\0"))
+        .entry("null", b'3', "", b"", |h| {
+            h[329..337].copy_from_slice(b"0000001\0");
+            h[337..345].copy_from_slice(b"0000003\0");
+        });
+    let layers = [import(&bench.store, tar.end()), import(&bench.store, Tar::new().file("other", "x").end())];
+    let map = IdMap { host_start: 300_000, count: 65_536 };
+    let upper_and_work = Upper { upper: &upper, work: &work };
+    bench.mounts.mount_image(&bench.store, &layers, &root, Some(upper_and_work), Some(map)).expect("mounted");
+    let uid = |name: &str| fs::symlink_metadata(root.join(name)).expect("there").uid();
+    assert_eq!((uid(""), uid("mine"), uid("other")), (300_000, 301_000, 300_000));
+    fs::write(root.join("mine"), "new").expect("written");
+    assert_eq!(uid("mine"), 301_000, "what was copied up changed its owner");
+    assert_eq!(fs::read_to_string(upper.join("mine")).expect("read"), "new");
+    assert!(fs::symlink_metadata(root.join("null")).expect("there").file_type().is_char_device());
+    assert!(fs::File::open(root.join("null")).is_err(), "a device of the image could be opened");
+    assert_eq!(
+        fs::read_dir(bench.path("run/lower")).expect("listed").count(),
+        0,
+        "clones are still attached"
+    );
+    bench.mounts.unmount_image(&root).expect("unmounted");
+}
+
+#[test]
+fn an_image_of_many_layers_can_be_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Bench::new();
+    let root = bench.path("root");
+    let layers: Vec<_> = (0..130)
+        .map(|i| import(&bench.store, Tar::new().file(&format!("f{i}"), format!("{i}")).end()))
+        .collect();
+    bench
+        .mounts
+        .mount_image(&bench.store, &layers, &root, None, Some(IdMap { host_start: 300_000, count: 65_536 }))
+        .expect("mounted");
+    assert_eq!(names(&root).len(), 130);
+    bench.mounts.unmount_image(&root).expect("unmounted");
+}
+
+#[test]
+fn a_target_in_use_is_not_unmounted_and_can_be_later() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Bench::new();
+    let root = bench.path("root");
+    bench.mounts.mount_image(&bench.store, &layers(&bench.store), &root, None, None).expect("mounted");
+    let open = fs::File::open(root.join("etc/two")).expect("opened");
+    assert!(matches!(bench.mounts.unmount_image(&root), Err(MountError::Io { .. })));
+    drop(open);
+    bench.mounts.unmount_image(&root).expect("unmounted");
+    assert_eq!(bench.mounted_layers(), 0);
+}
+
+#[test]
+fn a_failed_mount_leaves_nothing_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Bench::new();
+    let layers = layers(&bench.store);
+    let missing = bench.path("missing");
+    bench.mounts.mount_image(&bench.store, &layers, &missing, None, None).expect_err("no target");
+    assert_eq!(bench.mounted_layers(), 0);
+    assert!(bench.mounts.targets().expect("listed").is_empty());
+    let gone = LayerRecord { blob: layers[0].diff_id, ..layers[0] };
+    bench.mounts.mount_image(&bench.store, &[gone], &bench.path("root"), None, None).expect_err("no blob");
+    assert_eq!(bench.mounted_layers(), 0);
+}
+
+#[test]
+fn one_blob_can_be_mounted_alone() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Bench::new();
+    let layer = import(&bench.store, Tar::new().file("a", "b").end());
+    let target = bench.path("root");
+    mount_layer(&bench.store.blob_path(&layer.blob), &layer.blob, &target).expect("mounted");
+    assert_eq!(fs::read_to_string(target.join("a")).expect("read"), "b");
+    nix::mount::umount(&target).expect("unmounted");
+}
