@@ -180,6 +180,11 @@ fn escape(path: &Path) -> String {
 pub struct Files(pub(crate) PathBuf);
 
 impl Files {
+    /// The files of the machine in this directory.
+    pub fn of(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.0

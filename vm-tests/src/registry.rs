@@ -58,7 +58,6 @@ impl Registry {
         let clone = log.try_clone().doing("share", &path)?;
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(clone).stderr(log);
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child =
             command.spawn().map_err(|source| Error::Start { program: "docker-registry".into(), source })?;
         let mut registry = Self { child: Some(child), address };

@@ -94,8 +94,6 @@ impl Vm {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(self.machine.arguments(&self.files, &forwards, memory.is_some()));
         command.stdin(Stdio::null()).stdout(clone).stderr(messages);
-        // A group of its own: Ctrl-C at a terminal asks the caller to end, which then ends the machine in order.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command
             .spawn()
             .map_err(|source| Error::Start { program: "qemu-system-x86_64".into(), source })?;
@@ -213,6 +211,24 @@ impl Vm {
     pub fn power_off(&mut self) {
         if let Some(mut running) = self.running.take() {
             end(&mut running.child);
+        }
+    }
+
+    /// Asks the guest to power off, and waits until it has; cuts the power where it does not.
+    ///
+    /// # Errors
+    /// Where the state of QEMU's process cannot be learnt.
+    pub fn shut_down(&mut self) -> Result<(), Error> {
+        // A guest that cannot be asked is one whose power is cut.
+        let _asked = self.guest_within("systemctl --no-block poweroff", Duration::from_secs(10));
+        let ended = wait::until("the guest to power off", Duration::from_secs(60), || {
+            let child = &mut self.running()?.child;
+            Ok(child.try_wait().doing("wait for", "qemu-system-x86_64")?.map(drop))
+        });
+        self.power_off();
+        match ended {
+            Ok(()) | Err(Error::Deadline { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,8 +1,13 @@
 //! What developers run: builds, tests and virtual machines, as `cargo xtask COMMAND`.
 
 mod build;
+mod demo;
 mod image;
 mod packages;
+mod session;
+mod steps;
+mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,11 +29,25 @@ enum Command {
     Image,
     /// Installs the packages that building and testing need
     Packages,
+    /// Boots a host and makes it what one signed manifest says: nginx and redis
+    Demo {
+        /// Power off, remove what was started, and say `demo ok`
+        #[arg(long)]
+        once: bool,
+    },
+    /// Runs every check and test
+    Test,
+    /// Keeps a host for trying things by hand
+    #[command(subcommand)]
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Image => image::image().map(|disk| image::print(&disk)),
+        Command::Demo { once } => demo::demo(once),
+        Command::Test => test::test(),
+        Command::Vm(command) => vm::vm(command),
         Command::Packages => packages::install(&[packages::IMAGE, packages::TEST].concat()),
     };
     match done {
