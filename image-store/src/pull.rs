@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
 use bennu_manifests::model::{Digest, ImageRef};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 use nix::fcntl::FlockArg;
 use oci_spec::image::ImageConfiguration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::import::ImportError;
 use crate::pull_error::{PullError, Refused};
@@ -71,7 +71,8 @@ impl Store {
             check_platform(image, platform, &present.config)?;
             return Ok(present);
         }
-        Pull { store: self, client, image, platform, progress }.run().await
+        let stop = watch::Sender::new(false);
+        Pull { store: self, client, image, platform, progress, stop }.run().await
     }
 }
 
@@ -81,6 +82,8 @@ struct Pull<'a> {
     image: &'a ImageRef,
     platform: &'a Platform,
     progress: &'a (dyn Progress + Sync),
+    /// Whether a layer has failed.
+    stop: watch::Sender<bool>,
 }
 
 impl Pull<'_> {
@@ -104,14 +107,29 @@ impl Pull<'_> {
         let repository = &repository;
         // An image may have the same layer twice; it is fetched once.
         let wanted: BTreeMap<Digest, &Descriptor> = diff_ids.iter().copied().zip(&manifest.layers).collect();
-        let known: BTreeMap<Digest, LayerRecord> = stream::iter(wanted)
-            .map(|(diff_id, layer)| async move {
-                let record = self.layer(repository, layer, diff_id).await?;
-                Ok::<_, PullError>((diff_id, record))
-            })
-            .buffer_unordered(LAYERS_AT_ONCE)
-            .try_collect()
-            .await?;
+        // The first layer that fails stops the others, and each is waited for: when a pull returns, nothing of it is at work any
+        // more, and nothing is left in tmp/.
+        let mut known = BTreeMap::new();
+        let mut first_error = None;
+        let mut layers = stream::iter(wanted)
+            .map(|(diff_id, layer)| async move { (diff_id, self.layer(repository, layer, diff_id).await) })
+            .buffer_unordered(LAYERS_AT_ONCE);
+        while let Some((diff_id, result)) = layers.next().await {
+            match result {
+                Ok(record) => {
+                    known.insert(diff_id, record);
+                }
+                Err(LayerError::Failed(error)) => {
+                    self.stop.send_replace(true);
+                    first_error.get_or_insert(error);
+                }
+                Err(LayerError::Stopped) => {}
+            }
+        }
+        drop(layers);
+        if let Some(error) = first_error {
+            return Err(*error);
+        }
 
         let record = ImageRecord {
             index,
@@ -168,13 +186,13 @@ impl Pull<'_> {
         repository: &Repository,
         layer: &Descriptor,
         diff_id: Digest,
-    ) -> Result<LayerRecord, PullError> {
+    ) -> Result<LayerRecord, LayerError> {
         let store = self.store.clone();
         let known = blocking(move || match store.layer(&diff_id) {
             Err(StoreError::Damaged { .. }) => Ok(None),
             other => other,
         });
-        if let Some(record) = known.await? {
+        if let Some(record) = known.await.map_err(PullError::from)? {
             self.progress.layer(&layer.digest, layer.size, layer.size);
             return Ok(record);
         }
@@ -183,10 +201,10 @@ impl Pull<'_> {
         let mut tried = 1;
         loop {
             match self.fetch_layer(repository, layer, diff_id, compression).await {
-                Err(error) if error.is_retryable() && tried < MAX_TRIES => {
+                Err(LayerError::Failed(error)) if error.is_retryable() && tried < MAX_TRIES => {
                     let pause = self.client.pause(tried, None);
                     tracing::warn!(%error, layer = %layer.digest, tried, ?pause, "fetching the layer again");
-                    tokio::time::sleep(pause).await;
+                    self.unless_stopped(tokio::time::sleep(pause)).await?;
                     tried += 1;
                 }
                 other => return other,
@@ -200,45 +218,51 @@ impl Pull<'_> {
         layer: &Descriptor,
         diff_id: Digest,
         compression: Compression,
-    ) -> Result<LayerRecord, PullError> {
+    ) -> Result<LayerRecord, LayerError> {
         let (pieces, waiting) = mpsc::channel(PIECES_WAITING);
         let store = self.store.clone();
         let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, compression));
-        let downloaded = self.download(repository, layer, pieces).await;
+        // When this ends, for whatever reason, the channel is closed and the conversion ends as well.
+        let downloaded = self.unless_stopped(self.download(repository, layer, pieces)).await;
         let converted =
             conversion.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         // Where both failed, the download is the cause unless the conversion had given up first.
-        match (downloaded, converted) {
-            (Ok(Download::Complete), Ok(record)) => Ok(record),
-            (Ok(_), Err(error)) => Err(self.import_failed(error, layer)),
-            (Err(error), _) => Err(self.failed(error)),
-            (Ok(Download::Unwanted), Ok(_)) => {
-                unreachable!("a conversion reads to the end before it succeeds")
-            }
+        match (downloaded?, converted) {
+            (Ok(_), Ok(record)) => Ok(record),
+            (Ok(_), Err(error)) => Err(self.import_failed(error, layer).into()),
+            (Err(error), _) => Err(self.failed(error).into()),
         }
     }
 
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, LayerError> {
+        let mut stop = self.stop.subscribe();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stopped| *stopped) => Err(LayerError::Stopped),
+            done = work => Ok(done),
+        }
+    }
+
+    /// Sends the bytes of a layer to its conversion until they end or are not wanted any more.
     async fn download(
         &self,
         repository: &Repository,
         layer: &Descriptor,
         pieces: mpsc::Sender<Piece>,
-    ) -> Result<Download, RegistryError> {
+    ) -> Result<(), RegistryError> {
         self.progress.layer(&layer.digest, 0, layer.size);
         let mut blob = self.client.blob(repository, &layer.digest, layer.size).await?;
         let mut done = 0;
         while let Some(piece) = blob.next().await? {
             done += piece.len() as u64;
             if pieces.send(Piece::Bytes(piece)).await.is_err() {
-                return Ok(Download::Unwanted);
+                return Ok(()); // The conversion gave up and will say why.
             }
             self.progress.layer(&layer.digest, done, layer.size);
         }
         // Only now is the compressed digest known to be right; without this the conversion fails.
-        Ok(match pieces.send(Piece::End).await {
-            Ok(()) => Download::Complete,
-            Err(_) => Download::Unwanted,
-        })
+        let _ = pieces.send(Piece::End).await;
+        Ok(())
     }
 
     fn failed(&self, error: RegistryError) -> PullError {
@@ -264,10 +288,18 @@ impl Pull<'_> {
     }
 }
 
-enum Download {
-    Complete,
-    /// The conversion gave up and says why.
-    Unwanted,
+/// Why there is no layer.
+enum LayerError {
+    /// For its own reason.
+    Failed(Box<PullError>),
+    /// Because another one failed.
+    Stopped,
+}
+
+impl From<PullError> for LayerError {
+    fn from(error: PullError) -> Self {
+        Self::Failed(Box::new(error))
+    }
 }
 
 /// What goes from the download to the conversion.

@@ -1,1 +1,205 @@
-//! A registry that lies.
+//! A registry that does what a test tells it, honest or not.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use bennu_image_store::sha256;
+use bennu_manifests::model::{Digest, ImageRef};
+
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) path: String,
+    /// Names in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    /// How often this path was asked for before.
+    pub(crate) earlier: usize,
+}
+
+/// What to answer.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
+    /// Send this many bytes of the body and hang up.
+    pub(crate) cut_at: Option<usize>,
+    /// Go on sending for ever.
+    pub(crate) endless: bool,
+}
+
+impl Answer {
+    pub(crate) fn status(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Vec::new(), cut_at: None, endless: false }
+    }
+
+    pub(crate) fn ok(media_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), ..Self::status(200) }.header("Content-Type", media_type)
+    }
+
+    pub(crate) fn redirect(to: impl Into<String>) -> Self {
+        Self::status(307).header("Location", to)
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn cut(self, at: usize) -> Self {
+        Self { cut_at: Some(at), ..self }
+    }
+
+    pub(crate) fn endless(self) -> Self {
+        Self { endless: true, ..self }
+    }
+}
+
+/// A server on loopback; it lives as long as the test's process.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) address: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Server {
+    pub(crate) fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let server = Self { address, seen: Arc::default() };
+        let (seen, answer) = (server.seen.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (seen, answer) = (seen.clone(), answer.clone());
+                // A client that hangs up is nothing that a test looks at here.
+                std::thread::spawn(move || serve(stream, &seen, &*answer));
+            }
+        });
+        server
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("no panic while held").clone()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn image(&self, digest: Digest) -> ImageRef {
+        ImageRef { registry: self.address.clone(), repository: "a/b".to_owned(), tag: None, digest }
+    }
+}
+
+fn serve(stream: TcpStream, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?.take(64 << 10));
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let request = {
+        let mut seen = seen.lock().ok()?;
+        let earlier = seen.iter().filter(|s| s.path == path).count();
+        let request = Seen { path, headers, earlier };
+        seen.push(request.clone());
+        request
+    };
+    let answer = answer(&request);
+    let mut stream = stream;
+    write!(stream, "HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status).ok()?;
+    for (name, value) in &answer.headers {
+        write!(stream, "{name}: {value}\r\n").ok()?;
+    }
+    if !answer.endless {
+        write!(stream, "Content-Length: {}\r\n", answer.body.len()).ok()?;
+    }
+    stream.write_all(b"\r\n").ok()?;
+    stream.write_all(&answer.body[..answer.cut_at.unwrap_or(answer.body.len())]).ok()?;
+    while answer.endless {
+        stream.write_all(&[b' '; 4096]).ok()?;
+    }
+    Some(())
+}
+
+/// An image in parts, to be served as it is or spoiled.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) config: Vec<u8>,
+    pub(crate) manifest: Vec<u8>,
+    /// Compressed.
+    pub(crate) layers: Vec<Vec<u8>>,
+}
+
+impl Parts {
+    /// A sound image for `architecture` with these tars as layers, compressed with gzip.
+    pub(crate) fn new(architecture: &str, tars: &[Vec<u8>]) -> Self {
+        let layers: Vec<_> = tars.iter().map(|tar| gzip(tar)).collect();
+        Self::with_layers(architecture, tars, layers, GZIP)
+    }
+
+    pub(crate) fn with_layers(
+        architecture: &str,
+        tars: &[Vec<u8>],
+        layers: Vec<Vec<u8>>,
+        media_type: &str,
+    ) -> Self {
+        let diff_ids: Vec<_> = tars.iter().map(|tar| format!("\"{}\"", sha256::digest(tar))).collect();
+        let config = format!(
+            r#"{{"architecture":"{architecture}","os":"linux","config":{{"Cmd":["run"]}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+            diff_ids.join(",")
+        )
+        .into_bytes();
+        let listed: Vec<_> = layers.iter().map(|layer| descriptor(media_type, layer)).collect();
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{},"layers":[{}]}}"#,
+            descriptor("application/vnd.oci.image.config.v1+json", &config),
+            listed.join(",")
+        )
+        .into_bytes();
+        Self { config, manifest, layers }
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        sha256::digest(&self.manifest)
+    }
+
+    /// The honest answer.
+    pub(crate) fn answer(&self, path: &str) -> Answer {
+        let digest = path.rsplit('/').next().unwrap_or_default();
+        if path.contains("/manifests/") && digest == self.digest().to_string() {
+            return Answer::ok(MANIFEST, self.manifest.clone());
+        }
+        let blobs = self.layers.iter().chain([&self.config]);
+        let found = blobs.into_iter().find(|blob| sha256::digest(blob).to_string() == digest);
+        found.map_or_else(|| Answer::status(404), |blob| Answer::ok("application/octet-stream", blob.clone()))
+    }
+
+    pub(crate) fn is_layer(&self, path: &str) -> bool {
+        self.layers.iter().any(|layer| path.ends_with(&sha256::digest(layer).to_string()))
+    }
+
+    pub(crate) fn serve(self) -> Server {
+        Server::start(move |seen| self.answer(&seen.path))
+    }
+}
+
+pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> String {
+    format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#, sha256::digest(bytes), bytes.len())
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("memory can be written");
+    encoder.finish().expect("memory can be written")
+}

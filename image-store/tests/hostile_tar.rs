@@ -1,0 +1,214 @@
+//! Archives that no honest program writes, and what becomes of them.
+
+mod common;
+
+use bennu_image_store::tar::{Limits, PathFault, Reason};
+use bennu_image_store::{ImportError, Store};
+use common::{Tar, pax_records};
+
+/// What an import of `archive` is refused for. The store is as empty afterwards as it was before.
+fn refused(archive: &[u8], limits: Limits) -> Result<Reason, String> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(dir.path()).expect("a store");
+    match store.import_layer(archive, limits) {
+        Ok(_) => Err("it was taken".to_owned()),
+        Err(ImportError::Refused(refusal)) => {
+            for directory in ["tmp", "blobs/sha256", "layers/sha256"] {
+                let left = std::fs::read_dir(dir.path().join(directory)).expect("listed").count();
+                assert_eq!(left, 0, "something is left in {directory}");
+            }
+            Ok(refusal.reason)
+        }
+        Err(other) => Err(format!("{other}: another kind of error")),
+    }
+}
+
+#[track_caller]
+fn check(archive: Vec<u8>, expected: Reason) {
+    assert_eq!(refused(&archive, Limits::default()), Ok(expected));
+}
+
+#[test]
+fn paths_that_leave_the_tree_are_refused() {
+    for (name, fault) in [
+        ("../etc/passwd", PathFault::Parent),
+        ("/../etc/passwd", PathFault::Parent),
+        ("a/../../b", PathFault::Parent),
+        ("..", PathFault::Parent),
+    ] {
+        check(Tar::new().file(name, "x").end(), Reason::Path(fault));
+    }
+    check(Tar::new().pax(&[("path", b"a/../../b")]).file("a", "x").end(), Reason::Path(PathFault::Parent));
+    check(
+        Tar::new().entry("L", b'L', "", b"../../x\0", |_| {}).file("a", "").end(),
+        Reason::Path(PathFault::Parent),
+    );
+    check(
+        Tar::new().entry("L", b'L', "", b"a\0b\0", |_| {}).file("a", "").end(),
+        Reason::Path(PathFault::Nul),
+    );
+    let long = "n".repeat(256);
+    check(
+        Tar::new().pax(&[("path", long.as_bytes())]).file("a", "").end(),
+        Reason::Path(PathFault::LongComponent),
+    );
+    let deep = "d/".repeat(2049);
+    check(Tar::new().pax(&[("path", deep.as_bytes())]).dir("a").end(), Reason::Path(PathFault::Long));
+}
+
+#[test]
+fn links_that_leave_the_tree_are_refused_or_harmless() {
+    check(Tar::new().hard_link("a", "../../etc/shadow").end(), Reason::LinkTarget(PathFault::Parent));
+    // An absolute target is one inside the layer, as everywhere; and there is none such.
+    check(Tar::new().hard_link("a", "/etc/shadow").end(), Reason::MissingLinkTarget("etc/shadow".to_owned()));
+    check(Tar::new().dir("d").hard_link("a", "d").end(), Reason::DirectoryLink("d".to_owned()));
+    check(Tar::new().hard_link("a", "a").end(), Reason::MissingLinkTarget("a".to_owned()));
+    check(
+        Tar::new().symlink("s", "/").hard_link("a", "s/etc/shadow").end(),
+        Reason::MissingLinkTarget("s/etc/shadow".to_owned()),
+    );
+    check(Tar::new().symlink("s", "").end(), Reason::LinkTarget(PathFault::Empty));
+}
+
+#[test]
+fn nothing_can_be_put_beneath_what_is_no_directory() {
+    check(Tar::new().symlink("s", "/etc").file("s/passwd", "x").end(), Reason::NotADirectory("s".to_owned()));
+    check(Tar::new().file("f", "x").dir("f/d").end(), Reason::NotADirectory("f".to_owned()));
+    check(
+        Tar::new().symlink("a", ".").file("b/c/d", "").file("a/x/../y", "").end(),
+        Reason::Path(PathFault::Parent),
+    );
+    check(
+        Tar::new().dir("a").symlink("a/b", "..").file("a/b/c", "").end(),
+        Reason::NotADirectory("a/b".to_owned()),
+    );
+}
+
+#[test]
+fn whiteouts_that_name_nothing_proper_are_refused() {
+    for name in [".wh.", ".wh..", ".wh...", "a/.wh.", "a/.wh...", ".wh..wh.plnk", ".wh..wh..wh..opq"] {
+        check(Tar::new().file(name, "").end(), Reason::Whiteout);
+    }
+}
+
+#[test]
+fn the_root_cannot_become_something_else() {
+    check(Tar::new().symlink("./", "/etc").end(), Reason::Root);
+    check(Tar::new().symlink(".", "/etc").end(), Reason::Root);
+    check(Tar::new().file("./.", "x").end(), Reason::Root);
+}
+
+#[test]
+fn headers_that_readers_would_understand_differently_are_refused() {
+    // A size in the pax header and another one in the ustar header of something that has no data (RUSTSEC-2026-0068).
+    check(Tar::new().pax(&[("size", b"512")]).symlink("s", "t").end(), Reason::UnexpectedData);
+    check(Tar::new().entry("d", b'5', "", &[0; 512], |_| {}).end(), Reason::UnexpectedData);
+    check(Tar::new().pax(&[("path", b"b")]).pax(&[("path", b"c")]).file("a", "").end(), Reason::Ambiguous);
+    let two_names = Tar::new().pax(&[("path", b"b")]).entry("L", b'L', "", b"c\0", |_| {}).file("a", "");
+    check(two_names.end(), Reason::Ambiguous);
+    check(Tar::new().raw(&[0; 512]).file("a", "x").end(), Reason::Ambiguous);
+    check(
+        Tar::new().entry("g", b'g', "", &pax_records(&[("path", b"x")]), |_| {}).end(),
+        Reason::GlobalPax("path".to_owned()),
+    );
+}
+
+#[test]
+fn malformed_headers_are_refused() {
+    let sound = Tar::new().file("a", "x").end();
+    let mut spoiled = sound.clone();
+    spoiled[0] ^= 1;
+    check(spoiled, Reason::Checksum);
+    check(sound[..700].to_vec(), Reason::Truncated);
+    check(sound[..100].to_vec(), Reason::Truncated);
+    check(Tar::new().pax(&[("path", b"b")]).cut(), Reason::Truncated);
+    check(Tar::new().entry("a", b'0', "", b"", |h| h[124..136].fill(0xff)).end(), Reason::Number("size"));
+    check(
+        Tar::new().entry("a", b'0', "", b"", |h| h[108..116].copy_from_slice(b"00000x0\0")).end(),
+        Reason::Number("uid"),
+    );
+    check(Tar::new().pax(&[("uid", b"4294967295")]).file("a", "").end(), Reason::Number("uid"));
+    check(Tar::new().entry("a", b'x', "", b"99 path=b\n", |_| {}).file("a", "").end(), Reason::Pax);
+    check(
+        Tar::new().entry("a", b'3', "", b"", |h| h[329..337].copy_from_slice(b"7777777\0")).end(),
+        Reason::Number("devmajor"),
+    );
+    check(Tar::new().entry("a", b'Z', "", b"", |_| {}).end(), Reason::Type('Z'));
+    check(Tar::new().entry("a", b'S', "", b"", |_| {}).end(), Reason::Sparse);
+    check(Tar::new().pax(&[("GNU.sparse.major", b"1")]).file("a", "").end(), Reason::Sparse);
+}
+
+#[test]
+fn attributes_that_are_too_much_or_steer_overlayfs_are_refused() {
+    let xattr = |name: &str, value: &[u8]| {
+        Tar::new().pax(&[(&format!("SCHILY.xattr.{name}"), value)]).file("a", "").end()
+    };
+    for archive in [
+        xattr("trusted.overlay.redirect", b"/etc"),
+        xattr("trusted.overlay.opaque", b"y"),
+        xattr(&format!("user.{}", "n".repeat(251)), b"x"),
+        xattr("user.a", &vec![b'x'; 65_536]),
+        xattr("", b"x"),
+    ] {
+        assert!(matches!(refused(&archive, Limits::default()), Ok(Reason::Xattr { .. })));
+    }
+    let many: Vec<_> = (0..4).map(|i| (format!("SCHILY.xattr.user.{i}"), vec![b'x'; 65_000])).collect();
+    let many: Vec<_> = many.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
+    assert!(matches!(
+        refused(&Tar::new().pax(&many).file("a", "").end(), Limits::default()),
+        Ok(Reason::TooMuch { .. })
+    ));
+}
+
+#[test]
+fn bombs_end_at_the_limit_and_leave_nothing() {
+    let limits = Limits { bytes: 1 << 20, entries: 100, metadata_bytes: 10_000 };
+    let limited = |archive: &[u8], expected: u64| match refused(archive, limits) {
+        Ok(Reason::TooMuch { limit, .. }) => assert_eq!(limit, expected),
+        other => panic!("{other:?}"),
+    };
+    limited(&Tar::new().file("a", vec![0; 2 << 20]).end(), 1 << 20);
+    // A size that is only claimed costs nothing: the archive ends long before.
+    let claimed =
+        Tar::new().entry("a", b'0', "", b"", |h| h[124..136].copy_from_slice(b"77777777777\0")).cut();
+    assert_eq!(refused(&claimed, limits), Ok(Reason::Truncated));
+    let many = (0..101).fold(Tar::new(), |tar, i| tar.file(&format!("f{i}"), ""));
+    limited(&many.end(), 100);
+    // Directories that are only implied count as well.
+    limited(
+        &Tar::new()
+            .file(&"d/".repeat(49), "")
+            .file(&format!("{}f", "e/".repeat(49)), "")
+            .file("x/y/z", "")
+            .end(),
+        100,
+    );
+    let names =
+        (0..60).fold(Tar::new(), |tar, i| tar.pax(&[("path", format!("{i:0250}").as_bytes())]).file("a", ""));
+    limited(&names.end(), 10_000);
+    let header =
+        Tar::new().entry("x", b'x', "", b"", |h| h[124..136].copy_from_slice(b"00100000000\0")).end();
+    limited(&header, 1 << 20);
+}
+
+#[test]
+fn odd_but_sound_archives_are_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(dir.path()).expect("a store");
+    for archive in [
+        Vec::new(),
+        Tar::new().end(),
+        Tar::new().cut(),
+        Tar::new().file("a", "x").cut(),
+        Tar::new().dir("/").file("//a///b", "x").file("./a/./c", "y").end(),
+        Tar::new().file("a", "x").file("a", "y").end(),
+        Tar::new().dir("a").file("a/b", "x").file("a", "y").end(),
+        Tar::new().file("a", "x").dir("a").end(),
+        Tar::new().file("a", "x").hard_link("b", "a").hard_link("b", "a").hard_link("a", "b").end(),
+        Tar::new().file("dir/", "").end(),
+        Tar::new().raw(&Tar::new().file("a", "x").end()).raw(b"what follows the end is not looked at").cut(),
+        Tar::new().pax(&[("SCHILY.xattr.user.a", b""), ("comment", "ä".as_bytes())]).file("a", "").end(),
+    ] {
+        store.import_layer(archive.as_slice(), Limits::default()).expect("sound");
+    }
+}
