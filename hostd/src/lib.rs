@@ -1,8 +1,22 @@
 //! The host daemon: makes a machine what its one signed manifest says, and keeps it so.
 //!
 //! ```text
-//! accept (verify, floors) ──► ledger ──► observe ──► bennu_planner::plan ──► apply ──► observe …
-//!                                        host::*      pure                   host::*
+//! server ──► core::submit ──► ledger (bytes, floors, pointer)
+//!                verify            │
+//!                guard             ▼
+//!            reconcile: stage (fetch all) ──► activate ──► observe ──► bennu_planner::plan ──► apply ──► observe …
+//!                            store                          host           pure                 host
 //! ```
+//!
+//! **Invariants:** nothing is acted on that is not in the ledger; nothing that runs is touched before everything that
+//! the new generation needs is verified in the store; everything that changes the machine goes through [`host`];
+//! containers belong to systemd, so the daemon may be killed at any point.
 
+pub mod core;
+pub mod events;
 pub mod host;
+pub mod ledger;
+pub mod os;
+pub mod provision;
+pub mod reconcile;
+pub mod server;

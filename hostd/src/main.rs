@@ -1,2 +1,62 @@
-//! `hostd`: see the library.
-fn main() {}
+//! `hostd`: the daemon of a Bennu host. What it does is in the library; this is how it starts.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bennu_image_store::Store;
+use bennu_manifests::HostFacts;
+use hostd::core::{Core, chain};
+use hostd::host::{Host, Paths};
+use hostd::ledger::Ledger;
+use hostd::provision::Identity;
+use hostd::{os, reconcile, server};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--version") {
+        println!("hostd {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    // The journal adds times and ranks; colours would only be in the way.
+    tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(std::io::stderr).init();
+    // One thread decides; what computes or blocks goes to a few others, which end when they are idle.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let paths = Paths { state: "/state".into(), run: "/run/bennu".into() };
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let identity = Identity::load(&paths.state, credentials.as_deref())?;
+    let facts = HostFacts { arch: os::arch().to_owned(), labels: identity.provision.labels.clone() };
+    let ledger = Ledger::open(&paths.state.join("ledger"), &identity.trust, &facts)?;
+    let store = Arc::new(Store::open(&paths.state.join("store"))?);
+    let os = os::running();
+    if let Some(root) = os.root {
+        // Held by name, or it would be collected as a blob that no image has.
+        store.pin("os", &[root])?;
+    }
+    let socket = paths.run.join("hostd.sock");
+    let host = Host::connect(paths, store.clone()).await?;
+    os::set_host_name(&identity.provision.name)?;
+    let core = Arc::new(Core::new(host, store, identity, facts, ledger, os));
+    core.events.add(bennu_api::Happening::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
+    let server = server::Server::bind(core.identity.provision.api.as_ref(), &socket).await?;
+    os::tell_systemd_ready()?;
+    let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        () = reconcile::run(&core) => unreachable!("the loop has no end"),
+        ended = server.run(core.clone()) => Ok(ended?),
+        _ = end.recv() => Ok(()),
+    }
+}

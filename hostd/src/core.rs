@@ -1,0 +1,282 @@
+//! What the reconciler and the API share: the ledger, the host, and what is being done now.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bennu_api::{
+    Accepted, Activity, Dump, Happening, History, Image, Images, Os, Problem, ProblemKind, Status,
+    Submission, Volume, Volumes,
+};
+use bennu_image_store::Store;
+use bennu_image_store::registry::document::Platform;
+use bennu_image_store::verity::{self, Measured};
+use bennu_manifests::model::{Digest, Manifest, Name};
+use bennu_manifests::{HostFacts, NotAccepted, Verified, verify};
+use bennu_planner::{Plan, Seen, Wanted, guard, plan};
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use crate::host::Host;
+use crate::ledger::{Applicable, Ledger};
+use crate::provision::Identity;
+
+use crate::events::Events;
+
+/// The daemon's one state.
+#[derive(Debug)]
+pub struct Core {
+    /// The host's verbs.
+    pub host: Host,
+    /// The image store.
+    pub store: Arc<Store>,
+    /// Who this host is and whom it trusts.
+    pub identity: Identity,
+    /// What manifests are checked against.
+    pub facts: HostFacts,
+    /// What was accepted. Held only while it is read or written, never while something is fetched or started.
+    pub ledger: tokio::sync::Mutex<Ledger>,
+    /// What happened.
+    pub events: Events,
+    /// Wakes the reconciler: a manifest was accepted.
+    pub accepted: Notify,
+    now: Mutex<Now>,
+    os: Os,
+    verified_reads: bool,
+}
+
+/// What is being done, and what keeps it from being done.
+#[derive(Debug, Clone, Default)]
+pub struct Now {
+    /// What is being done.
+    pub activity: Activity,
+    /// What went wrong last, while it is so.
+    pub failure: Option<String>,
+    /// When it is tried again.
+    pub retry_at: Option<Timestamp>,
+    /// The generation that was whole when it was last looked at.
+    pub converged: Option<u64>,
+}
+
+impl Core {
+    /// Puts the parts together.
+    pub fn new(
+        host: Host,
+        store: Arc<Store>,
+        identity: Identity,
+        facts: HostFacts,
+        ledger: Ledger,
+        os: Os,
+    ) -> Self {
+        Self {
+            host,
+            identity,
+            facts,
+            ledger: tokio::sync::Mutex::new(ledger),
+            events: Events::default(),
+            accepted: Notify::new(),
+            now: Mutex::default(),
+            verified_reads: os.root.is_some_and(|root| is_checked_by_kernel(&store, root)),
+            os,
+            store,
+        }
+    }
+
+    /// What is being done, to read or to change.
+    pub fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a manifest in, or says why not. Everything that was accepted is on disk when this returns.
+    ///
+    /// # Errors
+    /// Where it is refused, not valid, or can't be written down.
+    pub async fn submit(&self, submission: &Submission) -> Result<Accepted, Problem> {
+        let answer = self.accept(submission).await;
+        if let Err(problem) = &answer {
+            let (rule, reason) = (problem.rule.clone(), problem.message.clone());
+            self.events.add(Happening::Refused { rule, reason });
+        }
+        answer
+    }
+
+    async fn accept(&self, submission: &Submission) -> Result<Accepted, Problem> {
+        let mut ledger = self.ledger.lock().await;
+        let now = Timestamp::now();
+        let verified = self.verify(&ledger, submission, now)?;
+        let manifest = verified.sha256();
+        let newest = ledger.pending().or(ledger.active()).map(|newest| &newest.generation);
+        if let Some(same) = newest.filter(|newest| newest.manifest == manifest) {
+            return Ok(Accepted { generation: same.number, manifest, unchanged: true });
+        }
+        let seen = self.seen().await?;
+        refuse_dangers(verified.manifest(), &seen)?;
+        let serial = verified.manifest().header.serial;
+        let (bytes, signatures) = (submission.manifest.as_bytes(), submission.signatures.as_bytes());
+        let generation = ledger.accept(verified, bytes, signatures, now).map_err(failed)?;
+        self.events.add(Happening::Accepted { generation: generation.number, serial });
+        self.now().failure = None;
+        self.accepted.notify_one();
+        Ok(Accepted { generation: generation.number, manifest, unchanged: false })
+    }
+
+    /// What a manifest would do, decided from what the host is now; nothing changes.
+    ///
+    /// # Errors
+    /// As [`Core::submit`].
+    pub async fn plan(&self, submission: &Submission) -> Result<Plan, Problem> {
+        let ledger = self.ledger.lock().await;
+        let verified = self.verify(&ledger, submission, Timestamp::now())?;
+        let newest = ledger.pending().or(ledger.active()).map(|newest| &newest.generation);
+        let same = newest.filter(|newest| newest.manifest == verified.sha256());
+        let generation = same.map_or(ledger.next_generation(), |same| same.number);
+        drop(ledger);
+        let seen = self.seen().await?;
+        refuse_dangers(verified.manifest(), &seen)?;
+        Ok(plan(Wanted { generation, manifest: verified.manifest() }, &seen))
+    }
+
+    fn verify(&self, ledger: &Ledger, submission: &Submission, now: Timestamp) -> Result<Verified, Problem> {
+        let (bytes, signatures) = (submission.manifest.as_bytes(), submission.signatures.as_bytes());
+        verify(bytes, signatures, &self.identity.trust, ledger.floors(), &self.facts, now).map_err(|error| {
+            match error {
+                NotAccepted::Refused(refusal) => Problem {
+                    kind: ProblemKind::Refused,
+                    rule: refusal.rule.code().to_owned(),
+                    message: refusal.to_string(),
+                    detail: String::new(),
+                },
+                NotAccepted::Invalid(invalid) => Problem {
+                    kind: ProblemKind::Invalid,
+                    rule: String::new(),
+                    message: "the manifest is signed, but not valid".to_owned(),
+                    detail: invalid.render("manifest", &submission.manifest),
+                },
+            }
+        })
+    }
+
+    /// What the host is now.
+    ///
+    /// # Errors
+    /// Where it can't be observed.
+    pub async fn seen(&self) -> Result<Seen, Problem> {
+        self.host.observe().await.map_err(failed)
+    }
+
+    /// The platform whose images run here.
+    pub fn platform(&self) -> Platform {
+        Platform::linux(&self.facts.arch)
+    }
+
+    /// What people are told of the host.
+    pub async fn status(&self) -> Status {
+        let (active, pending) = self.generations().await;
+        let now = self.now().clone();
+        let active = active.map(|a| a.generation);
+        Status {
+            host: self.identity.provision.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: self.os.clone(),
+            converged: pending.is_none()
+                && active.is_some()
+                && now.converged == active.as_ref().map(|a| a.number),
+            stale: active.as_ref().is_some_and(|a| a.expires < Timestamp::now()),
+            generation: active,
+            pending: pending.map(|p| p.generation),
+            activity: now.activity,
+            failure: now.failure,
+            retry_at: now.retry_at,
+            verified_reads: self.verified_reads,
+        }
+    }
+
+    /// The active and the pending generation.
+    pub async fn generations(&self) -> (Option<Applicable>, Option<Applicable>) {
+        let ledger = self.ledger.lock().await;
+        (ledger.active().cloned(), ledger.pending().cloned())
+    }
+
+    /// The story of each generation.
+    pub async fn history(&self) -> History {
+        History { entries: self.ledger.lock().await.history().cloned().collect() }
+    }
+
+    /// The images in the store.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub async fn images(&self) -> Result<Images, Problem> {
+        let active = self.generations().await.0;
+        let image = |image: bennu_image_store::Image| Image {
+            digest: image.digest,
+            layers: image.layers.len(),
+            size: image.layers.iter().map(|layer| layer.size).sum(),
+            used_by: users(active.as_ref(), |c| c.image.digest == image.digest),
+        };
+        Ok(Images { images: self.store.images().map_err(failed)?.into_iter().map(image).collect() })
+    }
+
+    /// The volumes on the host.
+    ///
+    /// # Errors
+    /// Where the host can't be observed.
+    pub async fn volumes(&self) -> Result<Volumes, Problem> {
+        let (seen, active) = (self.seen().await?, self.generations().await.0);
+        let volume = |(name, life): (Name, _)| Volume {
+            path: self.host.volume_path(&name, life).display().to_string(),
+            used_by: users(active.as_ref(), |c| c.volumes.iter().any(|v| v.volume == name)),
+            name,
+            life,
+        };
+        Ok(Volumes { volumes: seen.volumes.into_iter().map(volume).collect() })
+    }
+
+    /// What a plan is made of.
+    ///
+    /// # Errors
+    /// Where the host can't be observed.
+    pub async fn dump(&self) -> Result<Dump, Problem> {
+        let next_generation = self.ledger.lock().await.next_generation();
+        Ok(Dump { status: self.status().await, seen: self.seen().await?, next_generation })
+    }
+}
+
+/// Whether the kernel checks each read of the blobs, shown by the one that the OS runs from.
+fn is_checked_by_kernel(store: &Store, root: Digest) -> bool {
+    let measured = File::open(store.blob_path(&root)).and_then(|blob| verity::measure(&blob));
+    matches!(measured, Ok(Measured::Digest(digest)) if digest == root)
+}
+
+/// The declared containers of which something holds.
+fn users(
+    active: Option<&Applicable>,
+    holds: impl Fn(&bennu_manifests::model::Container) -> bool,
+) -> Vec<Name> {
+    let containers = active.into_iter().flat_map(|a| &a.manifest.containers);
+    containers.filter(|(_, container)| holds(container)).map(|(name, _)| name.clone()).collect()
+}
+
+fn refuse_dangers(manifest: &Manifest, seen: &Seen) -> Result<(), Problem> {
+    let dangers = guard(manifest, seen);
+    if dangers.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = dangers.iter().map(ToString::to_string).collect();
+    Err(Problem {
+        kind: ProblemKind::Invalid,
+        rule: String::new(),
+        message: format!("the manifest would destroy what it does not say it destroys: {}", lines.join("; ")),
+        detail: String::new(),
+    })
+}
+
+/// A failure of the host itself, with all its causes on one line.
+pub fn failed(error: impl std::error::Error) -> Problem {
+    Problem { kind: ProblemKind::Failed, rule: String::new(), message: chain(&error), detail: String::new() }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

@@ -1,0 +1,290 @@
+//! The system bus: systemd's manager and its units. Nothing else here names the bus.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use systemd_zbus::{ManagerProxy, Mode};
+use zbus::names::InterfaceName;
+use zbus::proxy::CacheProperties;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value as Variant};
+
+use super::unit::{Property, Value};
+
+/// How long systemd has to forget a unit that has stopped.
+const FORGET: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it has.
+const FORGET_LOOK: Duration = Duration::from_millis(20);
+
+/// How long systemd has to answer anything that it does not need to wait for.
+const ANSWER: Duration = Duration::from_secs(30);
+
+const SERVICE: &str = "org.freedesktop.systemd1";
+const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
+
+/// systemd, as it is reached over the bus.
+#[derive(Debug)]
+pub struct Bus {
+    connection: zbus::Connection,
+    manager: ManagerProxy<'static>,
+}
+
+/// A unit, as `ListUnitsByPatterns` tells of it. Its words are kept as text: systemd adds new ones now and then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitStatus {
+    /// Its name.
+    pub name: String,
+    /// `active`, `activating`, `deactivating`, `failed`, `inactive`, …
+    pub active: String,
+    /// What exactly, as `running` or `auto-restart`.
+    pub sub: String,
+    /// What is queued for it, as `stop`; empty where nothing is.
+    pub job: String,
+}
+
+/// What is asked of a running service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceDetails {
+    /// Its main process; 0 where there is none.
+    pub pid: u32,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Bytes of memory, where that is counted.
+    pub memory: Option<u64>,
+    /// Since when it is in its state.
+    pub since: Option<Timestamp>,
+}
+
+/// Why systemd did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusError {
+    /// The bus, or systemd, said no.
+    #[error("ask systemd to {what}")]
+    Call {
+        /// What it was asked.
+        what: String,
+        /// What it said.
+        source: Box<zbus::Error>,
+    },
+    /// It did what it was asked, and that did not succeed.
+    #[error("{what}: systemd says {result:?}")]
+    Job {
+        /// What it was asked.
+        what: String,
+        /// The result of the job (`org.freedesktop.systemd1(5)`, `JobRemoved`).
+        result: String,
+    },
+    /// It did not answer or did not finish in time.
+    #[error("{what}: not done within {} s", within.as_secs())]
+    Deadline {
+        /// What it was asked.
+        what: String,
+        /// How long it had.
+        within: Duration,
+    },
+}
+
+impl Bus {
+    /// Connects to the system bus and has systemd tell when its jobs end.
+    ///
+    /// # Errors
+    /// Where there is no bus, or no systemd on it.
+    pub async fn connect() -> Result<Self, BusError> {
+        let what = "connect to the system bus";
+        within(what, ANSWER, async {
+            let connection = zbus::Connection::system().await?;
+            // What is asked for is asked anew each time: a cache would have the bus send every change of every unit.
+            let manager =
+                ManagerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;
+            manager.subscribe().await?;
+            Ok(Self { connection, manager })
+        })
+        .await
+    }
+
+    /// All loaded units whose names match.
+    ///
+    /// # Errors
+    /// Where systemd can't be asked.
+    pub async fn units(&self, pattern: &str) -> Result<Vec<UnitStatus>, BusError> {
+        // (name, description, load, active, sub, following, unit, job number, job type, job)
+        type Row =
+            (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+        let states: &[&str] = &[];
+        let rows: Vec<Row> = within("list units", ANSWER, async {
+            self.manager.inner().call("ListUnitsByPatterns", &(states, &[pattern][..])).await
+        })
+        .await?;
+        let known = rows.into_iter().filter(|row| row.2 == "loaded");
+        Ok(known.map(|row| UnitStatus { name: row.0, active: row.3, sub: row.4, job: row.8 }).collect())
+    }
+
+    /// Starts a unit that exists for as long as it runs, and waits until it has started.
+    ///
+    /// # Errors
+    /// Where it does not start within the deadline.
+    pub async fn start(
+        &self,
+        unit: &str,
+        properties: &[Property],
+        deadline: Duration,
+    ) -> Result<(), BusError> {
+        let variants: Vec<_> = properties.iter().map(|p| (p.name, variant(&p.value))).collect();
+        let what = format!("start {unit}");
+        self.job(&what, deadline, self.manager.start_transient_unit(unit, Mode::Fail, &variants, &[])).await
+    }
+
+    /// Stops a unit, waits until it has stopped, and has systemd forget it. One that is not there is no error.
+    ///
+    /// # Errors
+    /// Where it does not stop within the deadline.
+    pub async fn stop(&self, unit: &str, deadline: Duration) -> Result<(), BusError> {
+        let what = format!("stop {unit}");
+        match self.job(&what, deadline, self.manager.stop_unit(unit, Mode::Replace)).await {
+            Err(BusError::Call { source, .. }) if is_missing(&source) => return Ok(()),
+            other => other?,
+        }
+        match within(&what, ANSWER, self.manager.reset_failed_unit(unit)).await {
+            Err(BusError::Call { source, .. }) if is_missing(&source) => {}
+            other => other?,
+        }
+        self.forgotten(unit).await
+    }
+
+    /// Waits until systemd does not know a unit any more: before, another one of that name can't be made.
+    async fn forgotten(&self, unit: &str) -> Result<(), BusError> {
+        let what = format!("forget {unit}");
+        let gone = async {
+            loop {
+                match self.manager.get_unit(unit).await {
+                    Err(error) if is_missing(&error) => return Ok(()),
+                    other => other?,
+                };
+                tokio::time::sleep(FORGET_LOOK).await;
+            }
+        };
+        within(&what, FORGET, gone).await
+    }
+
+    /// What there is to know of a running service.
+    ///
+    /// # Errors
+    /// Where systemd can't be asked; a unit that is not there any more has no process.
+    pub async fn service(&self, unit: &str) -> Result<ServiceDetails, BusError> {
+        let what = format!("tell of {unit}");
+        let asked = within(&what, ANSWER, async {
+            let path = self.manager.get_unit(unit).await?;
+            let properties = zbus::fdo::PropertiesProxy::builder(&self.connection)
+                .destination(SERVICE)?
+                .path(path)?
+                .cache_properties(CacheProperties::No)
+                .build()
+                .await?;
+            let get = async |interface: &'static str, name: &str| -> zbus::Result<OwnedValue> {
+                Ok(properties.get(InterfaceName::from_static_str_unchecked(interface), name).await?)
+            };
+            let since: u64 = get(UNIT_INTERFACE, "StateChangeTimestamp").await?.try_into()?;
+            let memory: u64 = get(SERVICE_INTERFACE, "MemoryCurrent").await?.try_into()?;
+            Ok(ServiceDetails {
+                pid: get(SERVICE_INTERFACE, "MainPID").await?.try_into()?,
+                restarts: get(SERVICE_INTERFACE, "NRestarts").await?.try_into()?,
+                memory: Some(memory).filter(|&bytes| bytes != u64::MAX),
+                since: i64::try_from(since)
+                    .ok()
+                    .filter(|&at| at > 0)
+                    .and_then(|at| Timestamp::from_microsecond(at).ok()),
+            })
+        });
+        match asked.await {
+            Err(BusError::Call { source, .. }) if is_missing(&source) => Ok(ServiceDetails::default()),
+            other => other,
+        }
+    }
+
+    /// Asks for a job and waits for its end. The signal is subscribed to before, so that none is missed.
+    async fn job(
+        &self,
+        what: &str,
+        deadline: Duration,
+        call: impl Future<Output = zbus::Result<OwnedObjectPath>>,
+    ) -> Result<(), BusError> {
+        let result = within(what, deadline, async {
+            let mut removed = self.manager.receive_job_removed().await?;
+            let job = call.await?;
+            while let Some(signal) = removed.next().await {
+                let arguments = signal.args()?;
+                if *arguments.job() == *job {
+                    return Ok(arguments.result().to_string());
+                }
+            }
+            Err(zbus::Error::InputOutput(std::sync::Arc::new(std::io::ErrorKind::UnexpectedEof.into())))
+        })
+        .await?;
+        match result.as_str() {
+            "done" | "skipped" => Ok(()),
+            _ => Err(BusError::Job { what: what.to_owned(), result }),
+        }
+    }
+}
+
+async fn within<T>(
+    what: &str,
+    deadline: Duration,
+    call: impl Future<Output = zbus::Result<T>>,
+) -> Result<T, BusError> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(answer) => {
+            answer.map_err(|source| BusError::Call { what: what.to_owned(), source: Box::new(source) })
+        }
+        Err(_) => Err(BusError::Deadline { what: what.to_owned(), within: deadline }),
+    }
+}
+
+/// Whether systemd says that it has no such unit.
+fn is_missing(error: &zbus::Error) -> bool {
+    match error {
+        zbus::Error::MethodError(name, ..) => name.as_str() == "org.freedesktop.systemd1.NoSuchUnit",
+        zbus::Error::FDO(error) => matches!(**error, zbus::fdo::Error::UnknownObject(_)),
+        _ => false,
+    }
+}
+
+fn variant(value: &Value) -> Variant<'_> {
+    match value {
+        Value::Text(text) => Variant::new(text.as_str()),
+        Value::Texts(texts) => Variant::new(texts.clone()),
+        Value::Flag(flag) => Variant::new(*flag),
+        Value::Signed(number) => Variant::new(*number),
+        Value::Number(number) => Variant::new(*number),
+        Value::Large(number) => Variant::new(*number),
+        Value::Bytes(lists) => Variant::new(lists.clone()),
+        Value::Command(program, arguments, may_fail) => {
+            Variant::new(vec![(program.display().to_string(), arguments.clone(), *may_fail)])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_the_signatures_that_systemd_expects() {
+        let command = Value::Command("/bin/true".into(), vec!["true".into()], false);
+        for (value, signature) in [
+            (Value::Text("x".into()), "s"),
+            (Value::Texts(vec![]), "as"),
+            (Value::Flag(true), "b"),
+            (Value::Signed(-1), "i"),
+            (Value::Number(1), "u"),
+            (Value::Large(1), "t"),
+            (Value::Bytes(vec![vec![1]]), "aay"),
+            (command, "a(sasb)"),
+        ] {
+            assert_eq!(variant(&value).value_signature().to_string(), signature, "{value:?}");
+        }
+    }
+}

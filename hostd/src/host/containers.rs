@@ -1,0 +1,46 @@
+//! What people are told of containers.
+
+use bennu_api::Container;
+use futures_util::future::try_join_all;
+
+use super::bus::ServiceDetails;
+use super::observe::{Found, ObserveError, state};
+use super::record::Record;
+use super::{Host, unit};
+
+impl Host {
+    /// The containers that are there, with what they do and need; which ports are published for them is not known here.
+    ///
+    /// # Errors
+    /// Where systemd or the records can't be asked.
+    pub async fn containers(&self) -> Result<Vec<Container>, ObserveError> {
+        let found = self.found().await?;
+        let known = found.into_values().filter_map(|Found { record, unit }| Some((record?, unit)));
+        let told = known.map(|(record, status)| async move {
+            let details = match &status {
+                Some(status) => {
+                    self.bus.service(&unit::name(&record.instance)).await.map(|d| (state(Some(status)), d))
+                }
+                None => Ok((state(None), ServiceDetails::default())),
+            };
+            details.map(|(state, details)| container(record, state, details))
+        });
+        Ok(try_join_all(told).await?)
+    }
+}
+
+fn container(record: Record, state: bennu_planner::State, details: ServiceDetails) -> Container {
+    Container {
+        instance: record.instance.to_string(),
+        generation: record.instance.generation,
+        name: record.instance.name,
+        state,
+        pid: details.pid,
+        restarts: details.restarts,
+        since: details.since,
+        image: record.image,
+        ports: Vec::new(),
+        addresses: record.networks.into_iter().map(|m| m.address).collect(),
+        memory: details.memory,
+    }
+}

@@ -1,0 +1,388 @@
+//! Making an instance of a container and starting it; stopping one and removing all that it left.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bennu_image_store::{Image, durable};
+use bennu_manifests::model::{self, Container, Digest, Name};
+use bennu_planner::{Instance, SeenNetwork};
+use futures_util::StreamExt as _;
+use tokio::process::Command;
+
+use super::bus::BusError;
+use super::command::{CommandError, run};
+use super::idrange::{IdRanges, NoRangeLeft};
+use super::net::{self, JoinError};
+use super::record::{self, Membership, Record};
+use super::rootfs::{self, RootfsError};
+use super::spec::{self, SpecError};
+use super::user::{self, NoUser};
+use super::{Host, Paths, logs, namespaces, network, unit, volume};
+
+/// How long systemd has beyond the time that a container has to start or stop.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// How long an instance without a readable record has to stop; longer than any that has one.
+const STOP_UNKNOWN: Duration = Duration::from_secs(600);
+
+/// How many of the latest log lines a failure to start tells.
+const LAST_LINES: u32 = 5;
+
+/// What an instance is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct StartInstance<'a> {
+    /// Its name.
+    pub instance: &'a Instance,
+    /// What is declared.
+    pub container: &'a Container,
+    /// Its image, which is in the store.
+    pub image: &'a Image,
+    /// The fingerprint of what it is made from.
+    pub fingerprint: Digest,
+    /// Its address on each of its networks.
+    pub addresses: &'a BTreeMap<Name, Ipv4Addr>,
+    /// The networks that are set up.
+    pub networks: &'a BTreeMap<Name, SeenNetwork>,
+    /// The declared volumes.
+    pub volumes: &'a BTreeMap<Name, model::Volume>,
+}
+
+/// Why an instance was not started. What had been made of it is removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// What an earlier attempt left can't be removed.
+    #[error("clear away what is left of {instance}")]
+    Leftovers {
+        /// The instance.
+        instance: Instance,
+        /// What went wrong.
+        source: StopError,
+    },
+    /// It has no address on one of its networks, or the network is not there.
+    #[error("join {instance} to network {network}: it is not set up")]
+    NoNetwork {
+        /// The instance.
+        instance: Instance,
+        /// The network.
+        network: Name,
+    },
+    /// There are no ids left for it.
+    #[error(transparent)]
+    Ids(#[from] NoRangeLeft),
+    /// The ids that were given out are not what was written.
+    #[error("read {}: it holds ranges that were never given out", path.display())]
+    BadIds {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system or the kernel said no.
+    #[error("{what} for {instance}")]
+    Io {
+        /// What was being made.
+        what: &'static str,
+        /// The instance.
+        instance: Instance,
+        /// What it said.
+        source: io::Error,
+    },
+    /// It can't be joined to its networks.
+    #[error("join {instance} to its networks")]
+    Network {
+        /// The instance.
+        instance: Instance,
+        /// What went wrong.
+        source: JoinError,
+    },
+    /// Its image can't be mounted.
+    #[error("mount the image of {instance}")]
+    Rootfs {
+        /// The instance.
+        instance: Instance,
+        /// What went wrong.
+        source: RootfsError,
+    },
+    /// There is no such user in it.
+    #[error(transparent)]
+    User(#[from] NoUser),
+    /// It can't be described to the runtime.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Its unit does not start.
+    #[error("start {instance}{}", said.iter().map(|line| format!("\n  {line}")).collect::<String>())]
+    Unit {
+        /// The instance.
+        instance: Instance,
+        /// The last lines that it wrote.
+        said: Vec<String>,
+        /// What systemd said.
+        source: BusError,
+    },
+}
+
+/// Why an instance was not stopped, or not all that it left was removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// Its unit does not stop.
+    #[error("stop {instance}")]
+    Unit {
+        /// The instance.
+        instance: Instance,
+        /// What systemd said.
+        source: BusError,
+    },
+    /// The runtime does not forget it.
+    #[error("remove {instance} from the runtime")]
+    Runtime {
+        /// The instance.
+        instance: Instance,
+        /// What went wrong.
+        source: CommandError,
+    },
+    /// The file system or the kernel said no.
+    #[error("remove what is left of {instance}")]
+    Io {
+        /// The instance.
+        instance: Instance,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl Host {
+    /// Makes an instance of a container and starts it. When this returns its program runs; whether it goes on running
+    /// is another question.
+    ///
+    /// # Errors
+    /// Where any part of it can't be made. What had been made is removed then.
+    pub async fn start(&self, start: &StartInstance<'_>) -> Result<(), StartError> {
+        let instance = start.instance;
+        let leftovers = |source| StartError::Leftovers { instance: instance.clone(), source };
+        self.stop(instance).await.map_err(leftovers)?;
+        let started = self.make(start).await;
+        if started.is_err()
+            && let Err(error) = self.stop(instance).await
+        {
+            tracing::warn!("{error}");
+        }
+        started
+    }
+
+    async fn make(&self, start: &StartInstance<'_>) -> Result<(), StartError> {
+        let StartInstance { instance, container, .. } = *start;
+        let io = |what| move |source| StartError::Io { what, instance: instance.clone(), source };
+        let record = self.record(start)?;
+        let dir = self.paths.instance(instance);
+        let (bundle, ns, files) = (dir.join("bundle"), dir.join("ns"), dir.join("files"));
+        volume::make_dir(&dir, 0o711).map_err(io("make a directory"))?;
+        // Before anything else is made: from here on the instance is seen, and cleared away if this goes no further.
+        record::write(&dir.join("record.json"), &record).map_err(io("write a record"))?;
+        for (dir, mode) in [(&bundle, 0o700), (&ns, 0o700), (&files, 0o711)] {
+            volume::make_dir(dir, mode).map_err(io("make a directory"))?;
+        }
+        namespaces::create(&ns, record.host_start).await.map_err(io("make namespaces"))?;
+        let network = |source| StartError::Network { instance: instance.clone(), source };
+        let answer = net::join(&self.paths, &record, &ns.join("net")).await.map_err(network)?;
+        write_files(&files, &record, &answer.resolv_conf()).map_err(io("write resolv.conf and hosts"))?;
+        let scratch = self.volumes.scratch();
+        let upper = (!container.read_only_root).then(|| Paths::upper(&scratch, instance));
+        let layers = &start.image.layers;
+        let mounting = rootfs::Wanted { layers, dir: &dir, upper, host_start: record.host_start };
+        let mounted = rootfs::mount(&self.store, &self.mounts, mounting).await;
+        let rootfs = mounted.map_err(|source| StartError::Rootfs { instance: instance.clone(), source })?;
+        self.describe(start, &record, &rootfs, &dir).map_err(|error| match error {
+            Described::Io(source) => io("read the image")(source),
+            Described::User(error) => error.into(),
+            Described::Spec(error) => error.into(),
+        })?;
+        self.start_unit(start, &dir).await
+    }
+
+    fn record(&self, start: &StartInstance<'_>) -> Result<Record, StartError> {
+        let StartInstance { instance, container, .. } = *start;
+        let membership = |network: &Name| {
+            let missing = || StartError::NoNetwork { instance: instance.clone(), network: network.clone() };
+            let spec = start.networks.get(network).ok_or_else(missing)?.clone();
+            let address = *start.addresses.get(network).ok_or_else(missing)?;
+            Ok(Membership { network: network.clone(), spec, address })
+        };
+        Ok(Record {
+            instance: instance.clone(),
+            fingerprint: start.fingerprint,
+            image: container.image.clone(),
+            networks: container.networks.iter().map(membership).collect::<Result<_, StartError>>()?,
+            aliases: container.aliases.clone(),
+            host_start: self.ids_of(instance)?,
+            stop_timeout_ms: container.stop_timeout_ms,
+        })
+    }
+
+    /// The first id of a container's range, which is on disk before it is used.
+    fn ids_of(&self, instance: &Instance) -> Result<u32, StartError> {
+        let path = self.paths.ids();
+        let io = |what| move |source| StartError::Io { what, instance: instance.clone(), source };
+        let mut ranges: IdRanges = record::read(&path).map_err(io("read the given ids"))?.unwrap_or_default();
+        if !ranges.is_sound() {
+            return Err(StartError::BadIds { path });
+        }
+        if let Some(start) = ranges.get(&instance.name) {
+            return Ok(start);
+        }
+        let start = ranges.assign(&instance.name)?;
+        let bytes =
+            serde_json::to_vec(&ranges).map_err(io::Error::from).map_err(io("write the given ids"))?;
+        durable::replace(&path, &bytes).map_err(io("write the given ids"))?;
+        Ok(start)
+    }
+
+    /// Finds its user, gives new volumes their owners, and writes `config.json`.
+    fn describe(
+        &self,
+        start: &StartInstance<'_>,
+        record: &Record,
+        rootfs: &Path,
+        dir: &Path,
+    ) -> Result<(), Described> {
+        let container = start.container;
+        let config = start.image.config.config().as_ref();
+        let root = File::open(rootfs)?;
+        let wanted_user =
+            container.user.clone().or_else(|| config.and_then(|c| c.user().clone())).unwrap_or_default();
+        let (passwd, group) = (read_list(&root, "/etc/passwd")?, read_list(&root, "/etc/group")?);
+        let user = user::find(&wanted_user, &passwd, &group)?;
+        let mut volumes = BTreeMap::new();
+        for mount in &container.volumes {
+            let Some(declared) = start.volumes.get(&mount.volume) else { continue };
+            let path = self.volumes.path(&mount.volume, declared.life);
+            volume::adopt(&path, &root, Path::new(&mount.target), record.host_start)?;
+            volumes.insert(mount.volume.clone(), path);
+        }
+        let places = spec::Places {
+            rootfs: rootfs.to_owned(),
+            user_namespace: dir.join("ns/user"),
+            network_namespace: dir.join("ns/net"),
+            files: dir.join("files"),
+        };
+        let name = &start.instance.name;
+        let wanted =
+            spec::Wanted { name, container, image: config, user: &user, volumes: &volumes, places: &places };
+        let spec = spec::spec(&wanted)?;
+        Ok(record::write(&dir.join("bundle/config.json"), &spec)?)
+    }
+
+    async fn start_unit(&self, start: &StartInstance<'_>, dir: &Path) -> Result<(), StartError> {
+        let StartInstance { instance, container, image, .. } = *start;
+        let image_stop_signal =
+            image.config.config().as_ref().and_then(|config| config.stop_signal().as_deref());
+        let properties = unit::properties(&unit::Wanted {
+            instance,
+            container,
+            image_stop_signal,
+            bundle: &dir.join("bundle"),
+            runtime_state: &self.paths.crun(),
+            pid_file: &dir.join("pid"),
+            state: &self.paths.state,
+        });
+        let deadline = unit::START_TIMEOUT + MARGIN;
+        match self.bus.start(&unit::name(instance), &properties, deadline).await {
+            Ok(()) => Ok(()),
+            Err(source) => {
+                let said = last_lines(instance).await;
+                Err(StartError::Unit { instance: instance.clone(), said, source })
+            }
+        }
+    }
+
+    /// Stops an instance and removes all that it left; with nothing there it does nothing.
+    ///
+    /// # Errors
+    /// Where something does not stop or can't be removed. It can be repeated.
+    pub async fn stop(&self, instance: &Instance) -> Result<(), StopError> {
+        let dir = self.paths.instance(instance);
+        let record = record::read::<Record>(&dir.join("record.json")).unwrap_or_default();
+        let time =
+            record.as_ref().map_or(STOP_UNKNOWN, |record| Duration::from_millis(record.stop_timeout_ms));
+        let unit = |source| StopError::Unit { instance: instance.clone(), source };
+        self.bus.stop(&unit::name(instance), time + unit::START_TIMEOUT + MARGIN).await.map_err(unit)?;
+        if self.paths.crun().join(instance.to_string()).exists() {
+            let mut command = Command::new(unit::CRUN);
+            command.arg(format!("--root={}", self.paths.crun().display()));
+            command.args(["--cgroup-manager=disabled", "delete", "--force", &instance.to_string()]);
+            let runtime = |source| StopError::Runtime { instance: instance.clone(), source };
+            run(command, b"", MARGIN).await.map_err(runtime)?;
+        }
+        let namespace = dir.join("ns/net");
+        if let Some(record) = record.filter(|_| namespaces::is_kept(&namespace))
+            && let Err(error) = net::leave(&self.paths, &record, &namespace).await
+        {
+            // The interfaces vanish with the namespace anyway; the rest is put right when the next container joins.
+            tracing::warn!("take {instance} off its networks: {error}");
+        }
+        let upper = Paths::upper(&self.volumes.scratch(), instance);
+        let mounts = self.mounts.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            namespaces::unmount_below(&dir)?;
+            // Its tree is unmounted; the layers that nobody else uses are now, too.
+            mounts.unmount_image(&rootfs::path(&dir)).map_err(io::Error::other)?;
+            [dir, upper].iter().try_for_each(|dir| match std::fs::remove_dir_all(dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            })
+        });
+        let removed = removed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        removed.map_err(|source| StopError::Io { instance: instance.clone(), source })
+    }
+}
+
+/// Why an instance was not described.
+enum Described {
+    Io(io::Error),
+    User(NoUser),
+    Spec(SpecError),
+}
+
+impl From<io::Error> for Described {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<NoUser> for Described {
+    fn from(error: NoUser) -> Self {
+        Self::User(error)
+    }
+}
+
+impl From<SpecError> for Described {
+    fn from(error: SpecError) -> Self {
+        Self::Spec(error)
+    }
+}
+
+fn read_list(root: &File, path: &str) -> io::Result<String> {
+    user::read_list(root, Path::new(path))
+        .map_err(|error| io::Error::new(error.kind(), format!("{path} in the image: {error}")))
+}
+
+fn write_files(files: &Path, record: &Record, resolv_conf: &str) -> io::Result<()> {
+    let hostname = format!("{}\n", record.instance.name);
+    let contents =
+        [("resolv.conf", resolv_conf), ("hosts", &network::hosts(record)), ("hostname", &hostname)];
+    contents.iter().try_for_each(|(name, content)| std::fs::write(files.join(name), content))
+}
+
+/// The last lines that the instance's unit wrote, the runtime's complaints among them.
+async fn last_lines(instance: &Instance) -> Vec<String> {
+    let of = logs::LogsOf::Container(instance.name.clone());
+    let Ok(lines) = logs::logs(&logs::LogsWanted { of, lines: LAST_LINES, follow: false }) else {
+        return Vec::new();
+    };
+    let own = lines.filter(|line| std::future::ready(line.instance == instance.to_string()));
+    let said = own.map(|line| line.message).collect();
+    tokio::time::timeout(MARGIN, said).await.unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! What containers and the daemon itself wrote, out of the journal.
+
+use std::io;
+use std::process::Stdio;
+
+use bennu_api::LogLine;
+use bennu_manifests::model::Name;
+use futures_util::{Stream, stream};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::unit::SLICE;
+
+/// The most lines that are looked back.
+const MAX_LINES: u32 = 100_000;
+
+/// The longest entry that is told, in bytes of its JSON; longer ones are left out.
+const MAX_ENTRY: u64 = 1 << 20;
+
+/// What is wanted of the journal.
+#[derive(Debug, Clone)]
+pub struct LogsWanted {
+    /// Whose lines.
+    pub of: LogsOf,
+    /// How many of the latest there are, at most 100000.
+    pub lines: u32,
+    /// Whether to go on with what is written from now on.
+    pub follow: bool,
+}
+
+/// Whose lines are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogsOf {
+    /// Every container's.
+    EveryContainer,
+    /// One container's: all instances of this boot and of earlier ones that the journal still knows.
+    Container(Name),
+    /// The daemon's own.
+    Hostd,
+}
+
+/// The journal can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("run journalctl")]
+pub struct LogsError(#[from] io::Error);
+
+/// The lines, oldest first. When the stream is dropped, whoever reads the journal for it ends.
+///
+/// # Errors
+/// Where `journalctl` can't be run.
+pub fn logs(wanted: &LogsWanted) -> Result<impl Stream<Item = LogLine> + Send + 'static + use<>, LogsError> {
+    let mut child = Command::new("journalctl")
+        .args(arguments(wanted))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let output = child.stdout.take().ok_or(io::Error::from(io::ErrorKind::BrokenPipe))?;
+    let reader = Reader { _child: child, output: BufReader::new(output) };
+    Ok(stream::unfold(reader, |mut reader| async move {
+        let line = reader.next().await?;
+        Some((line, reader))
+    }))
+}
+
+fn arguments(wanted: &LogsWanted) -> Vec<String> {
+    let mut arguments: Vec<String> =
+        ["--output=json", "--all", "--quiet", "--no-pager"].map(str::to_owned).into();
+    arguments.push("--output-fields=MESSAGE,BENNU_CONTAINER,BENNU_INSTANCE".to_owned());
+    arguments.push(format!("--lines={}", wanted.lines.min(MAX_LINES)));
+    if wanted.follow {
+        arguments.push("--follow".to_owned());
+    }
+    // A match names one field and one value, and nothing in it is a pattern (journalctl(1)).
+    arguments.push(match &wanted.of {
+        LogsOf::EveryContainer => format!("_SYSTEMD_SLICE={SLICE}"),
+        LogsOf::Container(name) => format!("BENNU_CONTAINER={name}"),
+        LogsOf::Hostd => "_SYSTEMD_UNIT=hostd.service".to_owned(),
+    });
+    arguments
+}
+
+struct Reader {
+    /// Killed when the reader is dropped.
+    _child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<LogLine> {
+        loop {
+            let mut entry = Vec::new();
+            let read = (&mut self.output).take(MAX_ENTRY).read_until(b'\n', &mut entry).await.ok()?;
+            if read == 0 {
+                return None;
+            }
+            if entry.last() != Some(&b'\n') {
+                self.skip_line().await?;
+                continue;
+            }
+            if let Some(line) = serde_json::from_slice(&entry).ok().and_then(|entry| parse(&entry)) {
+                return Some(line);
+            }
+        }
+    }
+
+    async fn skip_line(&mut self) -> Option<()> {
+        loop {
+            let buffer = self.output.fill_buf().await.ok().filter(|buffer| !buffer.is_empty())?;
+            let end = buffer.iter().position(|&byte| byte == b'\n');
+            let used = end.map_or(buffer.len(), |end| end + 1);
+            self.output.consume(used);
+            if end.is_some() {
+                return Some(());
+            }
+        }
+    }
+}
+
+/// One entry of the journal's JSON format (systemd, `JOURNAL_EXPORT_FORMATS.md`, "Journal JSON Format"): a field is a
+/// string, or an array of bytes where it is not UTF-8, or an array of such where it occurs more than once.
+fn parse(entry: &Value) -> Option<LogLine> {
+    let micros = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
+    Some(LogLine {
+        time: Timestamp::from_microsecond(micros).ok()?,
+        container: text(&entry["BENNU_CONTAINER"]).unwrap_or_default(),
+        instance: text(&entry["BENNU_INSTANCE"]).unwrap_or_default(),
+        message: text(&entry["MESSAGE"])?,
+    })
+}
+
+fn text(field: &Value) -> Option<String> {
+    match field {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => {
+            let byte = |item: &Value| item.as_u64().and_then(|byte| u8::try_from(byte).ok());
+            match items.iter().map(byte).collect::<Option<Vec<u8>>>() {
+                Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                None => text(items.first()?),
+            }
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_becomes_a_line() {
+        let line = parse(&serde_json::json!({
+            "__REALTIME_TIMESTAMP": "1700000000000001", "MESSAGE": "hello",
+            "BENNU_CONTAINER": "web", "BENNU_INSTANCE": "web-1", "_BOOT_ID": "x",
+        }));
+        let line = line.unwrap();
+        assert_eq!((line.container.as_str(), line.instance.as_str()), ("web", "web-1"));
+        assert_eq!((line.message.as_str(), line.time.as_microsecond()), ("hello", 1_700_000_000_000_001));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_and_fields_that_occur_twice_are_read() {
+        let message = |message: Value| {
+            parse(&serde_json::json!({"__REALTIME_TIMESTAMP": "1", "MESSAGE": message}))
+                .map(|line| line.message)
+        };
+        assert_eq!(message(serde_json::json!([104, 105, 255])).unwrap(), "hi\u{fffd}");
+        assert_eq!(message(serde_json::json!(["first", "second"])).unwrap(), "first");
+        assert_eq!(message(serde_json::json!([[104, 105], [106]])).unwrap(), "hi");
+        assert_eq!(message(Value::Null), None);
+    }
+
+    #[test]
+    fn what_is_asked_of_the_journal_is_bounded() {
+        let wanted =
+            LogsWanted { of: LogsOf::Container("web".parse().unwrap()), lines: u32::MAX, follow: true };
+        let arguments = arguments(&wanted);
+        assert!(arguments.contains(&"--lines=100000".to_owned()), "{arguments:?}");
+        assert!(
+            arguments.ends_with(&["--follow".to_owned(), "BENNU_CONTAINER=web".to_owned()]),
+            "{arguments:?}"
+        );
+    }
+}

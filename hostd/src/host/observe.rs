@@ -1,0 +1,185 @@
+//! What is on the host: one question to systemd, a few small directories, and two messages to the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use bennu_image_store::StoreError;
+use bennu_manifests::model::{Digest, ImageRef};
+use bennu_planner::{Instance, Seen, SeenInstance, State};
+
+use super::bus::{BusError, UnitStatus};
+use super::ports::PublishError;
+use super::record::{self, Record};
+use super::volume::VolumeError;
+use super::{Host, unit};
+
+/// Why it is not known what is on the host.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// The image store can't be read.
+    #[error("look what is in the image store")]
+    Images(#[from] StoreError),
+    /// systemd can't be asked.
+    #[error("look which containers there are")]
+    Units(#[from] BusError),
+    /// A directory of records can't be read.
+    #[error("read {what}")]
+    Records {
+        /// What they are of.
+        what: &'static str,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The volumes can't be read.
+    #[error("look which volumes there are")]
+    Volumes(#[from] VolumeError),
+    /// The table of published ports can't be read.
+    #[error("look which ports are published")]
+    Ports(#[from] PublishError),
+}
+
+/// An instance of which anything is there.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) record: Option<Record>,
+    pub(super) unit: Option<UnitStatus>,
+}
+
+impl Host {
+    /// What is on the host.
+    ///
+    /// # Errors
+    /// Where any part of it can't be looked at: half a picture would have a plan tear down the other half.
+    pub async fn observe(&self) -> Result<Seen, ObserveError> {
+        let images = self.store.images()?.into_iter().map(|image| image.digest).collect();
+        let instances = self.found().await?;
+        let instances = instances.iter().map(|(instance, found)| (instance.clone(), seen(found))).collect();
+        let networks =
+            self.networks().map_err(|source| ObserveError::Records { what: "networks", source })?;
+        let (volumes, published) = (self.volumes.list()?, self.ports.published().await?);
+        Ok(Seen { images, instances, networks, volumes, published })
+    }
+
+    /// Every instance that has a directory or a unit.
+    pub(super) async fn found(&self) -> Result<BTreeMap<Instance, Found>, ObserveError> {
+        let units = self.bus.units("bennu-*.service").await?;
+        let units = units.into_iter().filter_map(|status| Some((unit::instance_of(&status.name)?, status)));
+        let mut units: BTreeMap<_, _> = units.collect();
+        let records = |source| ObserveError::Records { what: "instances", source };
+        let mut names = names(&self.paths.instances()).map_err(records)?;
+        names.extend(units.keys().cloned());
+        let found = |instance: Instance| {
+            let path = self.paths.instance(&instance).join("record.json");
+            // A record that can't be read is as none: what is left of the instance is cleared away.
+            let record = record::read::<Record>(&path).unwrap_or_default();
+            let unit = units.remove(&instance);
+            (instance, Found { record, unit })
+        };
+        Ok(names.into_iter().map(found).collect())
+    }
+}
+
+/// The instances that have a directory.
+fn names(dir: &Path) -> io::Result<BTreeSet<Instance>> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(dir)? {
+        names.extend(entry?.file_name().to_str().and_then(|name| name.parse().ok()));
+    }
+    Ok(names)
+}
+
+fn seen(found: &Found) -> SeenInstance {
+    match &found.record {
+        Some(record) => SeenInstance {
+            fingerprint: record.fingerprint,
+            image: record.image.clone(),
+            addresses: record.networks.iter().map(|m| (m.network.clone(), m.address)).collect(),
+            state: state(found.unit.as_ref()),
+        },
+        // A unit that nobody knows the origin of, or a directory without a record: only partly there, whatever runs,
+        // and made from nothing that could be wanted.
+        None => SeenInstance {
+            fingerprint: Digest::from_bytes([0; 32]),
+            image: ImageRef {
+                registry: "unknown.invalid".to_owned(),
+                repository: "unknown".to_owned(),
+                tag: None,
+                digest: Digest::from_bytes([0; 32]),
+            },
+            addresses: BTreeMap::new(),
+            state: State::Stopped,
+        },
+    }
+}
+
+/// What an instance does, from the words of systemd (systemd(1), "UNITS"; the sub-states of a service).
+pub(super) fn state(unit: Option<&UnitStatus>) -> State {
+    let Some(unit) = unit else { return State::Stopped };
+    match (unit.active.as_str(), unit.sub.as_str(), unit.job.as_str()) {
+        (_, _, "stop") => State::Stopped,
+        ("active" | "reloading" | "refreshing", "exited", _) => State::Completed,
+        ("active" | "reloading" | "refreshing", ..) => State::Running,
+        ("activating", "auto-restart" | "auto-restart-queued", _) => State::Restarting,
+        ("activating", ..) => State::Starting,
+        // It ended by itself: nobody asked for it to stop. What follows is its restart policy's affair.
+        ("deactivating", ..) => State::Restarting,
+        ("failed", ..) => State::Failed,
+        _ => State::Stopped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::record::tests::record;
+
+    fn unit(active: &str, sub: &str, job: &str) -> UnitStatus {
+        let [active, sub, job] = [active, sub, job].map(str::to_owned);
+        UnitStatus { name: "bennu-web-3.service".into(), active, sub, job }
+    }
+
+    #[track_caller]
+    fn check(active: &str, sub: &str, job: &str, expected: State) {
+        assert_eq!(state(Some(&unit(active, sub, job))), expected, "{active} {sub} {job}");
+    }
+
+    #[test]
+    fn systemds_words_become_states() {
+        check("active", "running", "", State::Running);
+        check("active", "exited", "", State::Completed);
+        check("activating", "start", "start", State::Starting);
+        check("activating", "start-post", "", State::Starting);
+        check("activating", "auto-restart", "", State::Restarting);
+        check("activating", "auto-restart-queued", "start", State::Restarting);
+        check("failed", "failed", "", State::Failed);
+        check("inactive", "dead", "", State::Stopped);
+        assert_eq!(state(None), State::Stopped);
+    }
+
+    #[test]
+    fn ending_by_itself_is_not_being_stopped() {
+        check("deactivating", "stop-post", "", State::Restarting);
+        check("deactivating", "stop-sigterm", "stop", State::Stopped);
+        check("active", "running", "stop", State::Stopped);
+    }
+
+    #[test]
+    fn a_unit_without_a_record_is_only_partly_there() {
+        let found = Found { record: None, unit: Some(unit("active", "running", "")) };
+        assert_eq!(seen(&found).state, State::Stopped);
+        let found = Found { record: Some(record()), unit: Some(unit("active", "running", "")) };
+        assert_eq!(seen(&found).state, State::Running);
+        assert_eq!(seen(&found).fingerprint, record().fingerprint);
+    }
+
+    #[test]
+    fn directories_that_name_no_instance_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["web-3", "web", "x-01", ".hidden-1"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(names(dir.path()).unwrap(), ["web-3".parse().unwrap()].into());
+    }
+}

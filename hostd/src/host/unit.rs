@@ -1,0 +1,268 @@
+//! From an instance to the properties of its systemd unit.
+//!
+//! The values are typed, so nothing in them is parsed again: no specifier is expanded, no quote or backslash means
+//! anything (systemd, `org.freedesktop.systemd1(5)`, `StartTransientUnit()`).
+//!
+//! ```text
+//! ExecStart      crun create   the container's first process is made, in the unit's own control group, and waits
+//! PIDFile                      systemd takes it for the unit's main process
+//! ExecStartPost  crun start    it runs the program
+//! ExecStopPost   crun delete   the name is free again, also before each new start
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bennu_manifests::model::{Container, Limits, Restart};
+use bennu_planner::Instance;
+use nix::sys::signal::Signal;
+
+/// The runtime.
+pub const CRUN: &str = "/usr/bin/crun";
+
+/// The slice that all containers are in.
+pub const SLICE: &str = "bennu.slice";
+
+/// How long the runtime has to make a container before that counts as failed.
+pub const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The pauses before a container that ended is started again: from the first to the last in so many steps.
+const RESTART_FIRST: Duration = Duration::from_secs(1);
+const RESTART_LAST: Duration = Duration::from_secs(60);
+const RESTART_STEPS: u32 = 6;
+
+/// One property of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    /// Its name on the bus.
+    pub name: &'static str,
+    /// Its value.
+    pub value: Value,
+}
+
+/// The types of values, with their D-Bus signatures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// `s`
+    Text(String),
+    /// `as`
+    Texts(Vec<String>),
+    /// `b`
+    Flag(bool),
+    /// `i`
+    Signed(i32),
+    /// `u`
+    Number(u32),
+    /// `t`; times are in microseconds
+    Large(u64),
+    /// `aay`
+    Bytes(Vec<Vec<u8>>),
+    /// `a(sasb)` with one command: its program, its arguments with the program's name first, and whether its failing
+    /// is ignored
+    Command(PathBuf, Vec<String>, bool),
+}
+
+/// What a unit is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The instance.
+    pub instance: &'a Instance,
+    /// What is declared.
+    pub container: &'a Container,
+    /// The signal that the image asks to be stopped by.
+    pub image_stop_signal: Option<&'a str>,
+    /// The directory of its `config.json`.
+    pub bundle: &'a Path,
+    /// Where the runtime keeps what it knows.
+    pub runtime_state: &'a Path,
+    /// Where the number of its first process is written.
+    pub pid_file: &'a Path,
+    /// Where the volumes are, so that the unit stops before they go away.
+    pub state: &'a Path,
+}
+
+/// The name of an instance's unit.
+pub fn name(instance: &Instance) -> String {
+    format!("bennu-{instance}.service")
+}
+
+/// The instance that a unit is of, if it is of one.
+pub fn instance_of(unit: &str) -> Option<Instance> {
+    unit.strip_prefix("bennu-")?.strip_suffix(".service")?.parse().ok()
+}
+
+/// The properties.
+pub fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
+    let Wanted { instance, container, .. } = wanted;
+    let text = |value: &str| Value::Text(value.to_owned());
+    let path = |path: &Path| path.display().to_string();
+    let id = instance.to_string();
+    let create = ["create", "--pid-file", &path(wanted.pid_file), "--bundle", &path(wanted.bundle), &id];
+    let (create, start, delete) = (
+        crun(wanted, &create, false),
+        crun(wanted, &["start", &id], false),
+        crun(wanted, &["delete", "--force", &id], true),
+    );
+    let signal =
+        container.stop_signal.as_deref().and_then(signal).or(wanted.image_stop_signal.and_then(signal));
+    let mut properties = vec![
+        ("Description", Value::Text(format!("Container {id}"))),
+        ("Slice", text(SLICE)),
+        ("Type", text("forking")),
+        ("PIDFile", Value::Text(path(wanted.pid_file))),
+        ("ExecStart", create),
+        ("ExecStartPost", start),
+        ("ExecStopPost", delete),
+        ("TimeoutStartUSec", micros(START_TIMEOUT)),
+        ("TimeoutStopUSec", micros(Duration::from_millis(container.stop_timeout_ms))),
+        ("KillMode", text("mixed")),
+        ("KillSignal", Value::Signed(signal.unwrap_or(Signal::SIGTERM as i32))),
+        ("Delegate", Value::Flag(true)),
+        ("DevicePolicy", text("closed")),
+        // The kernel ends one process; whether the container goes on without it is the container's own affair.
+        ("OOMPolicy", text("continue")),
+        ("StandardOutput", text("journal")),
+        ("StandardError", text("journal")),
+        ("SyslogIdentifier", text(instance.name.as_str())),
+        ("LogExtraFields", Value::Bytes(log_fields(instance))),
+        ("StartLimitIntervalUSec", Value::Large(0)),
+        ("RequiresMountsFor", Value::Texts(vec![path(wanted.state)])),
+    ];
+    properties.extend(restart(container.restart));
+    properties.extend(limits(&container.limits));
+    properties.into_iter().map(|(name, value)| Property { name, value }).collect()
+}
+
+fn crun(wanted: &Wanted<'_>, arguments: &[&str], may_fail: bool) -> Value {
+    // The control group is the unit's own, so the limits are the unit's and nothing is left behind.
+    let root = format!("--root={}", wanted.runtime_state.display());
+    let common = [CRUN.to_owned(), root, "--cgroup-manager=disabled".to_owned()];
+    let arguments = common.into_iter().chain(arguments.iter().map(|&a| a.to_owned())).collect();
+    Value::Command(CRUN.into(), arguments, may_fail)
+}
+
+fn micros(time: Duration) -> Value {
+    Value::Large(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn log_fields(instance: &Instance) -> Vec<Vec<u8>> {
+    [format!("BENNU_CONTAINER={}", instance.name), format!("BENNU_INSTANCE={instance}")]
+        .map(String::into_bytes)
+        .into()
+}
+
+fn restart(restart: Restart) -> Vec<(&'static str, Value)> {
+    let (when, remains) = match restart {
+        Restart::Always => ("always", false),
+        // What has ended for good stays known as such; else systemd would forget the unit, and it would look as if the
+        // container had never been started.
+        Restart::OnFailure => ("on-failure", true),
+        Restart::No => ("no", true),
+    };
+    vec![
+        ("Restart", Value::Text(when.to_owned())),
+        ("RemainAfterExit", Value::Flag(remains)),
+        ("RestartUSec", micros(RESTART_FIRST)),
+        ("RestartMaxDelayUSec", micros(RESTART_LAST)),
+        ("RestartSteps", Value::Number(RESTART_STEPS)),
+    ]
+}
+
+fn limits(limits: &Limits) -> Vec<(&'static str, Value)> {
+    let memory = limits.memory.map(|bytes| ("MemoryMax", Value::Large(bytes)));
+    // CPU time per second of real time: a thousandth of a CPU is 1000 µs.
+    let cpu =
+        limits.cpu_millis.map(|millis| ("CPUQuotaPerSecUSec", Value::Large(millis.saturating_mul(1000))));
+    let pids = limits.pids.map(|pids| ("TasksMax", Value::Large(pids)));
+    memory.into_iter().chain(cpu).chain(pids).collect()
+}
+
+/// The number of a signal: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3` or `RTMAX-1` (signal(7); the C library keeps two
+/// real-time signals to itself, so the first one is 34).
+pub fn signal(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let short = text.strip_prefix("SIG").unwrap_or(text);
+    let offset = |rest: &str, sign: char| match rest {
+        "" => Some(0),
+        rest => rest.strip_prefix(sign)?.parse::<u8>().ok().map(i32::from),
+    };
+    let real_time = if let Some(rest) = short.strip_prefix("RTMIN") {
+        Some(34 + offset(rest, '+')?)
+    } else if let Some(rest) = short.strip_prefix("RTMAX") {
+        Some(64 - offset(rest, '-')?)
+    } else {
+        None
+    };
+    match real_time {
+        Some(number) => (34..=64).contains(&number).then_some(number),
+        None => format!("SIG{short}").parse::<Signal>().ok().map(|signal| signal as i32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::spec::tests::container;
+
+    fn wanted<'a>(instance: &'a Instance, container: &'a Container) -> Wanted<'a> {
+        Wanted {
+            instance,
+            container,
+            image_stop_signal: Some("SIGQUIT"),
+            bundle: Path::new("/run/bennu/instances/web-3/bundle"),
+            runtime_state: Path::new("/run/bennu/crun"),
+            pid_file: Path::new("/run/bennu/instances/web-3/pid"),
+            state: Path::new("/state"),
+        }
+    }
+
+    fn value<'a>(properties: &'a [Property], name: &str) -> &'a Value {
+        &properties.iter().find(|p| p.name == name).unwrap().value
+    }
+
+    #[test]
+    fn a_unit_has_these_properties() {
+        let mut container = container();
+        container.limits = Limits { memory: Some(64 << 20), cpu_millis: Some(1500), pids: Some(100) };
+        let instance = "web-3".parse().unwrap();
+        let lines: Vec<_> = properties(&wanted(&instance, &container))
+            .into_iter()
+            .map(|p| format!("{}={:?}", p.name, p.value))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn the_manifest_decides_the_stop_signal_then_the_image() {
+        let instance = "web-3".parse().unwrap();
+        let mut container = container();
+        container.stop_signal = None;
+        let number = |c: &Container| value(&properties(&wanted(&instance, c)), "KillSignal").clone();
+        assert_eq!(number(&container), Value::Signed(3));
+        container.stop_signal = Some("SIGUSR1".into());
+        assert_eq!(number(&container), Value::Signed(10));
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in
+            [("SIGTERM", 15), ("TERM", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX", 64), ("RTMAX-1", 63)]
+        {
+            assert_eq!(signal(text), Some(number), "{text}");
+        }
+        for text in ["", "0", "65", "SIGNONE", "RTMIN-1", "RTMIN+31", "RTMAX-31", "-1"] {
+            assert_eq!(signal(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_unit_is_known_by_its_name_and_others_are_not() {
+        let instance: Instance = "my-web-12".parse().unwrap();
+        assert_eq!(instance_of(&name(&instance)), Some(instance));
+        for other in ["bennu-web.service", "bennu-web-1.scope", "web-1.service", "bennu-web-01.service"] {
+            assert_eq!(instance_of(other), None, "{other}");
+        }
+    }
+}

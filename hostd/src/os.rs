@@ -1,0 +1,75 @@
+//! What `hostd` needs to know of, and tell, the OS that it runs on.
+
+use std::io;
+
+use bennu_api::Os;
+use bennu_manifests::model::{Digest, Name};
+
+/// This machine's architecture in the words of OCI (image index specification, `platform.architecture`, which are
+/// Go's).
+pub fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The OS that runs.
+pub fn running() -> Os {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Os { version: version(&release), root: root(&command_line), kernel: kernel.trim().to_owned() }
+}
+
+/// `IMAGE_VERSION`, else `VERSION_ID`, of an os-release file (os-release(5)).
+fn version(os_release: &str) -> String {
+    let field = |name: &str| {
+        let value = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+        Some(value.trim_matches('"').to_owned())
+    };
+    field("IMAGE_VERSION").or_else(|| field("VERSION_ID")).unwrap_or_default()
+}
+
+/// The digest that the boot entry names.
+fn root(command_line: &str) -> Option<Digest> {
+    command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix("bennu.root=")?.parse().ok())
+}
+
+/// Sets the kernel's host name, which is forgotten at the next boot like everything else that is not declared.
+///
+/// # Errors
+/// Where the kernel does not take it.
+pub fn set_host_name(name: &Name) -> io::Result<()> {
+    Ok(nix::unistd::sethostname(name.as_str())?)
+}
+
+/// Tells the service manager that the API answers (sd_notify(3)). Does nothing where nobody asked to be told.
+///
+/// # Errors
+/// Where its socket can't be written to.
+pub fn tell_systemd_ready() -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    std::os::unix::net::UnixDatagram::unbound()?.send_to(b"READY=1", path).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_the_image_is_preferred_to_that_of_the_distribution() {
+        assert_eq!(version("NAME=x\nVERSION_ID=\"13\"\nIMAGE_VERSION=1.2\n"), "1.2");
+        assert_eq!(version("NAME=x\nVERSION_ID=\"13\"\n"), "13");
+        assert_eq!(version(""), "");
+    }
+
+    #[test]
+    fn the_root_is_read_from_the_command_line() {
+        let hex = "ab".repeat(32);
+        assert_eq!(root(&format!("quiet bennu.root=sha256:{hex} ro")).unwrap().hex(), hex);
+        assert_eq!(root("quiet bennu.root=sha256:zz"), None);
+        assert_eq!(root("quiet"), None);
+    }
+}
