@@ -1,2 +1,108 @@
-//! Placeholder.
-fn main() {}
+//! The operator's command: writes, checks, signs and hands over manifests, and looks at hosts.
+//!
+//! ```text
+//! command line ──► cli ──► one file per command ──► Out (results: text or JSON, standard output)
+//!                             │        │
+//!                             │        └──► client (a host's API)      exit (why not, and which exit code)
+//!                             └──► manifests, planner, image-store     progress: standard error
+//! ```
+//!
+//! **Invariant:** nothing is decided here. What may be accepted is said by `manifests`, what is to be done by
+//! `planner`, with the code that hosts run.
+
+mod authority;
+mod check;
+mod cli;
+mod client;
+mod debug;
+mod exec;
+mod exit;
+mod files;
+mod host;
+mod pin;
+mod plan;
+mod provision;
+mod push;
+#[cfg(test)]
+mod reference;
+mod render;
+mod sign;
+mod store;
+mod trust;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use jiff::Timestamp;
+
+use crate::cli::{Cli, Command, Global};
+use crate::client::Host;
+use crate::exit::{Failure, Outcome};
+use crate::render::Out;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Out::new(cli.global.json);
+    let outcome = run(&cli, &mut out);
+    match outcome {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            if cli.global.json {
+                // Where standard output is gone, too, the exit code is all that is left to say.
+                let _ = out.write((failure.json() + "\n").as_bytes());
+            } else {
+                let _ = std::io::stderr().lock().write_all(failure.text().as_bytes());
+            }
+            failure.code().into()
+        }
+    }
+}
+
+fn run(cli: &Cli, out: &mut Out) -> Outcome {
+    let now = Timestamp::now();
+    match &cli.command {
+        Command::Check { file } => check::run(file, now, out),
+        Command::Sign(args) => sign::run(args, out),
+        Command::Verify(args) => verify::run(args, now, out),
+        Command::Trust(command) => trust::run(command, out),
+        Command::Provision(args) => provision::run(args, now, out),
+        Command::Plan(args) if let Some(state) = &args.state => plan::offline(&args.file, state, out),
+        Command::Debug(command) => debug::run(command, out),
+        command => to_its_end(talk(command, &cli.global, now, out)),
+    }
+}
+
+/// Commands that talk to something.
+async fn talk(command: &Command, global: &Global, now: Timestamp, out: &mut Out) -> Outcome {
+    match command {
+        Command::Pin(args) => return pin::run(args, out).await,
+        Command::Store(args) => return store::run(args, out).await,
+        _ => {}
+    }
+    let host = Host::choose(global)?;
+    match command {
+        Command::Plan(args) => plan::online(&host, args, out).await,
+        Command::Push(args) => push::run(&host, args, out).await,
+        Command::Status => host::status(&host, now, out).await,
+        Command::Ps => host::containers(&host, now, out).await,
+        Command::Logs(args) => host::logs(&host, args, out).await,
+        Command::Events { follow } => host::events(&host, *follow, out).await,
+        Command::History => host::history(&host, out).await,
+        Command::Images => host::images(&host, out).await,
+        Command::Volumes => host::volumes(&host, out).await,
+        Command::Exec { name, command } => exec::run(&host, name, command, out).await,
+        Command::Dump => host::dump(&host, out).await,
+        _ => unreachable!("every other command was carried out before"),
+    }
+}
+
+/// Runs one command to its end on this thread.
+fn to_its_end(work: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed("start the runtime").because(e))?
+        .block_on(work)
+}

@@ -1,0 +1,315 @@
+//! The command line: what can be asked for, and how it is explained.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+
+/// Describes, signs and hands over what a Bennu host is to be, and looks at what it is.
+///
+/// A host is what one signed TOML manifest says, and nothing else. Write the manifest, pin its images, sign it with
+/// an SSH key, and push it:
+///
+///     hostctl pin host.toml
+///     hostctl sign --key ~/.ssh/id_ed25519 host.toml
+///     hostctl plan host.toml --host https://203.0.113.7:7443
+///     hostctl push host.toml --host https://203.0.113.7:7443 --wait
+///
+/// Exit codes: 0 done · 1 failed · 2 usage, or a document that is not valid · 3 refused for security (signature,
+/// trust, serial, expiry, digest) · 4 waiting, or not converged in time · 5 not found.
+#[derive(Debug, Parser)]
+#[command(name = "hostctl", version, verbatim_doc_comment, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Print JSON on standard output, errors too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The host: https://HOST:PORT, or the path of a Unix socket [default: /run/bennu/hostd.sock if it is there]
+    #[arg(long, global = true, value_name = "ADDR", env = "BENNU_HOST", hide_env_values = true)]
+    pub(crate) host: Option<String>,
+    /// The folder of ca.crt, client.crt and client.key for https [default: ~/.config/bennu]
+    #[arg(long, global = true, value_name = "DIR", env = "BENNU_IDENTITY", hide_env_values = true)]
+    pub(crate) identity: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a manifest, offline; errors point into the file
+    ///
+    /// Exit code 2 where it is not valid. What it names (registries, hosts, keys) is not asked for anything.
+    Check {
+        /// The manifest
+        file: PathBuf,
+    },
+    /// Pin images: ask their registries what each tag means now, and write the digests into the file
+    ///
+    /// Only the strings of images are changed; comments and layout stay. Images that have a digest are left as they
+    /// are unless --update is given. The file is replaced at once or not at all.
+    Pin(Pin),
+    /// Sign a document with an SSH key, into FILE.sig
+    ///
+    /// Runs `ssh-keygen -Y sign`, so agents, hardware tokens and passphrases work as everywhere else. The signature
+    /// is added to those that are there; signatures by the same key, or over other bytes, are replaced.
+    Sign(Sign),
+    /// Say whether a host that trusts TRUST would take FILE with FILE.sig now, and which rule refuses it
+    ///
+    /// Exit code 0 or 3.
+    Verify(Verify),
+    /// Write trust documents
+    #[command(subcommand)]
+    Trust(Trust),
+    /// Make certificates for a new host, and the document that tells it whom to trust
+    ///
+    /// The operators' authority and client certificate are made once in DIR/operator and used again for further
+    /// hosts. The document holds the host's private key: it is written with mode 0600, and is to reach the host in no
+    /// way that others can read.
+    Provision(Provision),
+    /// Show what a manifest would do: what is fetched, started, stopped, destroyed; nothing is changed
+    Plan(Plan),
+    /// Hand a manifest and its signatures to a host
+    ///
+    /// Reads FILE and FILE.sig. The host takes it whole or not at all.
+    Push(Push),
+    /// Whether the host is what its manifest says, and what it is doing
+    Status,
+    /// The containers that are there
+    Ps,
+    /// What containers wrote; NAME `hostd` is the daemon itself
+    Logs(Logs),
+    /// What happened on the host
+    Events {
+        /// Go on with what happens from now
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// The manifests that were accepted, and what became of them
+    History,
+    /// The images in the host's store
+    Images,
+    /// The volumes on the host
+    Volumes,
+    /// Run a command inside a container; its exit code becomes this one's
+    ///
+    ///     hostctl exec web -- nginx -T
+    ///
+    /// Exit code 5 where there is no such container.
+    #[command(verbatim_doc_comment)]
+    Exec {
+        /// The container
+        name: String,
+        /// The program and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// What a plan is made of, as JSON, for `hostctl plan --state`
+    Dump,
+    /// Look into an image store on this machine, without a daemon
+    Store(Store),
+    /// Low-level entries for test suites: the real code, nothing else
+    #[command(subcommand)]
+    Debug(Debug),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pin {
+    /// The manifest
+    pub(crate) file: PathBuf,
+    /// Ask for a registry at another address, as 10.0.2.2:5000=127.0.0.1:5000; what is written keeps its name
+    #[arg(long, value_name = "REGISTRY=ADDR")]
+    pub(crate) via: Vec<String>,
+    /// Speak HTTP without TLS to registries beyond loopback, too
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// Ask again for images that have a tag and a digest
+    #[arg(long)]
+    pub(crate) update: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sign {
+    /// The document
+    pub(crate) file: PathBuf,
+    /// The private key, or the public one where an agent or a token holds the other
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: PathBuf,
+    /// Sign a trust document, not a manifest
+    #[arg(long)]
+    pub(crate) trust_document: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The manifest; its signatures are in FILE.sig
+    pub(crate) file: PathBuf,
+    /// The trust document
+    #[arg(long, value_name = "TRUST")]
+    pub(crate) trust: PathBuf,
+    /// The time that counts as now [default: this machine's]
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) now: Option<Timestamp>,
+    /// What the host has accepted before: its floors, as JSON
+    #[arg(long, value_name = "FLOORS")]
+    pub(crate) floors: Option<PathBuf>,
+    /// A label that the host carries, KEY=VALUE
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// The host's architecture, in the words of OCI [default: any]
+    #[arg(long)]
+    pub(crate) arch: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Trust {
+    /// Write the first trust document
+    ///
+    ///     hostctl trust init --key ana=ana.pub --key ben=ben.pub --threshold 2 trust.toml
+    #[command(verbatim_doc_comment)]
+    Init(TrustInit),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrustInit {
+    /// Where to write it; a file that is there is left alone
+    #[arg(default_value = "trust.toml")]
+    pub(crate) file: PathBuf,
+    /// A key: the name of its owner, and the file of the public key (as ~/.ssh/id_ed25519.pub)
+    #[arg(long = "key", value_name = "NAME=PUBFILE", required = true)]
+    pub(crate) keys: Vec<String>,
+    /// How many of the keys must have signed, in each role (trust, os, deploy)
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threshold: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Provision {
+    /// Where to write; the operators' identity is made in DIR/operator
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// The host's name
+    #[arg(long)]
+    pub(crate) name: String,
+    /// An address or DNS name that operators reach it at; any number of them
+    #[arg(long = "address", value_name = "IP-or-DNS")]
+    pub(crate) addresses: Vec<String>,
+    /// The first trust document
+    #[arg(long, value_name = "TRUST")]
+    pub(crate) trust: PathBuf,
+    /// A label that the host carries, KEY=VALUE; any number of them
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Where the host listens
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:7443")]
+    pub(crate) listen: SocketAddr,
+    /// Write the document here [default: DIR/provision.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The manifest
+    pub(crate) file: PathBuf,
+    /// Plan here, for the host that this dump was taken from (`hostctl dump`)
+    #[arg(long, value_name = "DUMP")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// The manifest; its signatures are in FILE.sig
+    pub(crate) file: PathBuf,
+    /// Wait until the host is what the manifest says
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait, in seconds; exit code 4 after that
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait")]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The container [default: all of them]
+    pub(crate) name: Option<String>,
+    /// How many lines of the past
+    #[arg(short = 'n', long, default_value_t = 100)]
+    pub(crate) lines: u32,
+    /// Go on with what is written from now
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Store {
+    /// The folder of the store
+    #[arg(long)]
+    pub(crate) root: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Fetch an image, verify and keep it; nothing holds it against `gc` but a pin of a host
+    Pull {
+        /// HOST[:PORT]/NAME[:TAG][@DIGEST]
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// Speak HTTP without TLS to registries beyond loopback, too
+        #[arg(long)]
+        plain_http: bool,
+    },
+    /// Convert and keep one layer: an uncompressed tar file, or - for standard input
+    ///
+    /// Exit code 2 where the tar is refused.
+    Import {
+        /// The tar
+        path: PathBuf,
+    },
+    /// List the images
+    Ls,
+    /// Check records, pins and lengths, without reading blobs; exit code 1 where something is wrong
+    Verify,
+    /// Read every blob and check that it is what its name says; exit code 1 where one is not
+    Scrub {
+        /// Remove bad blobs, so that the next pull fetches them again
+        #[arg(long)]
+        discard: bool,
+    },
+    /// Remove what no pin holds
+    Gc {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Debug {
+    /// Whether SIG holds a signature by KEY over FILE; exit code 0 or 3
+    VerifySignature {
+        /// The public key, as `ssh-ed25519 AAAA…`
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// What it was made for
+        #[arg(long, value_name = "NS", default_value = bennu_manifests::MANIFEST_NAMESPACE)]
+        namespace: String,
+        /// The signed bytes
+        file: PathBuf,
+        /// The signatures
+        sig: PathBuf,
+    },
+    /// Read TOML on standard input, write JSON in which each value names its type; exit code 2 where it is refused
+    TomlJson,
+    /// Convert the tar on standard input as a layer, keep nothing; exit code 2 where it is refused
+    Layer,
+}

@@ -1,0 +1,337 @@
+//! Talks to a host: HTTP/1.1 on its Unix socket, or under mutual TLS.
+//!
+//! `reqwest` is named here and nowhere else. Every answer is bounded in bytes, and in time where it does not follow
+//! something that goes on.
+
+use std::error::Error;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bennu_api::Problem;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::Global;
+use crate::exit::Failure;
+
+/// Where a host's own socket is.
+pub(crate) const SOCKET: &str = "/run/bennu/hostd.sock";
+
+/// How long the host has to take a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long the host has to answer, where the answer has an end.
+const ANSWER: Duration = Duration::from_secs(60);
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
+/// The longest line of a stream, in bytes.
+const MAX_LINE: usize = 1 << 20;
+
+/// A host that can be asked.
+#[derive(Debug)]
+pub(crate) struct Host {
+    http: reqwest::Client,
+    base: String,
+    address: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// The host was not reached, or went away: it may be restarting.
+    Lost(Failure),
+    /// It, or TLS, said no.
+    Refused(Failure),
+}
+
+impl From<NoAnswer> for Failure {
+    fn from(no: NoAnswer) -> Self {
+        match no {
+            NoAnswer::Lost(failure) | NoAnswer::Refused(failure) => failure,
+        }
+    }
+}
+
+impl Host {
+    /// Chooses the host and reads the keys for it. Nothing is sent yet.
+    pub(crate) fn choose(global: &Global) -> Result<Self, Failure> {
+        let address = match &global.host {
+            Some(address) => address.clone(),
+            None if Path::new(SOCKET).exists() => SOCKET.to_owned(),
+            None => {
+                let advice = "give --host https://HOST:PORT (or --host /path/of/a.sock), or set BENNU_HOST";
+                return Err(Failure::invalid("no host is named, and none runs here").advice(advice));
+            }
+        };
+        let builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            // Hosts are reached directly: what the environment says about proxies is about the web.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
+        let (builder, base) = if let Some(authority) = address.strip_prefix("https://") {
+            let authority = authority.trim_end_matches('/');
+            if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
+                return Err(Failure::invalid(format!("{address} is no address of a host"))
+                    .advice("write it as https://HOST:PORT"));
+            }
+            let tls = tls(&identity_dir(global)?)?;
+            (builder.tls_backend_preconfigured(tls).https_only(true), format!("https://{authority}"))
+        } else if address.contains("://") {
+            return Err(Failure::invalid(format!("{address} is no address of a host")).advice(
+                "the API is https://HOST:PORT with certificates on both sides, or the path of a Unix socket",
+            ));
+        } else {
+            // No TLS is spoken over the socket, but the client is made with it in every case.
+            (
+                builder.tls_backend_preconfigured(no_tls()).unix_socket(Path::new(&address)),
+                "http://host".to_owned(),
+            )
+        };
+        let http = builder.build().map_err(|e| Failure::failed("set up the client").because(e))?;
+        Ok(Self { http, base, address })
+    }
+
+    /// Asks for `path`.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
+        let request = self.http.get(format!("{}{path}", self.base)).timeout(ANSWER);
+        self.whole(request).await
+    }
+
+    /// Hands `body` to `path`.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, NoAnswer> {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body).timeout(ANSWER);
+        self.whole(request).await
+    }
+
+    /// Asks for a stream.
+    pub(crate) async fn get_lines(&self, path: &str) -> Result<Lines, NoAnswer> {
+        self.lines(self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    /// Hands `body` to `path`, which answers with a stream.
+    pub(crate) async fn post_lines(&self, path: &str, body: &impl Serialize) -> Result<Lines, NoAnswer> {
+        self.lines(self.http.post(format!("{}{path}", self.base)).json(body)).await
+    }
+
+    async fn whole<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, NoAnswer> {
+        let response = self.send(request).await?;
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|e| NoAnswer::Refused(self.strange().because(e)))
+    }
+
+    async fn lines(&self, request: reqwest::RequestBuilder) -> Result<Lines, NoAnswer> {
+        let response = self.send(request).await?;
+        Ok(Lines { response, buffer: Vec::new(), address: self.address.clone() })
+    }
+
+    /// Sends, and turns an answer that is not a success into its problem.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, NoAnswer> {
+        let response = request.send().await.map_err(|e| no_answer(&self.address, e))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self.body(response).await?;
+        Err(NoAnswer::Refused(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => problem.into(),
+            Err(_) => self.strange().because(format!("it answered with HTTP status {status}")),
+        }))
+    }
+
+    async fn body(&self, mut response: reqwest::Response) -> Result<Vec<u8>, NoAnswer> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| no_answer(&self.address, e))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(NoAnswer::Refused(
+                    self.strange().because(format!("the answer is larger than {MAX_ANSWER} bytes")),
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn strange(&self) -> Failure {
+        Failure::failed(format!("{} does not speak the API of this hostctl", self.address))
+            .advice("check the address, and that hostctl and the host are of about the same version")
+    }
+}
+
+/// A stream of JSON values, one a line.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+    address: String,
+}
+
+impl Lines {
+    /// The next value; `None` at the end.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
+        let strange = |address: &str| Failure::failed(format!("read what {address} sends"));
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.buffer[searched..].iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=searched + at).collect();
+                searched = 0;
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|e| strange(&self.address).because(e));
+            }
+            searched = self.buffer.len();
+            if searched > MAX_LINE {
+                return Err(strange(&self.address).because(format!("a line is longer than {MAX_LINE} bytes")));
+            }
+            match self.response.chunk().await.map_err(|e| Failure::from(no_answer(&self.address, e)))? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None if self.buffer.trim_ascii().is_empty() => return Ok(None),
+                None => return Err(strange(&self.address).because("it ended in the middle of a line")),
+            }
+        }
+    }
+}
+
+/// The folder of the operator's certificate and key.
+fn identity_dir(global: &Global) -> Result<PathBuf, Failure> {
+    if let Some(dir) = &global.identity {
+        return Ok(dir.clone());
+    }
+    let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let config = config.or_else(|| Some(std::env::home_dir()?.join(".config")));
+    config.map(|dir| dir.join("bennu")).ok_or_else(|| {
+        Failure::invalid("there is no home directory to find an identity in").advice("give --identity DIR")
+    })
+}
+
+/// TLS that trusts the operators' authority alone, and shows the operator's certificate.
+fn tls(dir: &Path) -> Result<ClientConfig, Failure> {
+    let pem = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read(&path).map_err(|e| {
+            Failure::failed(format!("read {}", path.display())).because(e).advice(
+                "give the folder of ca.crt, client.crt and client.key with --identity; \
+                 `hostctl provision --dir DIR` made it as DIR/operator",
+            )
+        })
+    };
+    let unusable = |name: &str| Failure::failed(format!("{} cannot be used", dir.join(name).display()));
+    let certificates = |name: &str| {
+        let list = CertificateDer::pem_slice_iter(&pem(name)?)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| unusable(name).because(e))?;
+        if list.is_empty() { Err(unusable(name).because("it holds no certificate")) } else { Ok(list) }
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates("ca.crt")? {
+        roots.add(authority).map_err(|e| unusable("ca.crt").because(e))?;
+    }
+    let chain = certificates("client.crt")?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&pem("client.key")?).map_err(|e| unusable("client.key").because(e))?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default versions of TLS");
+    builder
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(|e| unusable("client.crt with client.key").because(e))
+}
+
+/// TLS that trusts nobody, for a client that speaks none.
+fn no_tls() -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default versions of TLS")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+/// What went wrong on the way, in words that say what to do.
+fn no_answer(address: &str, error: reqwest::Error) -> NoAnswer {
+    let (mut tls, mut io) = (None, None);
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(at) = cause {
+        let inner = at.downcast_ref::<std::io::Error>();
+        if let Some(found) = inner {
+            io = Some((found.kind(), found.to_string()));
+        }
+        // An I/O error hides what it was made from in a place of its own.
+        let wrapped = inner.and_then(std::io::Error::get_ref).map(|e| e as &(dyn Error + 'static));
+        for place in [Some(at), wrapped].into_iter().flatten() {
+            if let Some(found) = place.downcast_ref::<rustls::Error>() {
+                tls = Some(found.clone());
+            }
+        }
+        cause = wrapped.or_else(|| at.source());
+    }
+    if let Some(tls) = tls {
+        return NoAnswer::Refused(tls_refused(address, &tls));
+    }
+    let message = format!("no answer from {address}");
+    if error.is_timeout() {
+        return NoAnswer::Lost(
+            Failure::failed(message)
+                .because("it took too long")
+                .advice("check that the address is right and the host is up"),
+        );
+    }
+    let Some((kind, text)) = io else {
+        // No request of ours is malformed: what is left is a connection that ended at the wrong place.
+        return NoAnswer::Lost(Failure::failed(message).because(error.without_url()));
+    };
+    let failure = Failure::failed(message).because(text);
+    NoAnswer::Lost(match kind {
+        ErrorKind::ConnectionRefused => {
+            failure.advice("nothing listens there: check the address, and that the host is up and hostd runs")
+        }
+        ErrorKind::NotFound => failure.advice("there is no such socket: is hostd running on this machine?"),
+        ErrorKind::PermissionDenied => failure.advice("the socket is for root: use sudo"),
+        _ => failure,
+    })
+}
+
+fn tls_refused(address: &str, error: &rustls::Error) -> Failure {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as Tls};
+    let (message, advice) = match error {
+        Tls::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::AccessDenied
+            | Alert::DecryptError
+            | Alert::HandshakeFailure,
+        ) => (
+            format!("{address} does not let this client certificate in"),
+            "give the identity that the host was provisioned with: --identity DIR/operator",
+        ),
+        Tls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => (
+            format!("the certificate of {address} was not made by this identity's authority"),
+            "another host answers there, or it was provisioned with another identity: see --identity",
+        ),
+        Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => (
+            format!("the certificate of {address} is for other names"),
+            "use an address that `hostctl provision --address` was given",
+        ),
+        Tls::InvalidCertificate(
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
+        ) => (
+            format!("the certificate of {address} is not valid at this time"),
+            "check this machine's clock; if it is right, provision the host anew",
+        ),
+        _ => (format!("no TLS connection with {address}"), "is it the API of a host that listens there?"),
+    };
+    Failure::failed(message).because(error.clone()).advice(advice)
+}

@@ -1,0 +1,281 @@
+//! What is asked of a host and shown: `status`, `ps`, `images`, `volumes`, `history`, `logs`, `events`, `dump`.
+
+use bennu_api::{
+    Activity, Container, Containers, Dump, Event, Generation, Happening, History, Images, LogLine, Status,
+    Volumes,
+};
+use bennu_manifests::model::{Name, Protocol};
+use bennu_planner::State;
+use jiff::Timestamp;
+
+use crate::cli::Logs;
+use crate::client::{Host, Lines};
+use crate::exit::{Failure, Outcome};
+use crate::render::{Out, Table, age, bytes, facts, moment, printable, span};
+
+/// Shows the host's status.
+pub(crate) async fn status(host: &Host, now: Timestamp, out: &mut Out) -> Outcome {
+    let status: Status = host.get("/v1/status").await?;
+    out.result(&status, |s| status_text(s, now))?;
+    Ok(0)
+}
+
+fn status_text(status: &Status, now: Timestamp) -> String {
+    let mut lines = vec![("host", status.host.clone())];
+    let root = status.os.root.map(|root| format!(", root {root}")).unwrap_or_default();
+    lines.push(("os", format!("{}, kernel {}{root}", status.os.version, status.os.kernel)));
+    lines.push(("hostd", status.version.clone()));
+    let none = || "none: no manifest was accepted yet".to_owned();
+    lines.push(("generation", status.generation.as_ref().map_or_else(none, generation)));
+    if let Some(pending) = &status.pending {
+        lines.push(("pending", generation(pending)));
+    }
+    let state = match (&status.generation, &status.pending, status.converged) {
+        (None, None, _) => "waiting for its first manifest",
+        (_, _, true) => "converged",
+        (_, _, false) => "converging",
+    };
+    lines.push(("state", state.to_owned()));
+    if let Some(expired) = status.generation.as_ref().filter(|_| status.stale) {
+        lines.push((
+            "stale",
+            format!("its manifest expired {} ago; it keeps running", age(expired.expires, now)),
+        ));
+    }
+    if status.activity != Activity::Idle {
+        lines.push(("doing", activity(&status.activity)));
+    }
+    if let Some(failure) = &status.failure {
+        let retry = status.retry_at.map(|at| format!("\ntried again in {}", span(at.duration_since(now))));
+        lines.push(("failure", format!("{failure}{}", retry.unwrap_or_default())));
+    }
+    let reads = if status.verified_reads { "verified by the kernel" } else { "not verified by the kernel" };
+    lines.push(("reads", reads.to_owned()));
+    facts(&lines)
+}
+
+fn generation(generation: &Generation) -> String {
+    let Generation { number, name, serial, manifest, expires } = generation;
+    format!("{number}, {name} serial {serial}, valid until {}, {manifest}", moment(*expires))
+}
+
+/// What a host does, in one line.
+pub(crate) fn activity(activity: &Activity) -> String {
+    match activity {
+        Activity::Idle => "nothing".to_owned(),
+        Activity::Fetching { image, number, of, done, total } => {
+            let total = if *total == 0 { String::new() } else { format!(" of {}", bytes(*total)) };
+            format!("fetching image {number}/{of} {image}, {}{total}", bytes(*done))
+        }
+        // Steps are printed right-aligned by their verb.
+        Activity::Applying { step, number, of } => format!("step {number}/{of} {}", step.trim_start()),
+    }
+}
+
+/// Shows the containers.
+pub(crate) async fn containers(host: &Host, now: Timestamp, out: &mut Out) -> Outcome {
+    let containers: Containers = host.get("/v1/containers").await?;
+    out.result(&containers, |c| {
+        let mut table = Table::new(&[
+            "NAME",
+            "STATE",
+            "SINCE",
+            ">RESTARTS",
+            ">PID",
+            ">MEMORY",
+            "PORTS",
+            "ADDRESS",
+            "IMAGE",
+        ]);
+        for container in &c.containers {
+            table.row(row(container, now));
+        }
+        table.text("no containers")
+    })?;
+    Ok(0)
+}
+
+fn row(container: &Container, now: Timestamp) -> [String; 9] {
+    let port = |port: &bennu_manifests::model::Port| {
+        let protocol = if port.protocol == Protocol::Udp { "/udp" } else { "" };
+        let address = match port.address {
+            Some(std::net::IpAddr::V6(address)) => format!("[{address}]:"),
+            Some(address) => format!("{address}:"),
+            None => String::new(),
+        };
+        format!("{address}{}->{}{protocol}", port.host, port.container)
+    };
+    let image = &container.image;
+    let tag = image.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+    [
+        container.name.to_string(),
+        state(container.state).to_owned(),
+        container.since.map(|since| age(since, now)).unwrap_or_default(),
+        container.restarts.to_string(),
+        if container.pid == 0 { String::new() } else { container.pid.to_string() },
+        container.memory.map(bytes).unwrap_or_default(),
+        container.ports.iter().map(port).collect::<Vec<_>>().join(","),
+        container.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        format!("{}/{}{tag}@{}", image.registry, image.repository, image.digest.short()),
+    ]
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Running => "running",
+        State::Restarting => "restarting",
+        State::Completed => "completed",
+        State::Failed => "failed",
+        State::Stopped => "stopped",
+    }
+}
+
+/// Shows the images.
+pub(crate) async fn images(host: &Host, out: &mut Out) -> Outcome {
+    let images: Images = host.get("/v1/images").await?;
+    out.result(&images, |i| {
+        let mut table = Table::new(&[">LAYERS", ">SIZE", "USED BY", "DIGEST"]);
+        for image in &i.images {
+            let cells = [
+                image.layers.to_string(),
+                bytes(image.size),
+                names(&image.used_by),
+                image.digest.to_string(),
+            ];
+            table.row(cells);
+        }
+        table.text("no images")
+    })?;
+    Ok(0)
+}
+
+/// Shows the volumes.
+pub(crate) async fn volumes(host: &Host, out: &mut Out) -> Outcome {
+    let volumes: Volumes = host.get("/v1/volumes").await?;
+    out.result(&volumes, |v| {
+        let mut table = Table::new(&["NAME", "LIFE", "USED BY", "PATH"]);
+        for volume in &v.volumes {
+            let life = match volume.life {
+                bennu_manifests::model::VolumeLife::Keep => "keep",
+                bennu_manifests::model::VolumeLife::Scratch => "scratch",
+            };
+            table.row([
+                volume.name.to_string(),
+                life.to_owned(),
+                names(&volume.used_by),
+                volume.path.clone(),
+            ]);
+        }
+        table.text("no volumes")
+    })?;
+    Ok(0)
+}
+
+fn names(names: &[Name]) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(",")
+}
+
+/// Shows what became of the manifests handed in.
+pub(crate) async fn history(host: &Host, out: &mut Out) -> Outcome {
+    let history: History = host.get("/v1/history").await?;
+    out.result(&history, |h| {
+        let mut table =
+            Table::new(&[">GENERATION", "NAME", ">SERIAL", "ACCEPTED", "CONVERGED", "SIGNED BY", "MANIFEST"]);
+        for entry in &h.entries {
+            let converged = match (&entry.converged, &entry.failure) {
+                (Some(at), _) => moment(*at),
+                (None, Some(_)) => "failed".to_owned(),
+                (None, None) => String::new(),
+            };
+            let generation = &entry.generation;
+            table.row([
+                generation.number.to_string(),
+                generation.name.to_string(),
+                generation.serial.to_string(),
+                moment(entry.accepted),
+                converged,
+                entry.signers.join(","),
+                generation.manifest.to_string(),
+            ]);
+        }
+        let failures =
+            h.entries.iter().filter_map(|entry| Some((entry.generation.number, entry.failure.as_ref()?)));
+        let failures: String =
+            failures.map(|(number, why)| format!("generation {number}: {}\n", printable(why))).collect();
+        table.text("no manifest was accepted yet") + &failures
+    })?;
+    Ok(0)
+}
+
+/// Shows what containers wrote.
+pub(crate) async fn logs(host: &Host, args: &Logs, out: &mut Out) -> Outcome {
+    let mut path = format!("/v1/logs?lines={}&follow={}", args.lines, args.follow);
+    if let Some(name) = &args.name {
+        path = format!("{path}&container={}", container_name(name)?);
+    }
+    let lines = host.get_lines(&path).await?;
+    let several = args.name.is_none();
+    show_lines(lines, out, |line: &LogLine| {
+        let who = match line.container.as_str() {
+            _ if !several => String::new(),
+            "" => "hostd  ".to_owned(),
+            name => format!("{name}  "),
+        };
+        format!("{}  {who}{}\n", moment(line.time), printable(line.message.trim_end_matches('\n')))
+    })
+    .await
+}
+
+/// Shows what happened.
+pub(crate) async fn events(host: &Host, follow: bool, out: &mut Out) -> Outcome {
+    let lines = host.get_lines(&format!("/v1/events?follow={follow}")).await?;
+    show_lines(lines, out, |event: &Event| {
+        format!("{}  {}\n", moment(event.time), printable(&happening(&event.what)))
+    })
+    .await
+}
+
+fn happening(what: &Happening) -> String {
+    match what {
+        Happening::Started { version } => format!("started    hostd {version}"),
+        Happening::Accepted { generation, serial } => {
+            format!("accepted   generation {generation}, serial {serial}")
+        }
+        Happening::Refused { rule, reason } => format!("refused    {rule}: {reason}"),
+        Happening::Fetched { image } => format!("fetched    {image}"),
+        Happening::Applied { step } => format!("applied    {}", step.to_string().trim_start()),
+        Happening::Drift { what } => format!("drift      {what}"),
+        Happening::Failed { generation, reason } => format!("failed     generation {generation}: {reason}"),
+        Happening::Converged { generation } => format!("converged  generation {generation}"),
+        // A newer host may tell of more; its JSON says what.
+        other => serde_json::to_string(other).unwrap_or_default(),
+    }
+}
+
+/// Shows values until the stream ends or nobody reads any more.
+async fn show_lines<T>(mut lines: Lines, out: &mut Out, text: impl Fn(&T) -> String) -> Outcome
+where
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
+    while !out.closed() {
+        let Some(line) = lines.next::<T>().await? else { break };
+        out.item(&line, &text)?;
+    }
+    Ok(0)
+}
+
+/// What a plan is made of: JSON in any case, for `plan --state`.
+pub(crate) async fn dump(host: &Host, out: &mut Out) -> Outcome {
+    let dump: Dump = host.get("/v1/dump").await?;
+    out.result(&dump, |dump| {
+        let json = serde_json::to_string_pretty(dump).expect("it came as JSON");
+        format!("{json}\n")
+    })?;
+    Ok(0)
+}
+
+/// A name that a container can have; others are surely not there.
+pub(crate) fn container_name(name: &str) -> Result<Name, Failure> {
+    name.parse().map_err(|_| Failure::not_found(format!("there is no container {}", printable(name))))
+}

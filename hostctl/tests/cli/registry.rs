@@ -1,0 +1,117 @@
+//! `pin`, against a registry that is scripted.
+
+use serde_json::json;
+
+use crate::server::{Answer, Asked, Script};
+use crate::{Desk, manifest};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// An index with one image for `arch`.
+fn index(arch: &str) -> String {
+    let digest = format!("sha256:{}", "c".repeat(64));
+    json!({
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest, "size": 100, "platform": { "os": "linux", "architecture": arch },
+        }],
+    })
+    .to_string()
+}
+
+fn digest_of(text: &str) -> String {
+    bennu_manifests::model::Digest::of(text.as_bytes()).to_string()
+}
+
+/// A registry that has `web:1`, an index for amd64, and nothing else.
+fn registry() -> std::sync::Arc<Script> {
+    Script::new(|asked: &Asked| {
+        let index = index("amd64");
+        let by_digest = format!("GET /v2/web/manifests/{}", digest_of(&index));
+        if asked.line == "GET /v2/web/manifests/1" || asked.line == by_digest {
+            Answer { status: 200, media_type: INDEX.to_owned(), body: index.into_bytes() }
+        } else {
+            Answer::json(404, &json!({ "errors": [{ "code": "MANIFEST_UNKNOWN" }] }))
+        }
+    })
+}
+
+#[test]
+fn tags_become_digests_and_the_rest_of_the_file_stays() {
+    let desk = Desk::new();
+    let registry = registry();
+    let address = registry.on_loopback();
+    let before = manifest("10.0.2.2:5000/web:1", 1) + "\n[audience] # for whom\narch = 'amd64'\n";
+    desk.write("host.toml", &before);
+    let via = format!("10.0.2.2:5000={address}");
+    let pinned = format!("10.0.2.2:5000/web:1@{}", digest_of(&index("amd64")));
+
+    let ended = desk.run(&["pin", "host.toml", "--via", &via]);
+    assert_eq!(ended.stderr, format!("asking {address} for 10.0.2.2:5000/web:1\n"));
+    assert_eq!(ended.with(0), format!("{pinned}\n1 image pinned in host.toml\n"));
+    assert_eq!(desk.read("host.toml"), before.replace("10.0.2.2:5000/web:1", &pinned));
+    desk.run(&["check", "host.toml"]).with(0);
+
+    let count = registry.asked().len();
+    assert_eq!(desk.run(&["pin", "host.toml", "--via", &via]).with(0), "nothing to pin in host.toml\n");
+    assert_eq!(registry.asked().len(), count, "what is pinned is not asked for");
+    let json = desk.run(&["pin", "host.toml", "--via", &via, "--update", "--json"]).json(0);
+    assert_eq!(json["changed"], false);
+    assert!(registry.asked().len() > count, "--update asks again");
+}
+
+#[test]
+fn update_replaces_an_old_digest() {
+    let desk = Desk::new();
+    let address = registry().on_loopback();
+    let old = format!("{address}/web:1@sha256:{}", "0".repeat(64));
+    desk.write("host.toml", &manifest(&old, 1));
+    let json = desk.run(&["pin", "host.toml", "--update", "--json"]).json(0);
+    let new = format!("{address}/web:1@{}", digest_of(&index("amd64")));
+    assert_eq!(
+        (&json["images"][0]["before"], &json["images"][0]["after"]),
+        (&old.into(), &new.clone().into())
+    );
+    assert!(desk.read("host.toml").contains(&new));
+}
+
+#[test]
+fn a_tag_that_is_not_there_ends_with_5_and_changes_nothing() {
+    let desk = Desk::new();
+    let address = registry().on_loopback();
+    let text =
+        manifest(&format!("{address}/web:1"), 1) + &format!("[container.b]\nimage = \"{address}/web:2\"\n");
+    desk.write("host.toml", &text);
+    let ended = desk.run(&["pin", "host.toml"]);
+    assert_eq!(ended.code, 5, "{ended:#?}");
+    assert_eq!(desk.read("host.toml"), text);
+}
+
+#[test]
+fn an_image_for_another_architecture_is_pointed_at() {
+    let desk = Desk::new();
+    let address = registry().on_loopback();
+    let text = manifest(&format!("{address}/web:1"), 1) + "[audience]\narch = \"arm64\"\n";
+    desk.write("host.toml", &text);
+    let ended = desk.run(&["pin", "host.toml"]);
+    assert_eq!(ended.code, 2);
+    assert!(
+        ended.stderr.contains("host.toml:8:9: error: this image is for linux/amd64\n"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(desk.read("host.toml"), text);
+}
+
+#[test]
+fn plain_http_beyond_loopback_needs_to_be_allowed() {
+    let desk = Desk::new();
+    let address = registry().on_loopback();
+    // A name that leads nowhere: without TLS it is not even asked.
+    desk.write("host.toml", &manifest("registry.invalid:5000/web:1", 1));
+    assert_eq!(desk.run(&["pin", "host.toml", "--via", "registry.invalid:5000"]).code, 2);
+    let via = format!("registry.invalid:5000={address}");
+    desk.run(&["pin", "host.toml", "--via", &via]).with(0);
+}
