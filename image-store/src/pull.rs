@@ -106,13 +106,13 @@ impl Pull<'_> {
 
         let repository = &repository;
         // An image may have the same layer twice; it is fetched once.
-        let wanted: BTreeMap<Digest, &Descriptor> = diff_ids.iter().copied().zip(&manifest.layers).collect();
+        let wanted: BTreeMap<Digest, Descriptor> = diff_ids.iter().copied().zip(manifest.layers).collect();
         // The first layer that fails stops the others, and each is waited for: when a pull returns, nothing of it is at work any
         // more, and nothing is left in tmp/.
         let mut known = BTreeMap::new();
         let mut first_error = None;
         let mut layers = stream::iter(wanted)
-            .map(|(diff_id, layer)| async move { (diff_id, self.layer(repository, layer, diff_id).await) })
+            .map(|(diff_id, layer)| async move { (diff_id, self.layer(repository, &layer, diff_id).await) })
             .buffer_unordered(LAYERS_AT_ONCE);
         while let Some((diff_id, result)) = layers.next().await {
             match result {
