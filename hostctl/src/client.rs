@@ -308,6 +308,8 @@ fn tls_refused(address: &str, error: &rustls::Error) -> Failure {
             Alert::CertificateRequired
             | Alert::UnknownCA
             | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
             | Alert::CertificateUnknown
             | Alert::CertificateExpired
             | Alert::AccessDenied

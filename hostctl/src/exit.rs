@@ -40,7 +40,10 @@ impl From<Code> for ExitCode {
 
 /// Why a command was not carried out, and which exit code that is.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct Failure(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     code: Code,
     rule: String,
     message: String,
@@ -56,7 +59,7 @@ pub(crate) type Outcome = Result<u8, Failure>;
 impl Failure {
     /// A failure; `message` says what was being done and to what, in lower case and without a full stop.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             code,
             rule: String::new(),
             message: message.into(),
@@ -64,7 +67,7 @@ impl Failure {
             detail: String::new(),
             advice: None,
             faults: Vec::new(),
-        }
+        }))
     }
 
     /// Something failed (exit code 1).
@@ -79,7 +82,9 @@ impl Failure {
 
     /// Refused for security by the rule with this stable code (exit code 3).
     pub(crate) fn refused(rule: &str, message: impl Into<String>) -> Self {
-        Self { rule: rule.to_owned(), ..Self::new(Code::Refused, message) }
+        let mut failure = Self::new(Code::Refused, message);
+        failure.0.rule = rule.to_owned();
+        failure
     }
 
     /// Not there (exit code 5).
@@ -89,41 +94,41 @@ impl Failure {
 
     /// With what caused it.
     pub(crate) fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
+        self.0.cause = Some(cause.into());
         self
     }
 
     /// With what to do about it.
     pub(crate) fn advice(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+        self.0.advice = Some(advice.into());
         self
     }
 
     /// With errors that point into the document `text`, which people know as `file`.
     pub(crate) fn faults(mut self, file: &str, text: &str, invalid: bennu_manifests::Invalid) -> Self {
-        self.detail = invalid.render(file, text);
-        self.faults = invalid.errors;
+        self.0.detail = invalid.render(file, text);
+        self.0.faults = invalid.errors;
         self
     }
 
     /// The exit code.
     pub(crate) fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// For people: what, why, where, and what to do.
     pub(crate) fn text(&self) -> String {
-        let mut text = self.detail.clone();
+        let mut text = self.0.detail.clone();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
         // Writing to a String cannot fail.
         let _ = write!(text, "hostctl: {self}");
-        if !self.rule.is_empty() {
-            let _ = write!(text, " [{}]", self.rule);
+        if !self.0.rule.is_empty() {
+            let _ = write!(text, " [{}]", self.0.rule);
         }
         text.push('\n');
-        if let Some(advice) = &self.advice {
+        if let Some(advice) = &self.0.advice {
             let _ = writeln!(text, "  help: {advice}");
         }
         text
@@ -149,12 +154,12 @@ impl Failure {
             errors: &'a [bennu_manifests::Fault],
         }
         let body = Body {
-            kind: self.code,
-            rule: &self.rule,
+            kind: self.0.code,
+            rule: &self.0.rule,
             message: self.to_string(),
-            detail: &self.detail,
-            advice: self.advice.as_deref(),
-            errors: &self.faults,
+            detail: &self.0.detail,
+            advice: self.0.advice.as_deref(),
+            errors: &self.0.faults,
         };
         serde_json::to_string_pretty(&Report { error: body }).expect("strings and numbers always become JSON")
     }
@@ -163,9 +168,9 @@ impl Failure {
 /// The message and the chain of its causes, each once.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        let mut last = self.message.clone();
-        let mut cause = self.cause.as_deref().map(|e| e as &dyn Error);
+        f.write_str(&self.0.message)?;
+        let mut last = self.0.message.clone();
+        let mut cause = self.0.cause.as_deref().map(|e| e as &dyn Error);
         while let Some(error) = cause {
             let text = error.to_string();
             // Some libraries repeat their cause in their own message.
@@ -188,11 +193,10 @@ impl From<Problem> for Failure {
             ProblemKind::Failed => Code::Failed,
         };
         let clean = |text: &str| crate::render::printable(text);
-        Self {
-            rule: clean(&problem.rule),
-            detail: clean(&problem.detail),
-            ..Self::new(code, clean(&problem.message))
-        }
+        let mut failure = Self::new(code, clean(&problem.message));
+        failure.0.rule = clean(&problem.rule);
+        failure.0.detail = clean(&problem.detail);
+        failure
     }
 }
 
