@@ -1,4 +1,16 @@
 //! Immutable bytes under their digest: fetched, verified, converted, kept and mounted.
+//!
+//! ```text
+//!  registry ─┐                                  ┌─► blobs/   EROFS, named by fs-verity digest ──► mount, overlayfs
+//!            ├─► unpack ─► tar ─► EROFS writer ─┤
+//!  a tar    ─┘   (one pass, every digest        ├─► layers/  diff id ─► blob
+//!                 checked or computed in it)    └─► images/  documents and their layers ◄── pins/
+//! ```
+//! [`Store`] is the directory, [`registry::Client`] brings images into it, [`mount::Mounts`] makes trees of them. What is written
+//! where is described in `docs/store-format.md`; why there is an EROFS writer here, in `docs/decisions/0002-own-erofs-writer.md`.
+//!
+//! **Absent:** nothing from an image is ever extracted onto the host's file system, no program is run, and nothing here decides
+//! which images a host should have.
 
 mod check;
 mod collect;
@@ -6,6 +18,7 @@ pub mod durable;
 pub mod erofs;
 mod import;
 pub mod layer;
+pub mod listing;
 pub mod mount;
 mod names;
 mod pull;

@@ -16,9 +16,11 @@
 
 mod format;
 mod layout;
+mod reader;
 mod tree;
 mod write;
 
+pub use reader::{FileType, Image, Inode, ReadError};
 pub use tree::{Attributes, FileData, InodeId, InodeKind, Tree, TreeError};
 pub use write::{CopyError, Writer, Written};
 
