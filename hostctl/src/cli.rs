@@ -8,16 +8,22 @@ use jiff::Timestamp;
 
 /// Describes, signs and hands over what a Bennu host is to be, and looks at what it is.
 ///
-/// A host is what one signed TOML manifest says, and nothing else. Write the manifest, pin its images, sign it with
-/// an SSH key, and push it:
+/// A host is what one signed TOML manifest says, and nothing else. Write the manifest, pin its
+/// images, sign it with an SSH key, and push it:
 ///
 ///     hostctl pin host.toml
 ///     hostctl sign --key ~/.ssh/id_ed25519 host.toml
 ///     hostctl plan host.toml --host https://203.0.113.7:7443
 ///     hostctl push host.toml --host https://203.0.113.7:7443 --wait
 ///
-/// Exit codes: 0 done · 1 failed · 2 usage, or a document that is not valid · 3 refused for security (signature,
-/// trust, serial, expiry, digest) · 4 waiting, or not converged in time · 5 not found.
+/// Exit codes:
+///
+///     0  done
+///     1  failed
+///     2  usage, or a document that is not valid
+///     3  refused for security: signature, trust, serial, expiry, digest
+///     4  waiting, or not converged in time
+///     5  not found
 #[derive(Debug, Parser)]
 #[command(name = "hostctl", version, verbatim_doc_comment, max_term_width = 100, propagate_version = true)]
 pub(crate) struct Cli {
@@ -231,8 +237,8 @@ pub(crate) struct Push {
     /// Wait until the host is what the manifest says
     #[arg(long)]
     pub(crate) wait: bool,
-    /// How long to wait, in seconds; exit code 4 after that
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait")]
+    /// With --wait: for how long, in seconds; exit code 4 after that
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,
 }
 
@@ -261,7 +267,7 @@ pub(crate) struct Store {
 pub(crate) enum StoreCommand {
     /// Fetch an image, verify and keep it; nothing holds it against `gc` but a pin of a host
     Pull {
-        /// HOST[:PORT]/NAME[:TAG][@DIGEST]
+        /// `HOST[:PORT]/NAME[:TAG][@DIGEST]`
         #[arg(value_name = "REF")]
         reference: String,
         /// Speak HTTP without TLS to registries beyond loopback, too
