@@ -54,7 +54,7 @@ cd "$root"
 mkdir -p usr/share/bennu state
 chroot . dpkg-query -W -f '${Package} ${Version} ${Architecture}\n' > usr/share/bennu/packages
 rm -rf var/lib/dpkg var/lib/apt var/lib/pam var/lib/ucf var/cache/* var/log/* var/backups/* \
-    etc/apt etc/dpkg etc/rc?.d etc/rc*.d etc/init.d etc/cron.* etc/logrotate.d etc/update-motd.d etc/kernel \
+    etc/dpkg etc/rc*.d etc/init.d etc/cron.* etc/logrotate.d etc/update-motd.d etc/kernel \
     etc/debconf.conf etc/skel etc/ssh etc/xdg/autostart etc/machine-id.* \
     etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/.pwd.lock etc/.resolv.conf* \
     etc/fstab etc/motd etc/issue etc/issue.net etc/hostname etc/hosts etc/os-release usr/lib/os-release \
@@ -67,8 +67,12 @@ rm -rf var/lib/dpkg var/lib/apt var/lib/pam var/lib/ucf var/cache/* var/log/* va
 rm -f usr/bin/perl* usr/bin/dpkg* usr/bin/deb* usr/bin/apt* usr/sbin/dpkg* usr/sbin/debconf* usr/bin/ucf* \
     usr/bin/update-alternatives usr/sbin/update-rc.d usr/sbin/invoke-rc.d usr/lib/x86_64-linux-gnu/*.a \
     usr/sbin/pam-auth-update usr/sbin/update-ca-certificates
+# One file here is mmdebstrap's own, which it takes away itself.
+find etc/apt -type f ! -name 00mmdebstrap -delete
 # A machine gets its own; an empty file tells systemd to make one.
 : > etc/machine-id
+# Programs read the one file of all authorities; the links point to what is gone.
+find etc/ssl/certs etc/alternatives -xtype l -delete
 # Nobody logs in.
 sed -i 's/^root:[^:]*:/root:!*:/' etc/shadow
 

@@ -65,6 +65,8 @@ pub(crate) fn install(folder: &Path) -> Result<(), BuildError> {
         .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
         .env("LC_ALL", "C.UTF-8")
         .args(["--quiet", "--variant=essential", "--architectures=amd64"])
+        // The script below does it, and leaves no apt behind that could.
+        .arg("--skip=cleanup/apt")
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .arg(format!("--include={}", recipe::PACKAGES.join(",")))
         // Handed over as text: where mmdebstrap works in a user namespace, it could not open a file in a private home.

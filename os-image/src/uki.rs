@@ -26,7 +26,8 @@ pub(crate) fn build(base: &Base, init: &Path, root_digest: &str, work: &Path) ->
     fs::write(&release, recipe::os_release()).map_err(at("write", &release))?;
     let uki = work.join("bennu.efi");
     let argument = |name: &str, path: &Path| format!("--{name}={}", path.display());
-    run(Command::new("python3")
+    // The distribution's own interpreter, which its `python3-pefile` belongs to: another one may come first in `PATH`.
+    run(Command::new("/usr/bin/python3")
         .env("SOURCE_DATE_EPOCH", crate::base::EPOCH.to_string())
         .arg(base.ukify())
         .arg("build")

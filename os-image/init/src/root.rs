@@ -71,7 +71,7 @@ pub(crate) fn switch_to_systemd() -> Result<Infallible, Failure> {
     for path in ["/init", "/modules"] {
         std::fs::remove_file(path).map_err(|error| because(format!("remove {path}"), error))?;
     }
-    std::fs::remove_dir_all("/usr").map_err(|error| because("remove the initrd's modules", error))?;
+    std::fs::remove_dir_all("/lib").map_err(|error| because("remove the initrd's modules", error))?;
     chdir(SYSROOT).map_err(|error| because("enter the root", error))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .map_err(|error| because("move the root to /", error))?;
