@@ -26,14 +26,14 @@ const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
 
 /// systemd, as it is reached over the bus.
 #[derive(Debug)]
-pub struct Bus {
+pub(super) struct Bus {
     connection: zbus::Connection,
     manager: ManagerProxy<'static>,
 }
 
 /// A unit, as `ListUnitsByPatterns` tells of it. Its words are kept as text: systemd adds new ones now and then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnitStatus {
+pub(super) struct UnitStatus {
     /// Its name.
     pub name: String,
     /// `active`, `activating`, `deactivating`, `failed`, `inactive`, …
@@ -46,7 +46,7 @@ pub struct UnitStatus {
 
 /// What is asked of a running service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ServiceDetails {
+pub(super) struct ServiceDetails {
     /// Its main process; 0 where there is none.
     pub pid: u32,
     /// How often it was started again.
@@ -92,7 +92,7 @@ impl Bus {
     ///
     /// # Errors
     /// Where there is no bus, or no systemd on it.
-    pub async fn connect() -> Result<Self, BusError> {
+    pub(super) async fn connect() -> Result<Self, BusError> {
         let what = "connect to the system bus";
         within(what, ANSWER, async {
             let connection = zbus::Connection::system().await?;
@@ -109,7 +109,7 @@ impl Bus {
     ///
     /// # Errors
     /// Where systemd can't be asked.
-    pub async fn units(&self, pattern: &str) -> Result<Vec<UnitStatus>, BusError> {
+    pub(super) async fn units(&self, pattern: &str) -> Result<Vec<UnitStatus>, BusError> {
         // (name, description, load, active, sub, following, unit, job number, job type, job)
         type Row =
             (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
@@ -126,7 +126,7 @@ impl Bus {
     ///
     /// # Errors
     /// Where it does not start within the deadline.
-    pub async fn start(
+    pub(super) async fn start(
         &self,
         unit: &str,
         properties: &[Property],
@@ -141,7 +141,7 @@ impl Bus {
     ///
     /// # Errors
     /// Where it does not stop within the deadline.
-    pub async fn stop(&self, unit: &str, deadline: Duration) -> Result<(), BusError> {
+    pub(super) async fn stop(&self, unit: &str, deadline: Duration) -> Result<(), BusError> {
         let what = format!("stop {unit}");
         match self.job(&what, deadline, self.manager.stop_unit(unit, Mode::Replace)).await {
             Err(BusError::Call { source, .. }) if is_missing(&source) => return Ok(()),
@@ -173,7 +173,7 @@ impl Bus {
     ///
     /// # Errors
     /// Where systemd can't be asked; a unit that is not there any more has no process.
-    pub async fn service(&self, unit: &str) -> Result<ServiceDetails, BusError> {
+    pub(super) async fn service(&self, unit: &str) -> Result<ServiceDetails, BusError> {
         let what = format!("tell of {unit}");
         let asked = within(&what, ANSWER, async {
             let path = self.manager.get_unit(unit).await?;

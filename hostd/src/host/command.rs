@@ -46,7 +46,11 @@ pub enum CommandError {
 ///
 /// # Errors
 /// Where it can't be run, fails, or takes longer than `deadline`; it is killed then.
-pub async fn run(mut command: Command, input: &[u8], deadline: Duration) -> Result<Vec<u8>, CommandError> {
+pub(super) async fn run(
+    mut command: Command,
+    input: &[u8],
+    deadline: Duration,
+) -> Result<Vec<u8>, CommandError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let ended = tokio::time::timeout(deadline, talk(command, input)).await;

@@ -13,6 +13,7 @@ use std::io::{self, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -63,6 +64,9 @@ pub enum ExecError {
     },
 }
 
+/// Held from the moment when a group is made until a process is in it: before, it looks like one that was left behind.
+static MAKING: Mutex<()> = Mutex::new(());
+
 /// Where the parts of an instance are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
@@ -83,6 +87,7 @@ pub(super) fn exec(
     let run = |source| ExecError::Run { instance: instance.clone(), source };
     let process = process(&places.dir.join("bundle/config.json"), command).map_err(spec)?;
     let unit = Path::new("/sys/fs/cgroup").join(unit::SLICE).join(unit::name(instance));
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let group =
         Group::create(&unit).map_err(run)?.ok_or(ExecError::TooMany { instance: instance.clone() })?;
     let description = Description::write(places.dir, &group, &process).map_err(run)?;
@@ -244,11 +249,13 @@ mod tests {
     #[test]
     fn groups_are_numbered_and_their_number_is_bounded() {
         let unit = tempfile::tempdir().unwrap();
-        let groups: Vec<_> = (0..MAX_RUNNING).map(|_| Group::create(unit.path()).unwrap().unwrap()).collect();
-        // A directory that is not empty stands for a group that is busy.
-        for group in &groups {
+        let busy = |_| {
+            let group = Group::create(unit.path()).unwrap().unwrap();
+            // A directory that is not empty stands for a group that holds a process.
             std::fs::write(group.0.join("busy"), b"").unwrap();
-        }
+            group
+        };
+        let groups: Vec<_> = (0..MAX_RUNNING).map(busy).collect();
         assert!(Group::create(unit.path()).unwrap().is_none());
         std::fs::remove_file(groups[5].0.join("busy")).unwrap();
         assert!(Group::create(unit.path()).unwrap().unwrap().0.ends_with("exec-5"));

@@ -3,13 +3,13 @@
 //! Each container *name* has its own range of 65536 ids for good, so that what one container leaves on a disk never
 //! belongs to another one. Inside the container the range begins at 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bennu_manifests::model::Name;
 use serde::{Deserialize, Serialize};
 
 /// How many ids a container has. 65536 holds every id of an ordinary image, `nobody` (65534) among them.
-pub const COUNT: u32 = 0x1_0000;
+pub(super) const COUNT: u32 = 0x1_0000;
 
 /// The first range given out, in units of [`COUNT`]: below it lie the ids of the host itself and of systemd's dynamic
 /// users (systemd "Users, Groups, UIDs and GIDs": 61184 to 65519, and 524288 upwards for machines, given out by nobody
@@ -22,7 +22,7 @@ const LAST: u16 = 32000;
 /// The ranges given out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct IdRanges {
+pub(super) struct IdRanges {
     /// By container name, in units of [`COUNT`].
     ranges: BTreeMap<Name, u16>,
 }
@@ -37,7 +37,7 @@ pub struct NoRangeLeft {
 
 impl IdRanges {
     /// The first host id of a container's range, where it has one.
-    pub fn get(&self, name: &Name) -> Option<u32> {
+    pub(super) fn get(&self, name: &Name) -> Option<u32> {
         self.ranges.get(name).map(|&range| u32::from(range) * COUNT)
     }
 
@@ -45,19 +45,21 @@ impl IdRanges {
     ///
     /// # Errors
     /// Where all ranges are taken.
-    pub fn assign(&mut self, name: &Name) -> Result<u32, NoRangeLeft> {
+    pub(super) fn assign(&mut self, name: &Name) -> Result<u32, NoRangeLeft> {
         if let Some(start) = self.get(name) {
             return Ok(start);
         }
-        let free = |range: &u16| !self.ranges.values().any(|taken| taken == range);
-        let range = (FIRST..=LAST).find(free).ok_or_else(|| NoRangeLeft { name: name.clone() })?;
+        let taken: BTreeSet<u16> = self.ranges.values().copied().collect();
+        let range = (FIRST..=LAST)
+            .find(|range| !taken.contains(range))
+            .ok_or_else(|| NoRangeLeft { name: name.clone() })?;
         self.ranges.insert(name.clone(), range);
         Ok(u32::from(range) * COUNT)
     }
 
     /// Whether every range is one that may be given out, and no two containers share one. What is read from disk is
     /// not believed before.
-    pub fn is_sound(&self) -> bool {
+    pub(super) fn is_sound(&self) -> bool {
         let mut taken: Vec<_> = self.ranges.values().collect();
         taken.sort_unstable();
         taken.windows(2).all(|pair| pair[0] != pair[1])

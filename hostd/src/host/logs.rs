@@ -50,7 +50,9 @@ pub struct LogsError(#[from] io::Error);
 ///
 /// # Errors
 /// Where `journalctl` can't be run.
-pub fn logs(wanted: &LogsWanted) -> Result<impl Stream<Item = LogLine> + Send + 'static + use<>, LogsError> {
+pub(super) fn logs(
+    wanted: &LogsWanted,
+) -> Result<impl Stream<Item = LogLine> + Send + 'static + use<>, LogsError> {
     let mut child = Command::new("journalctl")
         .args(arguments(wanted))
         .stdin(Stdio::null())
@@ -74,11 +76,13 @@ fn arguments(wanted: &LogsWanted) -> Vec<String> {
     if wanted.follow {
         arguments.push("--follow".to_owned());
     }
-    // A match names one field and one value, and nothing in it is a pattern (journalctl(1)).
-    arguments.push(match &wanted.of {
-        LogsOf::EveryContainer => format!("_SYSTEMD_SLICE={SLICE}"),
-        LogsOf::Container(name) => format!("BENNU_CONTAINER={name}"),
-        LogsOf::Hostd => "_SYSTEMD_UNIT=hostd.service".to_owned(),
+    // A match names one field and one value, and nothing in it is a pattern; all of them hold (journalctl(1)). What
+    // systemd says of a unit has the unit's fields too, but did not come from its standard output.
+    let own = || "_TRANSPORT=stdout".to_owned();
+    arguments.extend(match &wanted.of {
+        LogsOf::EveryContainer => [own(), format!("_SYSTEMD_SLICE={SLICE}")],
+        LogsOf::Container(name) => [own(), format!("BENNU_CONTAINER={name}")],
+        LogsOf::Hostd => [own(), "_SYSTEMD_UNIT=hostd.service".to_owned()],
     });
     arguments
 }
@@ -180,7 +184,7 @@ mod tests {
         let arguments = arguments(&wanted);
         assert!(arguments.contains(&"--lines=100000".to_owned()), "{arguments:?}");
         assert!(
-            arguments.ends_with(&["--follow".to_owned(), "BENNU_CONTAINER=web".to_owned()]),
+            arguments.ends_with(&["--follow", "_TRANSPORT=stdout", "BENNU_CONTAINER=web"].map(str::to_owned)),
             "{arguments:?}"
         );
     }

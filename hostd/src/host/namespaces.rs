@@ -31,7 +31,7 @@ const ECHO: &str = "/usr/bin/cat";
 ///
 /// # Errors
 /// Whatever the kernel says.
-pub async fn create(dir: &Path, host_start: u32) -> io::Result<()> {
+pub(super) async fn create(dir: &Path, host_start: u32) -> io::Result<()> {
     let mut helper = Command::new(UNSHARE)
         .args(["--user", "--net", "--", ECHO])
         .stdin(Stdio::piped())
@@ -65,7 +65,7 @@ async fn keep(helper: &mut Child, dir: &Path, host_start: u32) -> io::Result<()>
 }
 
 /// Whether a namespace is kept at this path.
-pub fn is_kept(path: &Path) -> bool {
+pub(super) fn is_kept(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC)
 }
 
@@ -73,7 +73,7 @@ pub fn is_kept(path: &Path) -> bool {
 ///
 /// # Errors
 /// Whatever the kernel says.
-pub fn unmount_below(dir: &Path) -> io::Result<()> {
+pub(super) fn unmount_below(dir: &Path) -> io::Result<()> {
     for mounted in below(&std::fs::read_to_string("/proc/self/mountinfo")?, dir).into_iter().rev() {
         // Detached: an open file in a mount must not keep an instance from being taken down.
         umount2(&mounted, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;

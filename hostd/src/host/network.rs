@@ -14,21 +14,21 @@ use serde::{Deserialize, Serialize};
 use super::record::{Membership, Record};
 
 /// How the interfaces of all networks of this host begin.
-pub const INTERFACE_PREFIX: &str = "bn-";
+pub(super) const INTERFACE_PREFIX: &str = "bn-";
 
 /// The name of a network's bridge: at most 15 bytes (`IFNAMSIZ` less its zero byte), so it is made from a hash.
-pub fn interface(network: &Name) -> String {
+pub(super) fn interface(network: &Name) -> String {
     format!("{INTERFACE_PREFIX}{}", sha256::digest(network.as_str().as_bytes()).short())
 }
 
 /// The host's own address on a network: the first one of the subnet.
-pub fn gateway(network: &SeenNetwork) -> Ipv4Addr {
+pub(super) fn gateway(network: &SeenNetwork) -> Ipv4Addr {
     Ipv4Addr::from_bits(network.subnet.address.to_bits() + 1)
 }
 
 /// What `netavark setup` and `netavark teardown` read from standard input.
 #[derive(Debug, Serialize)]
-pub struct Request<'a> {
+pub(super) struct Request<'a> {
     container_id: String,
     container_name: &'a Name,
     networks: BTreeMap<&'a Name, PerNetwork<'a>>,
@@ -62,7 +62,7 @@ struct Subnet {
 }
 
 /// The request for one instance; the same for setting up and for taking down.
-pub fn request(record: &Record) -> Request<'_> {
+pub(super) fn request(record: &Record) -> Request<'_> {
     let per_network = |number: usize, membership: &Membership| PerNetwork {
         interface_name: format!("eth{number}"),
         static_ips: [membership.address],
@@ -94,7 +94,7 @@ fn info<'a>(network: &'a Name, spec: &SeenNetwork) -> NetworkInfo<'a> {
 
 /// The part of netavark's answer that is used: by network.
 #[derive(Debug, Deserialize)]
-pub struct Answer(BTreeMap<Name, StatusBlock>);
+pub(super) struct Answer(BTreeMap<Name, StatusBlock>);
 
 #[derive(Debug, Deserialize)]
 struct StatusBlock {
@@ -104,14 +104,14 @@ struct StatusBlock {
 
 impl Answer {
     /// The content of the container's `/etc/resolv.conf` (resolv.conf(5), which reads at most three servers).
-    pub fn resolv_conf(&self) -> String {
+    pub(super) fn resolv_conf(&self) -> String {
         let servers = self.0.values().flat_map(|status| &status.dns_server_ips);
         servers.take(3).map(|server| format!("nameserver {server}\n")).collect()
     }
 }
 
 /// The content of the container's `/etc/hosts` (hosts(5)).
-pub fn hosts(record: &Record) -> String {
+pub(super) fn hosts(record: &Record) -> String {
     let own = record.networks.iter().map(|m| format!("{}\t{}\n", m.address, record.instance.name));
     let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     std::iter::once(local).chain(own).collect()
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_request_names_all_that_netavark_needs() {
-        insta::assert_json_snapshot!(request(&record()));
+        insta::assert_snapshot!(serde_json::to_string_pretty(&request(&record())).unwrap());
     }
 
     #[test]

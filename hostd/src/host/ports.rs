@@ -40,7 +40,7 @@ pub enum PublishError {
 
 /// What was published when it was last looked, and the number of the rule set then.
 #[derive(Debug, Default)]
-pub struct Ports {
+pub(super) struct Ports {
     seen: Mutex<Option<(u32, BTreeSet<Published>)>>,
 }
 
@@ -49,7 +49,7 @@ impl Ports {
     ///
     /// # Errors
     /// Where one can't be published or `nft` fails; nothing has changed then.
-    pub async fn publish(&self, ports: &[Published]) -> Result<(), PublishError> {
+    pub(super) async fn publish(&self, ports: &[Published]) -> Result<(), PublishError> {
         change(&ruleset::transaction(ports)?).await
     }
 
@@ -57,7 +57,7 @@ impl Ports {
     ///
     /// # Errors
     /// Where `nft` fails.
-    pub async fn prepare(&self) -> Result<(), PublishError> {
+    pub(super) async fn prepare(&self) -> Result<(), PublishError> {
         change(&ruleset::structure()).await
     }
 
@@ -65,7 +65,7 @@ impl Ports {
     ///
     /// # Errors
     /// Where `nft` can't be run or does not answer.
-    pub async fn published(&self) -> Result<BTreeSet<Published>, PublishError> {
+    pub(super) async fn published(&self) -> Result<BTreeSet<Published>, PublishError> {
         // Asked before the listing: a change between the two is then seen the next time.
         let number = generation().ok();
         let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();

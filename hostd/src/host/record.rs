@@ -14,7 +14,7 @@ const MAX: u64 = 1 << 20;
 
 /// One instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub(super) struct Record {
     /// Its name.
     pub instance: Instance,
     /// What it was made from.
@@ -33,7 +33,7 @@ pub struct Record {
 
 /// One network that an instance joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Membership {
+pub(super) struct Membership {
     /// The network.
     pub network: Name,
     /// What the network was then.
@@ -47,7 +47,7 @@ pub struct Membership {
 ///
 /// # Errors
 /// Whatever the file system says.
-pub fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, serde_json::to_vec(value)?)?;
     std::fs::rename(&temporary, path)
@@ -57,7 +57,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 ///
 /// # Errors
 /// Where it can't be read, is larger than a record can be, or is none.
-pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     use io::Read as _;
     let file = match std::fs::File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::network::INTERFACE_PREFIX;
 
 /// The table, of family `ip`; nobody else writes to it.
-pub const TABLE: &str = "bennu";
+pub(super) const TABLE: &str = "bennu";
 
 /// A port that can't be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,7 @@ pub struct NotIpv4 {
 ///
 /// # Errors
 /// Where one is to be published on an IPv6 address.
-pub fn transaction(ports: &[Published]) -> Result<String, NotIpv4> {
+pub(super) fn transaction(ports: &[Published]) -> Result<String, NotIpv4> {
     let (mut anywhere, mut addressed) = (BTreeSet::new(), BTreeSet::new());
     for port in ports {
         let protocol = word(port.protocol);
@@ -64,7 +64,7 @@ pub fn transaction(ports: &[Published]) -> Result<String, NotIpv4> {
 
 /// The maps, chains and rules, without what is published: made where they are missing, and as they should be where
 /// they are not. With them nothing new reaches a container from outside its network but through a published port.
-pub fn structure() -> String {
+pub(super) fn structure() -> String {
     // One before the priorities that others use for the same purpose, so that it is decided here.
     let lookups = [
         "dnat ip to ip daddr . meta l4proto . th dport map @addressed",
@@ -117,7 +117,7 @@ fn word(protocol: Protocol) -> &'static str {
 
 /// What is published, from the answer of `nft --json list table` (libnftables-json(5)). An element that is not of the
 /// form made here is left out, so that the next plan differs and puts it right.
-pub fn published(listing: &Value) -> BTreeSet<Published> {
+pub(super) fn published(listing: &Value) -> BTreeSet<Published> {
     let objects = listing["nftables"].as_array().into_iter().flatten();
     let maps = objects.filter_map(|object| object.get("map")).filter(|map| map["table"] == TABLE);
     maps.flat_map(|map| map["elem"].as_array().into_iter().flatten()).filter_map(element).collect()

@@ -96,7 +96,7 @@ const ENOSYS: u32 = 38;
 ///
 /// # Errors
 /// None that could happen: the builders ask for fields that are all given here.
-pub fn profile(capabilities: &BTreeSet<String>) -> Result<LinuxSeccomp, OciSpecError> {
+pub(super) fn profile(capabilities: &BTreeSet<String>) -> Result<LinuxSeccomp, OciSpecError> {
     let has = |capability: &Capability| capabilities.contains(&capability.to_string());
     let brought: BTreeSet<&str> = WITH_CAPABILITY
         .iter()

@@ -20,14 +20,13 @@ use super::user::User;
 
 /// What every container may do; what it may do more is declared. All of it reaches no further than the container's own
 /// user namespace.
-const CAPABILITIES: [&str; 11] = [
+const CAPABILITIES: [&str; 10] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "FOWNER",
     "FSETID",
     "KILL",
     "NET_BIND_SERVICE",
-    "SETFCAP",
     "SETGID",
     "SETPCAP",
     "SETUID",
@@ -65,7 +64,7 @@ const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// What a specification is made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     /// The declared name, which is also the host name inside.
     pub name: &'a Name,
     /// What is declared.
@@ -82,7 +81,7 @@ pub struct Wanted<'a> {
 
 /// Where the parts of an instance are on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub(super) struct Places {
     /// The root of its file tree.
     pub rootfs: PathBuf,
     /// Its user namespace.
@@ -132,7 +131,7 @@ pub enum SpecError {
 ///
 /// # Errors
 /// Where there is no program, or something is refused or unknown.
-pub fn spec(wanted: &Wanted<'_>) -> Result<Spec, SpecError> {
+pub(super) fn spec(wanted: &Wanted<'_>) -> Result<Spec, SpecError> {
     let Wanted { name, container, places, .. } = wanted;
     let capabilities = capabilities(&container.add_capabilities)?;
     let root = RootBuilder::default().path(&places.rootfs).readonly(container.read_only_root).build()?;

@@ -18,13 +18,13 @@ use bennu_planner::Instance;
 use nix::sys::signal::Signal;
 
 /// The runtime.
-pub const CRUN: &str = "/usr/bin/crun";
+pub(super) const CRUN: &str = "/usr/bin/crun";
 
 /// The slice that all containers are in.
-pub const SLICE: &str = "bennu.slice";
+pub(super) const SLICE: &str = "bennu.slice";
 
 /// How long the runtime has to make a container before that counts as failed.
-pub const START_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The pauses before a container that ended is started again: from the first to the last in so many steps.
 const RESTART_FIRST: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ const RESTART_STEPS: u32 = 6;
 
 /// One property of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Property {
+pub(super) struct Property {
     /// Its name on the bus.
     pub name: &'static str,
     /// Its value.
@@ -42,7 +42,7 @@ pub struct Property {
 
 /// The types of values, with their D-Bus signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
+pub(super) enum Value {
     /// `s`
     Text(String),
     /// `as`
@@ -64,7 +64,7 @@ pub enum Value {
 
 /// What a unit is made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     /// The instance.
     pub instance: &'a Instance,
     /// What is declared.
@@ -82,17 +82,17 @@ pub struct Wanted<'a> {
 }
 
 /// The name of an instance's unit.
-pub fn name(instance: &Instance) -> String {
+pub(super) fn name(instance: &Instance) -> String {
     format!("bennu-{instance}.service")
 }
 
 /// The instance that a unit is of, if it is of one.
-pub fn instance_of(unit: &str) -> Option<Instance> {
+pub(super) fn instance_of(unit: &str) -> Option<Instance> {
     unit.strip_prefix("bennu-")?.strip_suffix(".service")?.parse().ok()
 }
 
 /// The properties.
-pub fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
+pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
     let Wanted { instance, container, .. } = wanted;
     let text = |value: &str| Value::Text(value.to_owned());
     let path = |path: &Path| path.display().to_string();
@@ -179,7 +179,7 @@ fn limits(limits: &Limits) -> Vec<(&'static str, Value)> {
 
 /// The number of a signal: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3` or `RTMAX-1` (signal(7); the C library keeps two
 /// real-time signals to itself, so the first one is 34).
-pub fn signal(text: &str) -> Option<i32> {
+pub(super) fn signal(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=64).contains(&number).then_some(number);
     }

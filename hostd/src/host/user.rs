@@ -20,7 +20,7 @@ const MAX_ID: u32 = super::idrange::COUNT - 1;
 
 /// A user, in ids of the container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct User {
+pub(super) struct User {
     /// The user id.
     pub uid: u32,
     /// The group id.
@@ -59,7 +59,7 @@ pub enum NoUser {
 ///
 /// # Errors
 /// Where it knows a name not, or an id is none that a container has.
-pub fn find(wanted: &str, passwd: &str, group: &str) -> Result<User, NoUser> {
+pub(super) fn find(wanted: &str, passwd: &str, group: &str) -> Result<User, NoUser> {
     let (user, group_wanted) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
         None => (wanted, None),
@@ -129,7 +129,7 @@ fn groups_of(user: &str, own: u32, list: &str) -> Vec<u32> {
 ///
 /// # Errors
 /// Whatever openat2(2) says.
-pub fn open_in_root(root: &impl AsFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+pub(super) fn open_in_root(root: &impl AsFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
     let relative = path.strip_prefix("/").unwrap_or(path);
@@ -141,7 +141,7 @@ pub fn open_in_root(root: &impl AsFd, path: &Path, flags: OFlag) -> io::Result<O
 ///
 /// # Errors
 /// Where it is there and can't be read, is no ordinary file, or is larger than 1 MiB.
-pub fn read_list(root: &impl AsFd, path: &Path) -> io::Result<String> {
+pub(super) fn read_list(root: &impl AsFd, path: &Path) -> io::Result<String> {
     // Neither a FIFO nor a terminal in the image makes the daemon wait.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match open_in_root(root, path, flags) {

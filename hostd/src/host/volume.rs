@@ -61,7 +61,7 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Volume
 
 /// Where volumes are.
 #[derive(Debug, Clone)]
-pub struct Volumes {
+pub(super) struct Volumes {
     keep: PathBuf,
     scratch: PathBuf,
     boot: String,
@@ -69,17 +69,17 @@ pub struct Volumes {
 
 impl Volumes {
     /// The volumes under `state` in the boot with this id.
-    pub fn new(state: &Path, boot: &str) -> Self {
+    pub(super) fn new(state: &Path, boot: &str) -> Self {
         Self { keep: state.join("volumes"), scratch: state.join("scratch"), boot: boot.to_owned() }
     }
 
     /// The directory of what lives as long as this boot.
-    pub fn scratch(&self) -> PathBuf {
+    pub(super) fn scratch(&self) -> PathBuf {
         self.scratch.join(&self.boot)
     }
 
     /// Where a volume is, whether it exists or not.
-    pub fn path(&self, name: &Name, life: VolumeLife) -> PathBuf {
+    pub(super) fn path(&self, name: &Name, life: VolumeLife) -> PathBuf {
         match life {
             VolumeLife::Keep => self.keep.join(name.as_str()),
             VolumeLife::Scratch => self.scratch().join(name.as_str()),
@@ -90,7 +90,7 @@ impl Volumes {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub async fn prepare(&self) -> Result<(), VolumeError> {
+    pub(super) async fn prepare(&self) -> Result<(), VolumeError> {
         for (dir, mode) in [(&self.keep, 0o711), (&self.scratch, 0o711), (&self.scratch(), 0o711)] {
             make_dir(dir, mode).map_err(io_error("make", dir))?;
         }
@@ -116,7 +116,7 @@ impl Volumes {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn list(&self) -> Result<BTreeMap<Name, VolumeLife>, VolumeError> {
+    pub(super) fn list(&self) -> Result<BTreeMap<Name, VolumeLife>, VolumeError> {
         let mut found = BTreeMap::new();
         for (dir, life) in [(&self.scratch(), VolumeLife::Scratch), (&self.keep, VolumeLife::Keep)] {
             let names = entries(dir).map_err(io_error("read", dir))?;
@@ -129,7 +129,7 @@ impl Volumes {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub async fn create(&self, name: &Name, life: VolumeLife) -> Result<(), VolumeError> {
+    pub(super) async fn create(&self, name: &Name, life: VolumeLife) -> Result<(), VolumeError> {
         let path = self.path(name, life);
         let parent = path.parent().unwrap_or(&path);
         if !path.exists() {
@@ -150,7 +150,7 @@ impl Volumes {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub async fn destroy(&self, name: &Name) -> Result<(), VolumeError> {
+    pub(super) async fn destroy(&self, name: &Name) -> Result<(), VolumeError> {
         for life in [VolumeLife::Keep, VolumeLife::Scratch] {
             let path = self.path(name, life);
             let doomed = path.with_file_name(format!("{DOOMED}{name}"));
@@ -173,7 +173,7 @@ impl Volumes {
 ///
 /// # Errors
 /// Whatever the file system says.
-pub fn adopt(volume: &Path, rootfs: &File, target: &Path, host_start: u32) -> io::Result<()> {
+pub(super) fn adopt(volume: &Path, rootfs: &File, target: &Path, host_start: u32) -> io::Result<()> {
     let there = match user::open_in_root(rootfs, target, OFlag::O_PATH | OFlag::O_DIRECTORY) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(());
