@@ -283,6 +283,19 @@ pub(crate) enum StoreCommand {
     },
     /// List the images
     Ls,
+    /// Everything that a container of an image would see, sorted: one line an entry
+    ///
+    /// Path, type, mode, uid:gid, size, mtime, link target or device, extended attributes and
+    /// SHA-256, separated by tabs.
+    Files {
+        /// The image: `sha256:…` as `ls` prints it, or a reference; what a tag means is asked of
+        /// its registry
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// Speak HTTP without TLS to registries beyond loopback, too
+        #[arg(long)]
+        plain_http: bool,
+    },
     /// Check records, pins and lengths, without reading blobs; exit code 1 where something is wrong
     Verify,
     /// Read every blob and check that it is what its name says; exit code 1 where one is not
@@ -316,6 +329,7 @@ pub(crate) enum Debug {
     },
     /// Read TOML on standard input, write JSON in which each value names its type; exit code 2 where it is refused
     TomlJson,
-    /// Convert the tar on standard input as a layer, keep nothing; exit code 2 where it is refused
+    /// Everything in the layer on standard input, an uncompressed tar, as `store files` prints it;
+    /// exit code 2 where it is refused
     Layer,
 }

@@ -2,18 +2,18 @@
 
 use std::io::Read;
 
-use bennu_image_store::layer::{ConvertError, Converted, convert};
+use bennu_image_store::listing::{ListError, layer_listing};
 use bennu_image_store::tar::{Limits, TarError};
-use bennu_manifests::model::Digest;
 use bennu_manifests::{MAX_DOCUMENT, MAX_SIGNATURE_FILE, PublicKey, SshSignature, verify_signature};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use toml::Value as Toml;
 
 use crate::cli::Debug;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Code, Failure, Outcome};
 use crate::files;
-use crate::render::{Out, bytes, facts};
+use crate::render::Out;
+use crate::store::show_listing;
 
 #[derive(Debug, Serialize)]
 struct Held {
@@ -49,41 +49,22 @@ pub(crate) fn run(command: &Debug, out: &mut Out) -> Outcome {
                 toml::from_str(text).map_err(|e| Failure::invalid("it is not TOML").because(e))?;
             out.write((tagged(&Toml::Table(table)).to_string() + "\n").as_bytes())?;
         }
-        Debug::Layer => out.result(&layer(std::io::stdin().lock())?, |layer| {
-            facts(&[
-                ("diff id", layer.diff_id.to_string()),
-                ("blob", layer.blob.to_string()),
-                ("tar", bytes(layer.tar_size)),
-                ("size", bytes(layer.size)),
-            ])
-        })?,
+        Debug::Layer => {
+            let spill =
+                tempfile::tempdir().map_err(|e| Failure::failed("make a temporary folder").because(e))?;
+            let lines =
+                layer_listing(std::io::stdin().lock(), spill.path(), Limits::default()).map_err(|error| {
+                    let code = if matches!(error, ListError::Tar(TarError::Refused(_))) {
+                        Code::Invalid
+                    } else {
+                        Code::Failed
+                    };
+                    Failure::new(code, "list the layer").because(error)
+                })?;
+            show_listing(lines, out)?;
+        }
     }
     Ok(0)
-}
-
-/// What a tar becomes.
-#[derive(Debug, Serialize)]
-struct Layer {
-    #[serde(rename = "diff-id")]
-    diff_id: Digest,
-    blob: Digest,
-    #[serde(rename = "tar-size")]
-    tar_size: u64,
-    size: u64,
-}
-
-fn layer(tar: impl Read) -> Result<Layer, Failure> {
-    let failed = |e| Failure::failed("make a temporary file").because(e);
-    let spill = tempfile::tempdir().map_err(failed)?;
-    let blob = tempfile::tempfile().map_err(failed)?;
-    let (_, Converted { diff_id, blob, size, tar_size }) =
-        convert(tar, blob, spill.path(), Limits::default()).map_err(|error| match error {
-            ConvertError::Tar(TarError::Refused(refusal)) => {
-                Failure::invalid("the layer is refused").because(refusal)
-            }
-            other => Failure::failed("convert the layer").because(other),
-        })?;
-    Ok(Layer { diff_id, blob, tar_size, size })
 }
 
 /// Whether one of the signatures in `sig` is by `key`, and holds. One that is by `key` and does not hold counts more

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use bennu_image_store::listing::{self, Line};
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::registry::{Client, ClientOptions};
 use bennu_image_store::tar::Limits;
@@ -13,7 +14,7 @@ use bennu_image_store::{
     Finding, Image, ImportError, LayerRecord, OpenError, Progress, PullError, Store as ImageStore, StoreError,
 };
 use bennu_manifests::UnpinnedRef;
-use bennu_manifests::model::Digest;
+use bennu_manifests::model::{Digest, ImageRef};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -52,6 +53,9 @@ pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
     match &args.command {
         StoreCommand::Pull { reference, plain_http } => pull(&args.root, reference, *plain_http, out).await,
         StoreCommand::Import { path } => import(&open(&args.root)?, path, out),
+        StoreCommand::Files { reference, plain_http } => {
+            files(&open_existing(&args.root)?, reference, *plain_http, out).await
+        }
         StoreCommand::Ls => list(&open_existing(&args.root)?, out),
         StoreCommand::Verify => verify(&open_existing(&args.root)?, out),
         StoreCommand::Scrub { discard } => scrub(&open_existing(&args.root)?, *discard, out),
@@ -78,18 +82,27 @@ fn open_existing(root: &Path) -> Result<ImageStore, Failure> {
     open(root)
 }
 
-async fn pull(root: &Path, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
+fn client(plain_http: bool) -> Result<Client, Failure> {
+    let mut options = ClientOptions::default();
+    options.plain_http_everywhere = plain_http;
+    Client::new(options).map_err(|e| Failure::failed("reach registries").because(e))
+}
+
+/// The image that a reference names; what a tag means is asked of its registry.
+async fn pinned(client: &Client, reference: &str) -> Result<ImageRef, Failure> {
     let wanted: UnpinnedRef = reference
         .parse()
         .map_err(|e| Failure::invalid(format!("'{reference}' is no image reference")).because(e))?;
+    match wanted.pinned() {
+        Some(image) => Ok(image),
+        None => Ok(wanted.pin(client.resolve(&wanted).await.map_err(|e| not_resolved(&wanted, e))?)),
+    }
+}
+
+async fn pull(root: &Path, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
     let store = open(root)?;
-    let mut options = ClientOptions::default();
-    options.plain_http_everywhere = plain_http;
-    let client = Client::new(options).map_err(|e| Failure::failed("pull").because(e))?;
-    let image = match wanted.pinned() {
-        Some(image) => image,
-        None => wanted.pin(client.resolve(&wanted).await.map_err(|e| not_resolved(&wanted, e))?),
-    };
+    let client = client(plain_http)?;
+    let image = pinned(&client, reference).await?;
     let display = Display::new(image.to_string());
     let pulled = store.pull(&client, &image, &Platform::host(), &display).await;
     display.end();
@@ -163,6 +176,30 @@ fn list(store: &ImageStore, out: &mut Out) -> Outcome {
         table.text("no images")
     })?;
     Ok(0)
+}
+
+async fn files(store: &ImageStore, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
+    let digest = match reference.parse::<Digest>() {
+        Ok(digest) => digest,
+        Err(_) => pinned(&client(plain_http)?, reference).await?.digest,
+    };
+    let missing = || Failure::not_found(format!("the store has no image {digest}"));
+    let image = store.image(&digest).map_err(failed)?.ok_or_else(missing)?;
+    let lines = listing::files(store, &image)
+        .map_err(|e| Failure::failed(format!("list the files of {digest}")).because(e))?;
+    show_listing(lines, out)?;
+    Ok(0)
+}
+
+/// The entries of a tree, one a line, with nothing shortened: it is for comparing.
+pub(crate) fn show_listing(entries: Vec<Line>, out: &mut Out) -> Result<(), Failure> {
+    #[derive(Debug, Serialize)]
+    struct Listing {
+        entries: Vec<Line>,
+    }
+    out.result(&Listing { entries }, |listing| {
+        listing.entries.iter().map(|line| format!("{line}\n")).collect()
+    })
 }
 
 /// Exit code 1 where something is not as it should be.
