@@ -30,6 +30,9 @@ use super::unit::{self, CRUN};
 /// The largest piece of output, in bytes.
 const CHUNK: usize = 32 << 10;
 
+/// How the control groups of commands begin.
+const GROUP: &str = "exec-";
+
 /// How long output is waited for after the command has ended: something that it started may hold the pipes open.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -115,6 +118,23 @@ pub(super) fn exec(
     }))
 }
 
+/// Ends the commands that a daemon before this one ran: nobody waits any more for what they write.
+pub(super) fn end_orphans() {
+    end_groups(&Path::new("/sys/fs/cgroup").join(unit::SLICE));
+}
+
+fn end_groups(slice: &Path) {
+    let below = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    for unit in below(slice).filter(|path| path.is_dir()) {
+        let orphans = below(&unit).filter(|path| path.is_dir() && is_group(path));
+        orphans.for_each(|path| drop(Group(path)));
+    }
+}
+
+fn is_group(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(GROUP))
+}
+
 /// The container's first process, with another command.
 fn process(config: &Path, command: &[String]) -> io::Result<Process> {
     let spec: Spec = serde_json::from_slice(&std::fs::read(config)?)?;
@@ -132,7 +152,7 @@ impl Group {
     /// A new group; `None` where there are as many as there may be.
     fn create(unit: &Path) -> io::Result<Option<Self>> {
         for number in 0..MAX_RUNNING {
-            let path = unit.join(format!("exec-{number}"));
+            let path = unit.join(format!("{GROUP}{number}"));
             // One that a daemon before this one left empty is as good as a new one; a busy one stays.
             let _ = std::fs::remove_dir(&path);
             match std::fs::create_dir(&path) {
@@ -259,6 +279,22 @@ mod tests {
         assert!(Group::create(unit.path()).unwrap().is_none());
         std::fs::remove_file(groups[5].0.join("busy")).unwrap();
         assert!(Group::create(unit.path()).unwrap().unwrap().0.ends_with("exec-5"));
+    }
+
+    #[test]
+    fn commands_that_nobody_waits_for_are_ended_and_the_container_is_not() {
+        let slice = tempfile::tempdir().unwrap();
+        let unit = slice.path().join("bennu-web-1.service");
+        for group in ["exec-3", "init"] {
+            std::fs::create_dir_all(unit.join(group)).unwrap();
+        }
+        end_groups(slice.path());
+        let left: Vec<_> =
+            std::fs::read_dir(&unit).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        // The file stands for the kernel's, which takes the directory's processes with it.
+        assert_eq!(std::fs::read(unit.join("exec-3/cgroup.kill")).unwrap(), b"1");
+        assert_eq!(left.len(), 2);
+        assert!(!unit.join("init/cgroup.kill").exists() && !unit.join("cgroup.kill").exists());
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Host {
         let boot = std::fs::read_to_string(&boot_id).map_err(prepare(boot_id))?;
         let volumes = volume::Volumes::new(&paths.state, boot.trim());
         volumes.prepare().await?;
+        exec::end_orphans();
         let mounts = Mounts::new(&paths.run.join("mounts"))?;
         let bus = bus::Bus::connect().await?;
         Ok(Self { paths, store, mounts, bus, volumes, ports: ports::Ports::default() })
