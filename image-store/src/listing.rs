@@ -188,7 +188,7 @@ fn remove_below(merged: &mut Merged, path: &[u8]) {
 /// Visits every inode, a directory before what is in it. An image that is no tree is damaged.
 fn walk(
     blob: &Erofs,
-    visit: &mut dyn FnMut(&[u8], &Inode) -> Result<(), ReadError>,
+    visit: &mut impl FnMut(&[u8], &Inode) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
     let root = blob.root()?;
     let mut directories = HashSet::from([root.nid]);

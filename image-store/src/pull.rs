@@ -270,7 +270,7 @@ impl Pull<'_> {
     }
 
     fn refused(&self, refused: Refused) -> PullError {
-        PullError::Refused { image: self.image.to_string(), source: refused }
+        PullError::Refused { image: self.image.to_string(), source: Box::new(refused) }
     }
 
     fn import_failed(&self, error: ImportError, layer: &Descriptor) -> PullError {

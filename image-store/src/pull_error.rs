@@ -21,7 +21,7 @@ pub enum PullError {
         image: String,
         /// What is wrong.
         #[source]
-        source: Refused,
+        source: Box<Refused>,
     },
     /// The image is made for something else than this host.
     #[error("{image} is for {found}, not for {wanted}")]
@@ -90,7 +90,9 @@ impl PullError {
         match error {
             error @ RegistryError::NotFound { .. } => Self::NotFound { image, source: error },
             error if error.is_retryable() => Self::Network { image, source: error },
-            error if error.is_refusal() => Self::Refused { image, source: Refused::Registry(error) },
+            error if error.is_refusal() => {
+                Self::Refused { image, source: Box::new(Refused::Registry(error)) }
+            }
             error => Self::Denied { image, source: error },
         }
     }

@@ -70,8 +70,11 @@ fn tar(root: &Path, format: &str) -> Vec<u8> {
     output.stdout
 }
 
+/// Mode, owner, group, size, seconds, nanoseconds, content or target, names.
+type Expected = (u32, u32, u32, u64, i64, i64, String, u64);
+
 /// What a listing should say, read from the file system itself.
-fn expected(root: &Path) -> BTreeMap<Vec<u8>, (u32, u32, u32, u64, i64, i64, String, u64)> {
+fn expected(root: &Path) -> BTreeMap<Vec<u8>, Expected> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(path) = waiting.pop() {

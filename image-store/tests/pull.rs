@@ -42,7 +42,7 @@ impl Bench {
         assert_eq!(self.count("tmp"), 0, "something is left in tmp");
         assert_eq!(self.count("images/sha256"), 0, "an image was recorded");
         match error {
-            PullError::Refused { source, .. } => source,
+            PullError::Refused { source, .. } => *source,
             other => panic!("{other:?}"),
         }
     }

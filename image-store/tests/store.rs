@@ -65,7 +65,7 @@ fn a_store_is_made_once_and_found_again() {
     let layer = bench.import("a");
     let again = Store::open(bench.dir.path()).expect("the same store");
     assert_eq!(again.layer(&layer.diff_id).expect("read").map(|l| l.blob), Some(layer.blob));
-    assert_eq!(fs::metadata(&layer.path).expect("there").permissions().readonly(), true);
+    assert!(fs::metadata(&layer.path).expect("there").permissions().readonly());
 }
 
 #[test]

@@ -126,8 +126,9 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> A
     }
     stream.write_all(b"\r\n").ok()?;
     stream.write_all(&answer.body[..answer.cut_at.unwrap_or(answer.body.len())]).ok()?;
-    while answer.endless {
-        stream.write_all(&[b' '; 4096]).ok()?;
+    if answer.endless {
+        // Until the client hangs up.
+        while stream.write_all(&[b' '; 4096]).is_ok() {}
     }
     Some(())
 }
