@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::durable;
 use crate::names;
-use crate::store::{Store, StoreError, entries};
+use crate::store::{Store, entries};
+use crate::store_error::StoreError;
 use crate::verity;
 
 /// Something that is not as it should be.

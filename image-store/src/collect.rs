@@ -7,7 +7,8 @@ use nix::fcntl::FlockArg;
 use serde::Serialize;
 
 use crate::durable;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store_error::StoreError;
 
 /// What a collection would remove.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]

@@ -8,7 +8,8 @@ use nix::fcntl::FlockArg;
 
 use crate::layer::{self, ConvertError};
 use crate::record::LayerRecord;
-use crate::store::{Store, StoreError, is_disk_full, write_json};
+use crate::store::{Store, write_json};
+use crate::store_error::{StoreError, is_disk_full};
 use crate::tar::{Limits, Refusal, TarError};
 
 /// A layer that is in the store.

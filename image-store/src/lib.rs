@@ -12,6 +12,7 @@
 //! **Absent:** nothing from an image is ever extracted onto the host's file system, no program is run, and nothing here decides
 //! which images a host should have.
 
+mod blob;
 mod check;
 mod collect;
 pub mod durable;
@@ -21,15 +22,18 @@ pub mod layer;
 pub mod listing;
 pub mod mount;
 mod names;
+mod pins;
 mod pull;
 mod pull_error;
 mod record;
 pub mod registry;
 pub mod sha256;
 mod store;
+mod store_error;
 pub mod tar;
 pub mod verity;
 
+pub use blob::Checked;
 pub use check::{BadBlob, Finding};
 pub use collect::GcPlan;
 pub use import::{ImportError, Layer};
@@ -37,4 +41,5 @@ pub use names::{MAX_PIN_NAME, is_pin_name};
 pub use pull::Progress;
 pub use pull_error::{PullError, Refused};
 pub use record::{Image, LayerRecord, RecordFault};
-pub use store::{Checked, OpenError, Store, StoreError};
+pub use store::Store;
+pub use store_error::{OpenError, StoreError};

@@ -13,7 +13,8 @@ use crate::erofs::{FileType, Image as Erofs, Inode, ReadError};
 use crate::layer::{self, ConvertError};
 use crate::record::Image;
 use crate::sha256::Sha256;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store_error::StoreError;
 use crate::tar::{Limits, TarError};
 
 /// The most entries that are listed.

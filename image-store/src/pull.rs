@@ -19,7 +19,8 @@ use crate::pull_error::{PullError, Refused};
 use crate::record::{Image, ImageRecord, LayerRecord};
 use crate::registry::document::{self, Compression, Descriptor, Document, Manifest, Platform};
 use crate::registry::{Client, MAX_TRIES, RegistryError, Repository, Served};
-use crate::store::{Store, StoreError, write_json};
+use crate::store::{Store, write_json};
+use crate::store_error::StoreError;
 use crate::tar::Limits;
 
 /// Layers that are fetched side by side.

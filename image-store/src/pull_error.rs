@@ -7,7 +7,7 @@ use bennu_manifests::model::Digest;
 use crate::record::RecordFault;
 use crate::registry::RegistryError;
 use crate::registry::document::DocumentError;
-use crate::store::StoreError;
+use crate::store_error::StoreError;
 use crate::tar::Refusal;
 
 /// Why a pull failed. The four kinds are kept apart because different things have to be done about them.

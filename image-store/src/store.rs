@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 use crate::names::{self, Names};
 use crate::record::{Image, LayerRecord};
-use crate::verity::{self, Measured};
+use crate::store_error::{OpenError, StoreError};
 
 /// The largest record that is read, in bytes.
 const MAX_RECORD: u64 = 32 << 20;
@@ -34,100 +34,6 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) names: Names,
     pub(crate) read_only: bool,
-}
-
-/// Why a store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The directory holds something else.
-    #[error("{} is not empty and not a store", path.display())]
-    NotAStore {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The format file is not readable as such.
-    #[error("{} does not describe a store", path.display())]
-    Format {
-        /// The format file.
-        path: PathBuf,
-        /// What the parser says.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A newer program wrote it in a way that this one does not understand.
-    #[error("the store at {} needs what this program does not have: {features}", path.display())]
-    Incompatible {
-        /// The directory.
-        path: PathBuf,
-        /// Version or names of features.
-        features: String,
-    },
-    /// The file system failed.
-    #[error(transparent)]
-    Io(#[from] StoreError),
-}
-
-/// Why an operation on a store failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The file system failed.
-    #[error("could not {action} {}", path.display())]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// Something in the store is not what it was.
-    #[error("{} is damaged: {fault}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        fault: String,
-    },
-    /// The store may only be read by this program.
-    #[error("the store at {} was written by a newer program and may only be read", path.display())]
-    ReadOnly {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Another pull, import or collection is at work.
-    #[error("the store is in use by another operation")]
-    Busy,
-    /// A name that no pin can have.
-    #[error("'{name}' cannot name a pin")]
-    PinName {
-        /// The name.
-        name: String,
-    },
-    /// Something that was to be pinned is not there.
-    #[error("the store holds neither an image nor a blob {digest}")]
-    NothingToPin {
-        /// The digest.
-        digest: Digest,
-    },
-}
-
-impl StoreError {
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
-    }
-
-    /// Whether the disk, or the quota on it, is full.
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_disk_full(source))
-    }
-}
-
-pub(crate) fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// `format.json`
@@ -147,13 +53,6 @@ struct Features {
     read_only_compatible: Vec<String>,
     /// Who does not know them must keep away.
     incompatible: Vec<String>,
-}
-
-/// A pin: what it holds.
-#[derive(Debug, Serialize, Deserialize)]
-struct PinRecord {
-    /// Digests of images, or fs-verity digests of blobs.
-    holds: Vec<Digest>,
 }
 
 /// The lock that one operation holds.
@@ -250,62 +149,6 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// Makes `name` hold `digests` (images, or blobs by fs-verity digest) and nothing else, durably.
-    ///
-    /// # Errors
-    /// [`StoreError`]; [`StoreError::NothingToPin`] where one is not there.
-    pub fn pin(&self, name: &str, digests: &[Digest]) -> Result<(), StoreError> {
-        self.writable()?;
-        let path = self.pin_path(name)?;
-        let _lock = self.lock(FlockArg::LockShared)?;
-        for digest in digests {
-            if self.image(digest)?.is_none() && !exists(&self.inner.names.blob(digest))? {
-                return Err(StoreError::NothingToPin { digest: *digest });
-            }
-        }
-        let mut holds = digests.to_vec();
-        holds.sort_unstable();
-        holds.dedup();
-        write_json(&path, &PinRecord { holds })
-    }
-
-    /// Removes a pin; one that does not exist is no error.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub fn unpin(&self, name: &str) -> Result<(), StoreError> {
-        self.writable()?;
-        let path = self.pin_path(name)?;
-        let _lock = self.lock(FlockArg::LockShared)?;
-        durable::remove(&path).map_err(StoreError::io("remove", path))
-    }
-
-    /// All pins by name, and what they hold.
-    ///
-    /// # Errors
-    /// [`StoreError`]; a pin that cannot be read is one, so that nothing is collected for want of it.
-    pub fn pins(&self) -> Result<Vec<(String, Vec<Digest>)>, StoreError> {
-        let directory = self.inner.names.pins();
-        let mut pins = Vec::new();
-        for name in entries(&directory)? {
-            let path = directory.join(&name);
-            let Some(name) = name.to_str().filter(|name| names::is_pin_name(name)) else { continue };
-            let Some(bytes) = read_bounded(&path)? else { continue };
-            let pin: PinRecord = serde_json::from_slice(&bytes)
-                .map_err(|error| StoreError::Damaged { path, fault: error.to_string() })?;
-            pins.push((name.to_owned(), pin.holds));
-        }
-        pins.sort_unstable();
-        Ok(pins)
-    }
-
-    fn pin_path(&self, name: &str) -> Result<PathBuf, StoreError> {
-        if !names::is_pin_name(name) {
-            return Err(StoreError::PinName { name: name.escape_debug().to_string() });
-        }
-        Ok(self.inner.names.pin(name))
-    }
-
     /// Whether the blob of a layer is there with the right length. Its content is the kernel's to check on every read, or
     /// [`Store::scrub`]'s.
     pub(crate) fn has_blob(&self, layer: &LayerRecord) -> Result<bool, StoreError> {
@@ -371,116 +214,6 @@ impl Store {
             entries(directory)?.iter().filter_map(|name| names::digest_of(name)).collect();
         digests.sort_unstable();
         Ok(digests)
-    }
-
-    /// Puts a finished temporary file under the name of its digest, durably, and turns fs-verity on.
-    pub(crate) fn install_blob(&self, temporary: Temporary, verity: &Digest) -> Result<(), StoreError> {
-        let path = self.inner.names.blob(verity);
-        let Temporary { path: from, file } = &temporary;
-        file.sync_all().map_err(StoreError::io("write", from))?;
-        let existing = match File::open(&path) {
-            Ok(existing) => Some(existing),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(StoreError::io("open", path)(error)),
-        };
-        if let Some(existing) = existing {
-            let len =
-                |file: &File| file.metadata().map(|m| m.len()).map_err(StoreError::io("look at", &path));
-            let measured = verity::measure(&existing).map_err(StoreError::io("measure", &path))?;
-            if len(&existing)? == len(file)? && matches!(measured, Measured::Digest(d) if d == *verity) {
-                return Ok(()); // The same bytes; the temporary file goes away.
-            }
-        }
-        let temporary = temporary.close_for_writing().map_err(StoreError::io("open", &path))?;
-        seal(&temporary.file, verity, &temporary.path)?;
-        std::fs::rename(&temporary.path, &path).map_err(StoreError::io("rename to", &path))?;
-        // What is dropped here has no name in tmp/ any more.
-        drop(temporary);
-        let directory = self.inner.names.blobs();
-        durable::sync_dir(&directory).map_err(StoreError::io("write", directory))
-    }
-
-    pub(crate) fn temporary(&self) -> Result<Temporary, StoreError> {
-        let path = self.inner.names.temporary().join(durable::temporary_name());
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o444)
-            .open(&path)
-            .map_err(StoreError::io("create", &path))?;
-        Ok(Temporary { path, file })
-    }
-}
-
-/// Whether the kernel checks the reads of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checked {
-    /// Every read, by fs-verity.
-    ByKernel,
-    /// No read: the file system has no fs-verity. Only imports and scrubs check.
-    AtImportOnly,
-}
-
-/// Makes sure that fs-verity is on for `file` with this very digest. A blob whose flag was lost in a power cut gets it anew,
-/// which is sound because the kernel computes the digest from what is there now.
-pub(crate) fn seal(file: &File, verity: &Digest, path: &Path) -> Result<Checked, StoreError> {
-    let damaged = |fault: String| StoreError::Damaged { path: path.to_owned(), fault };
-    let mut measured = verity::measure(file).map_err(StoreError::io("measure", path))?;
-    if measured == Measured::NotEnabled {
-        if enable(file).map_err(StoreError::io("turn fs-verity on for", path))?
-            == verity::Enabled::Unsupported
-        {
-            return Ok(Checked::AtImportOnly);
-        }
-        file.sync_all().map_err(StoreError::io("write", path))?;
-        measured = verity::measure(file).map_err(StoreError::io("measure", path))?;
-    }
-    match measured {
-        Measured::Digest(found) if found == *verity => Ok(Checked::ByKernel),
-        Measured::Digest(found) => Err(damaged(format!("its fs-verity digest is {found}"))),
-        Measured::OtherAlgorithm => Err(damaged("its fs-verity digest is no SHA-256".to_owned())),
-        Measured::NotEnabled => Err(damaged("fs-verity does not stay on".to_owned())),
-        Measured::Unsupported => Ok(Checked::AtImportOnly),
-    }
-}
-
-/// Turns fs-verity on, waiting up to two seconds for writers that are about to go: a child that another thread forked a moment
-/// ago holds a copy of every descriptor until it executes its program.
-fn enable(file: &File) -> io::Result<verity::Enabled> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
-    loop {
-        match verity::enable(file) {
-            Err(error)
-                if error.kind() == io::ErrorKind::ExecutableFileBusy
-                    && std::time::Instant::now() < deadline =>
-            {
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
-            other => return other,
-        }
-    }
-}
-
-/// A file in `tmp/` that goes away unless it is kept.
-#[derive(Debug)]
-pub(crate) struct Temporary {
-    pub(crate) path: PathBuf,
-    pub(crate) file: File,
-}
-
-impl Temporary {
-    /// The same file open for reading only, as fs-verity wants it.
-    fn close_for_writing(mut self) -> io::Result<Self> {
-        self.file = File::open(&self.path)?;
-        Ok(self)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // After a rename there is nothing under this name; otherwise a leftover is removed at the next opening.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -548,6 +281,6 @@ pub(crate) fn entries(directory: &Path) -> Result<Vec<std::ffi::OsString>, Store
         .collect()
 }
 
-fn exists(path: &Path) -> Result<bool, StoreError> {
+pub(crate) fn exists(path: &Path) -> Result<bool, StoreError> {
     path.try_exists().map_err(StoreError::io("look at", path))
 }

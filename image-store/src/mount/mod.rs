@@ -22,10 +22,12 @@ use bennu_manifests::model::Digest;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::blob::{self, Checked};
 use crate::durable;
 use crate::record::LayerRecord;
 use crate::sha256;
-use crate::store::{self, Checked, Store, StoreError};
+use crate::store::Store;
+use crate::store_error::StoreError;
 
 /// Ids of a container on the host: 0 is `host_start`, and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,7 @@ struct User {
 /// [`MountError`]
 pub fn mount_layer(path: &Path, blob: &Digest, target: &Path) -> Result<Checked, MountError> {
     let file = File::open(path).map_err(StoreError::io("open", path)).map_err(MountError::Store)?;
-    let checked = store::seal(&file, blob, path).map_err(|error| match error {
+    let checked = blob::seal(&file, blob, path).map_err(|error| match error {
         error @ StoreError::Damaged { .. } => MountError::Refused(error),
         error => MountError::Store(error),
     })?;

@@ -1,0 +1,77 @@
+//! What must not be collected.
+
+use std::path::PathBuf;
+
+use bennu_manifests::model::Digest;
+use nix::fcntl::FlockArg;
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::names;
+use crate::store::{Store, entries, exists, read_bounded, write_json};
+use crate::store_error::StoreError;
+
+/// A pin: what it holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct PinRecord {
+    /// Digests of images, or fs-verity digests of blobs.
+    holds: Vec<Digest>,
+}
+
+impl Store {
+    /// Makes `name` hold `digests` (images, or blobs by fs-verity digest) and nothing else, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::NothingToPin`] where one is not there.
+    pub fn pin(&self, name: &str, digests: &[Digest]) -> Result<(), StoreError> {
+        self.writable()?;
+        let path = self.pin_path(name)?;
+        let _lock = self.lock(FlockArg::LockShared)?;
+        for digest in digests {
+            if self.image(digest)?.is_none() && !exists(&self.inner.names.blob(digest))? {
+                return Err(StoreError::NothingToPin { digest: *digest });
+            }
+        }
+        let mut holds = digests.to_vec();
+        holds.sort_unstable();
+        holds.dedup();
+        write_json(&path, &PinRecord { holds })
+    }
+
+    /// Removes a pin; one that does not exist is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn unpin(&self, name: &str) -> Result<(), StoreError> {
+        self.writable()?;
+        let path = self.pin_path(name)?;
+        let _lock = self.lock(FlockArg::LockShared)?;
+        durable::remove(&path).map_err(StoreError::io("remove", path))
+    }
+
+    /// All pins by name, and what they hold.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a pin that cannot be read is one, so that nothing is collected for want of it.
+    pub fn pins(&self) -> Result<Vec<(String, Vec<Digest>)>, StoreError> {
+        let directory = self.inner.names.pins();
+        let mut pins = Vec::new();
+        for name in entries(&directory)? {
+            let path = directory.join(&name);
+            let Some(name) = name.to_str().filter(|name| names::is_pin_name(name)) else { continue };
+            let Some(bytes) = read_bounded(&path)? else { continue };
+            let pin: PinRecord = serde_json::from_slice(&bytes)
+                .map_err(|error| StoreError::Damaged { path, fault: error.to_string() })?;
+            pins.push((name.to_owned(), pin.holds));
+        }
+        pins.sort_unstable();
+        Ok(pins)
+    }
+
+    fn pin_path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        if !names::is_pin_name(name) {
+            return Err(StoreError::PinName { name: name.escape_debug().to_string() });
+        }
+        Ok(self.inner.names.pin(name))
+    }
+}
