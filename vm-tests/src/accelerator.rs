@@ -7,12 +7,13 @@ use std::fs;
 use std::time::Duration;
 
 use bennu_os_image::{Disk, Firmware};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::cache;
 use crate::error::{Error, IoContext, run};
 use crate::machine::{Accelerator, Machine};
 use crate::vm::{Origin, Vm};
+use crate::{cache, wait};
 
 /// How long the guest may take under KVM until its agent answers; an ordinary machine takes a tenth of it.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -43,5 +44,16 @@ pub fn accelerator(disk: &Disk, firmware: &Firmware) -> Result<Accelerator, Erro
 fn boots(disk: &Disk, firmware: &Firmware) -> bool {
     let origin = Origin { disk: disk.qcow2.clone(), variables: firmware.vars.clone(), memory: None };
     let machine = Machine::host(&firmware.code, Accelerator::Kvm);
-    Vm::start(machine, &origin).and_then(|mut vm| vm.wait_for_agent(DEADLINE)).is_ok()
+    let answered = Vm::start(machine, &origin).and_then(|mut vm| {
+        wait::until("a guest under KVM to answer", DEADLINE, || {
+            vm.alive()?;
+            let state = vm.qmp()?.execute("query-status", json!({}))?;
+            if state["status"] != "running" {
+                // An instruction that KVM cannot run stops the machine for good.
+                return Ok(Some(false));
+            }
+            vm.guest_within("true", Duration::from_secs(2)).map(|output| Some(output.code == 0))
+        })
+    });
+    answered.unwrap_or(false)
 }

@@ -43,8 +43,10 @@ fn demo_manifest_converges() -> Result<(), Failure> {
         assert_eq!(wait::until("redis to answer", Duration::from_secs(60), hits)?, "hits: 1\n");
         assert_eq!(host.http(8080, "/cache")?, (200, "hits: 2\n".into()));
 
-        let logs = host.hostctl().run(&["logs", "web"])?.done()?;
-        assert!(logs.stdout.contains("hit 2"), "nginx's notices are in its log: {}", logs.stdout);
+        let hostctl = host.hostctl();
+        let logs = || Ok(hostctl.run(&["logs", "web"])?.done()?.stdout);
+        let written = |text: &String| text.contains("hit 2");
+        wait::until_good("nginx's notice in its log", Duration::from_secs(30), logs, written)?;
         Ok(())
     })
 }

@@ -11,8 +11,8 @@ const BLOCK: u32 = 7;
 #[test]
 fn a_flipped_bit_in_the_os_is_an_error_and_not_data() -> Result<(), Failure> {
     on_host("a_flipped_bit_in_the_os_is_an_error_and_not_data", |host| {
-        // Essential in Debian, and used by nothing that runs here.
-        let file = "/usr/bin/perl";
+        // Comes with the certificates, and is used by nothing that runs here.
+        let file = "/usr/bin/openssl";
         let content = block(host, file)?;
         spoil(host, &content)?;
         unreadable(host, file)
