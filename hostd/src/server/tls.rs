@@ -46,7 +46,7 @@ pub enum TlsError {
 /// Accepts connections whose client showed a certificate of the operators' authority; all others end in the handshake
 /// and never reach a route.
 #[derive(Debug)]
-pub struct MutualTls {
+pub(super) struct MutualTls {
     address: SocketAddr,
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
 }
@@ -56,7 +56,7 @@ impl MutualTls {
     ///
     /// # Errors
     /// Where the certificates can't be used or the address is taken.
-    pub async fn bind(api: &ProvisionApi) -> Result<Self, TlsError> {
+    pub(super) async fn bind(api: &ProvisionApi) -> Result<Self, TlsError> {
         let acceptor = TlsAcceptor::from(Arc::new(config(api)?));
         let listener = TcpListener::bind(api.listen)
             .await
