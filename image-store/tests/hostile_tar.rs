@@ -2,7 +2,9 @@
 
 mod common;
 
-use bennu_image_store::tar::{Limits, PathFault, Reason};
+use bennu_image_store::erofs::{FileType, Image, ReadError};
+use bennu_image_store::listing::{ListError, layer_listing};
+use bennu_image_store::tar::{Limits, PathFault, Reason, TarError};
 use bennu_image_store::{ImportError, Store};
 use common::{Tar, pax_records};
 
@@ -211,4 +213,100 @@ fn odd_but_sound_archives_are_taken() {
     ] {
         store.import_layer(archive.as_slice(), Limits::default()).expect("sound");
     }
+}
+
+/// Numbers that look random and are the same every time.
+fn noise(seed: u64) -> impl Iterator<Item = usize> {
+    let mut state = seed | 1;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 8) as usize
+    })
+}
+
+#[test]
+fn archives_spoiled_at_random_are_taken_or_refused_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let sound = Tar::new()
+        .dir("./")
+        .pax(&[("path", b"a/long/name"), ("SCHILY.xattr.user.a", b"b"), ("mtime", b"1.5")])
+        .file("x", "data")
+        .entry("L", b'L', "", b"another/long/name\0", |_| {})
+        .symlink("s", "target")
+        .hard_link("h", "a/long/name")
+        .file("a/.wh.b", "")
+        .end();
+    let mut numbers = noise(42);
+    let mut next = |below: usize| numbers.next().expect("endless") % below;
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..3000 {
+        let mut spoiled = sound.clone();
+        for _ in 0..=next(3) {
+            let at = next(spoiled.len());
+            spoiled[at] = next(256) as u8;
+        }
+        // Checksums are mended, or hardly anything would get past them.
+        for header in spoiled.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+            header[148..156].fill(b' ');
+            let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+            header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        match layer_listing(spoiled.as_slice(), dir.path(), Limits { bytes: 1 << 20, ..Limits::default() }) {
+            Ok(_) => taken += 1,
+            Err(ListError::Tar(TarError::Refused(_))) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(taken > 100 && refused > 100, "{taken} taken, {refused} refused: this tests nothing");
+}
+
+#[test]
+fn blobs_spoiled_at_random_are_listed_or_called_damaged_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(dir.path()).expect("a store");
+    let tar =
+        Tar::new().pax(&[("SCHILY.xattr.user.a", b"b")]).file("d/f", vec![1; 5000]).symlink("s", "t").end();
+    let layer = store.import_layer(tar.as_slice(), Limits::default()).expect("sound");
+    let sound = std::fs::read(&layer.path).expect("read");
+    // The last block holds the inodes; what is before it is data.
+    let inodes = sound.len() - 4096;
+    let mut numbers = noise(7);
+    let mut next = |below: usize| numbers.next().expect("endless") % below;
+    let path = dir.path().join("tmp/spoiled");
+    let (mut listed, mut damaged) = (0, 0);
+    for _ in 0..3000 {
+        let mut spoiled = sound.clone();
+        for _ in 0..=next(3) {
+            spoiled[inodes + next(1024)] = next(256) as u8;
+        }
+        std::fs::write(&path, &spoiled).expect("written");
+        match visit(&path) {
+            Ok(()) => listed += 1,
+            Err(ReadError::Damaged(_)) => damaged += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(listed > 100 && damaged > 100, "{listed} listed, {damaged} damaged: this tests nothing");
+}
+
+/// Reads everything that the root leads to in two steps.
+fn visit(path: &std::path::Path) -> Result<(), ReadError> {
+    let image = Image::open(std::fs::File::open(path)?)?;
+    for (_, nid) in image.entries(&image.root()?)? {
+        let inode = image.inode(nid)?;
+        match inode.file_type() {
+            FileType::Directory => {
+                for (_, nid) in image.entries(&inode)? {
+                    let inode = image.inode(nid)?;
+                    image.read(&inode, 0, &mut [0; 100])?;
+                    image.read(&inode, inode.size / 2, &mut [0; 100])?;
+                }
+            }
+            FileType::Symlink => drop(image.link_target(&inode)?),
+            _ => drop(image.read(&inode, 0, &mut [0; 100])?),
+        }
+    }
+    Ok(())
 }

@@ -6,8 +6,9 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use bennu_image_store::listing::files;
 use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper, mount_layer};
-use bennu_image_store::{LayerRecord, Store};
+use bennu_image_store::{Image, LayerRecord, Store, sha256};
 use common::{Tar, can_mount};
 
 fn import(store: &Store, tar: Vec<u8>) -> LayerRecord {
@@ -96,6 +97,36 @@ fn layers_are_stacked_and_whiteouts_hide_what_is_below() {
     bench.mounts.unmount_image(&root).expect("unmounted");
     assert_eq!(names(&root), Vec::<String>::new());
     assert_eq!(bench.mounted_layers(), 0);
+}
+
+#[test]
+fn the_listing_of_an_image_names_what_is_seen_when_it_is_mounted() {
+    let bench = Bench::new();
+    let layers = layers(&bench.store);
+    let size = layers.iter().map(|layer| layer.size).sum();
+    let image = Image {
+        digest: layers[0].diff_id,
+        manifest_digest: layers[0].diff_id,
+        manifest_size: 0,
+        config: Default::default(),
+        layers,
+        size,
+    };
+    let lines = files(&bench.store, &image).expect("listed");
+    let listed: Vec<_> = lines.iter().map(|line| line.path.as_str()).collect();
+    assert_eq!(listed, ["/", "/etc", "/etc/two", "/gone", "/gone/again", "/replaced", "/replaced/new"]);
+    assert_eq!(lines[2].sha256, Some(sha256::digest(b"two")));
+    assert!(lines.iter().all(|line| line.xattrs.is_empty()), "marks between layers are shown");
+    if !can_mount() {
+        return;
+    }
+    let root = bench.path("root");
+    bench.mounts.mount_image(&bench.store, &image.layers, &root, None, None).expect("mounted");
+    for line in &lines[1..] {
+        let meta = fs::symlink_metadata(root.join(&line.path[1..])).expect(&line.path);
+        assert_eq!((meta.mode() & 0o7777, meta.uid()), (u32::from(line.mode), line.uid), "{}", line.path);
+    }
+    bench.mounts.unmount_image(&root).expect("unmounted");
 }
 
 #[test]
