@@ -60,7 +60,8 @@ fn cargo(tools: &Path) -> Command {
     let paths = std::iter::once(tools.to_owned()).chain(std::env::split_paths(&paths));
     let paths =
         std::env::join_paths(paths).expect("what was split can be joined, and the cache's path has no colon");
-    command.current_dir(build::workspace()).env("PATH", paths);
+    // A test that cannot run on the machine at hand says so and passes, but not here.
+    command.current_dir(build::workspace()).env("PATH", paths).env("BENNU_TESTS_MUST_RUN", "1");
     command
 }
 
