@@ -51,9 +51,20 @@ fn build(target: &Path, arguments: &[&str], flags: Option<&str>) -> Result<(), E
     run(&mut command).map(drop)
 }
 
-/// `cargo` in the workspace.
-fn cargo() -> Command {
+/// `cargo` in the workspace, as if it was called from a shell.
+///
+/// What calls us was mostly started by `cargo` itself, which tells it about its package in the environment. Build
+/// scripts (that of `ring` above all) look at the same variables, so with them everything that depends on `ring` would
+/// be built anew whenever another package calls.
+pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let told = std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        let name = name.to_string_lossy();
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|start| name.starts_with(start))
+    });
+    for name in told {
+        command.env_remove(name);
+    }
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command
 }

@@ -2,7 +2,6 @@
 
 use crate::Failure;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The programs that an image is made of.
 #[derive(Debug)]
@@ -49,9 +48,8 @@ fn target_dir() -> PathBuf {
 }
 
 fn cargo(target: &Path, arguments: &[&str], flags: Option<&str>) -> Result<(), Failure> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "--release"]).args(arguments);
+    let mut command = vm_tests::programs::cargo();
+    command.args(["build", "--release"]).args(arguments);
     command.env("CARGO_TARGET_DIR", target);
     if let Some(flags) = flags {
         command.env("RUSTFLAGS", flags);

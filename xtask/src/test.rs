@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::steps::Steps;
-use crate::{Failure, build, image, packages};
+use crate::{Failure, image, packages};
 
 /// Runs every stage in order and stops at the first that fails. A test that was skipped fails its stage.
 ///
@@ -55,13 +55,13 @@ pub(crate) fn test() -> Result<(), Failure> {
 
 /// `cargo` in the workspace, with the tools that were installed for it.
 fn cargo(tools: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = vm_tests::programs::cargo();
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let paths = std::iter::once(tools.to_owned()).chain(std::env::split_paths(&paths));
     let paths =
         std::env::join_paths(paths).expect("what was split can be joined, and the cache's path has no colon");
     // A test that cannot run on the machine at hand says so and passes, but not here.
-    command.current_dir(build::workspace()).env("PATH", paths).env("BENNU_TESTS_MUST_RUN", "1");
+    command.env("PATH", paths).env("BENNU_TESTS_MUST_RUN", "1");
     command
 }
 
