@@ -28,26 +28,49 @@ cd /
 rm -rf "$root/bennu-debs"
 
 # --- kernel modules ---------------------------------------------------------------------------------------
-# A server has no use for these; they are two fifths of all modules.
+# A server that runs containers has no use for these; they are two thirds of all modules, and those among them that
+# udev would load for some device cost time at each boot.
 modules=$root/usr/lib/modules/$kernel
-for unused in sound drivers/gpu drivers/media drivers/iio drivers/staging drivers/comedi drivers/accel \
-    drivers/bluetooth drivers/isdn drivers/atm drivers/video drivers/net/wireless drivers/nfc drivers/mtd \
-    net/bluetooth net/wireless net/mac80211 net/nfc net/atm fs/ocfs2 fs/gfs2 fs/ubifs fs/jffs2 fs/afs fs/bcachefs; do
+for unused in sound arch/x86/kvm virt/kvm lib/test_bpf.ko.xz samples \
+    drivers/gpu drivers/media drivers/iio drivers/staging drivers/comedi drivers/accel drivers/bluetooth drivers/isdn \
+    drivers/atm drivers/video drivers/nfc drivers/mtd drivers/infiniband drivers/input/mouse drivers/input/joystick \
+    drivers/input/tablet drivers/input/touchscreen drivers/input/misc drivers/usb/serial drivers/usb/gadget \
+    drivers/usb/misc drivers/usb/atm drivers/net/wireless drivers/net/usb drivers/net/can drivers/net/hamradio \
+    drivers/net/ieee802154 drivers/net/wwan drivers/net/arcnet drivers/net/fddi drivers/parport drivers/pcmcia \
+    drivers/w1 drivers/leds drivers/ssb drivers/bcma drivers/firewire drivers/macintosh drivers/platform/x86 \
+    drivers/platform/chrome drivers/platform/surface drivers/greybus drivers/gnss drivers/most drivers/memstick \
+    net/bluetooth net/wireless net/mac80211 net/nfc net/atm net/ax25 net/can net/ieee802154 net/6lowpan net/tipc \
+    net/rxrpc net/ceph net/batman-adv net/rose net/netrom net/appletalk net/smc net/rds \
+    fs/ocfs2 fs/gfs2 fs/ubifs fs/jffs2 fs/afs fs/bcachefs fs/ceph fs/smb fs/nfsd fs/f2fs fs/jfs fs/nilfs2 fs/hfs \
+    fs/hfsplus fs/minix fs/ufs fs/affs fs/befs fs/bfs fs/coda fs/omfs fs/qnx4 fs/qnx6 fs/sysv fs/orangefs fs/dlm \
+    fs/reiserfs fs/ntfs3 fs/adfs fs/efs fs/freevxfs fs/hpfs fs/romfs; do
     rm -rf "$modules/kernel/${unused:?}"
 done
 # Uncompressed, so that two versions of the image share the blocks of what did not change, and loading is quick.
 find "$modules" -name '*.ko.xz' -print0 | xargs -0 -r -n 64 xz -d
 chroot "$root" depmod "$kernel"
 
-# What the initrd must have to find, check and mount the root, in the order of loading. Built-in ones drop out.
-for wanted in virtio_blk virtio_scsi sd_mod ahci ata_piix nvme xhci_pci ehci_pci usb_storage uas sdhci_pci mmc_block \
-    crc32c_intel sha256_ssse3 btrfs erofs overlay; do
-    chroot "$root" modprobe -S "$kernel" --show-depends "$wanted"
-done | sed -n 's/^insmod \([^ ]*\).*$/\1/p' | awk '!seen[$0]++' > "$parts/modules"
-while read -r module; do
+# What the initrd must have to find, check and mount the root. A line says when modules are loaded, `always` or the
+# pattern of a device's modalias, and then which, in the order of loading. Built-in ones drop out by themselves.
+modules_of() {
+    chroot "$root" modprobe -S "$kernel" --show-depends "$1" | sed -n 's/^insmod \([^ ]*\).*$/\1/p' | tr '\n' ' '
+}
+for needed in crc32c_intel sha256_ssse3 btrfs erofs overlay; do
+    echo "always $(modules_of "$needed")"
+done > "$parts/modules"
+# Buses first, since devices on them appear only behind them. Of a driver with many patterns, those are taken that name a
+# class of devices or one device, not those for quirks of single products, which carry a range in brackets.
+for driver in xhci_pci ehci_pci usb_storage uas ahci ata_piix sd_mod nvme virtio_blk virtio_scsi sdhci_pci mmc_block \
+    megaraid_sas mpt3sas smartpqi hpsa aacraid vmw_pvscsi hv_storvsc xen_blkfront; do
+    chroot "$root" modinfo -k "$kernel" -F alias "$driver" | grep -v '[[?]' | while read -r pattern; do
+        echo "$pattern $(modules_of "$driver")"
+    done
+done | awk '$2' >> "$parts/modules"
+cut -d ' ' -f 2- "$parts/modules" | tr ' ' '\n' | sort -u | while read -r module; do
+    [ -n "$module" ] || continue
     mkdir -p "$parts/tree$(dirname "$module")"
     cp "$root$module" "$parts/tree$module"
-done < "$parts/modules"
+done
 
 # --- what an appliance does not have ----------------------------------------------------------------------
 cd "$root"

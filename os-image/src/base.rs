@@ -38,12 +38,15 @@ impl Base {
         Ok(fs::read_to_string(&path).map_err(at("read", &path))?.trim().to_owned())
     }
 
-    /// Modules of the initrd in the order of loading: path in the initrd, and the file.
-    pub(crate) fn modules(&self) -> Result<Vec<(String, PathBuf)>, BuildError> {
-        let list = self.folder.join("parts/modules");
-        let text = fs::read_to_string(&list).map_err(at("read", &list))?;
-        let tree = self.folder.join("parts/tree");
-        Ok(text.lines().map(|path| (path.to_owned(), tree.join(path.trim_start_matches('/')))).collect())
+    /// When the initrd loads which modules: the text of its `/modules`.
+    pub(crate) fn module_list(&self) -> Result<String, BuildError> {
+        let path = self.folder.join("parts/modules");
+        fs::read_to_string(&path).map_err(at("read", &path))
+    }
+
+    /// The file of a module that the list names.
+    pub(crate) fn module(&self, path: &str) -> PathBuf {
+        self.folder.join("parts/tree").join(path.trim_start_matches('/'))
     }
 
     /// A program of systemd's for UEFI: `systemd-bootx64.efi` or `linuxx64.efi.stub`.

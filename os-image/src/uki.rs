@@ -4,14 +4,15 @@ use crate::base::Base;
 use crate::command::{at, run};
 use crate::initrd::{self, Entry};
 use crate::{BuildError, recipe};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the kernel is told besides its root: messages of note go to the serial line and the screen, a panic starts the
-/// machine again, and nothing from the command line's environment reaches the first program.
-const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 loglevel=4 panic=10 systemd.show_status=auto \
-                            systemd.log_color=0 systemd.firstboot=no";
+/// machine again, and security modules that nothing here configures stay out (AppArmor and BPF cost seconds under emulation).
+const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 loglevel=4 panic=10 lsm=landlock,lockdown,yama \
+                            systemd.show_status=error systemd.log_color=0 systemd.firstboot=no";
 
 /// The whole command line for a root of this fs-verity digest.
 pub(crate) fn command_line(root_digest: &str) -> String {
@@ -44,14 +45,16 @@ pub(crate) fn build(base: &Base, init: &Path, root_digest: &str, work: &Path) ->
 
 fn contents(base: &Base, init: &Path) -> Result<Vec<Entry>, BuildError> {
     let read = |path: &Path| fs::read(path).map_err(at("read", path));
-    let modules = base.modules()?;
-    let list: String = modules.iter().map(|(path, _)| format!("{path}\n")).collect();
+    let list = base.module_list()?;
+    // A line is a pattern and the modules for it (see `init/src/modules.rs`).
+    let modules: BTreeSet<&str> = list.lines().flat_map(|line| line.split_whitespace().skip(1)).collect();
     let mut entries = vec![
         Entry { path: "init".into(), mode: 0o755, data: read(init)? },
-        Entry { path: "modules".into(), mode: 0o644, data: list.into_bytes() },
+        Entry { path: "modules".into(), mode: 0o644, data: list.clone().into_bytes() },
     ];
-    for (path, file) in &modules {
-        entries.push(Entry { path: path.trim_start_matches('/').into(), mode: 0o644, data: read(file)? });
+    for path in modules {
+        let data = read(&base.module(path))?;
+        entries.push(Entry { path: path.trim_start_matches('/').into(), mode: 0o644, data });
     }
     Ok(entries)
 }

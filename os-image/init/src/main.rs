@@ -14,6 +14,7 @@ mod partition;
 mod root;
 mod verity;
 
+use modules::Modules;
 use nix::sys::reboot::{RebootMode, reboot};
 use std::convert::Infallible;
 use std::time::Duration;
@@ -41,11 +42,11 @@ fn main() {
 
 fn boot() -> Result<Infallible, Failure> {
     root::mount_kernel_file_systems()?;
-    modules::load_all()?;
+    let mut modules = Modules::load()?;
     let text =
         std::fs::read("/proc/cmdline").map_err(|error| because("read the kernel's command line", error))?;
     let wanted = command_line::root_digest(&text)?;
-    let device = partition::wait_for_state()?;
+    let device = partition::wait_for_state(|| modules.load_for_new_devices())?;
     root::mount_state(&device)?;
     let blob = verity::open_checked(&wanted)?;
     root::mount_root(&blob)?;

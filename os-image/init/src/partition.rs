@@ -11,10 +11,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How often to look again. The kernel would also tell by netlink, but a disk comes once a boot.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Waits for the partition, and gives back its device node.
-pub(crate) fn wait_for_state() -> Result<PathBuf, Failure> {
+/// Waits for the partition, and gives back its device node. `meanwhile` is called before each look.
+pub(crate) fn wait_for_state(mut meanwhile: impl FnMut()) -> Result<PathBuf, Failure> {
     let start = Instant::now();
     loop {
+        meanwhile();
         let found = find(Path::new("/sys/class/block"))?;
         match found.as_slice() {
             [device] => return Ok(Path::new("/dev").join(device)),
