@@ -52,7 +52,13 @@ pub(super) fn build(layers: &[Layer], scratch: &Path) -> Result<Vec<Tars>, Error
         write(layer, &tree)?;
         let mut entries = BTreeSet::new();
         walk(&tree, Path::new(""), &mut entries)?;
-        let new: Vec<_> = entries.difference(&below).cloned().collect();
+        // What a layer says itself counts even where it replaces what is below.
+        let said = |path: &Path| {
+            layer.files.iter().any(|file| path == Path::new(file.0))
+                || layer.links.iter().any(|link| path == Path::new(link.0))
+        };
+        let new: Vec<_> =
+            entries.iter().filter(|path| !below.contains(*path) || said(path)).cloned().collect();
         finished.push(pack(&tree, &new, &scratch.join(format!("layer-{number}.tar")))?);
         below.append(&mut entries);
     }
@@ -141,10 +147,12 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a temporary directory");
         let file =
             |path, text: &str| Layer { files: vec![(path, 0o644, text.to_owned())], ..Layer::default() };
-        let made = build(&[file("etc/a", "1"), file("etc/b", "2")], scratch.path()).expect("plain files");
+        let layers = [file("etc/a", "1"), file("etc/b", "2"), file("etc/a", "3")];
+        let made = build(&layers, scratch.path()).expect("plain files");
         let list = |tars: &Tars| run(Command::new("tar").arg("tf").arg(&tars.tar)).expect("a tar");
         assert_eq!(list(&made[0]), "etc/\netc/a\n");
         assert_eq!(list(&made[1]), "etc/b\n");
+        assert_eq!(list(&made[2]), "etc/a\n", "a file that is replaced");
     }
 
     #[test]

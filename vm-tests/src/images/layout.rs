@@ -13,7 +13,7 @@ use crate::cache::hex;
 use crate::error::{Error, IoContext};
 
 /// Changes whenever the same recipe is written in another way.
-pub(super) const FORMAT: &str = "layout 1";
+pub(super) const FORMAT: &str = "layout 2";
 
 /// The annotation that holds the size of all blobs together, in bytes.
 pub(super) const SIZE: &str = "bennu.size";

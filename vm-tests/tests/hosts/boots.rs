@@ -59,8 +59,9 @@ fn hostd_idles() -> Result<(), Failure> {
         let used = (user_after + system_after) - (user_before + system_before);
         assert!(used <= MOST_TICKS, "{used} ticks of 10 ms in 30 s");
 
-        let resident =
-            host.vm.guest_ok(&format!("sed -n 's/^VmRSS: *\\([0-9]*\\) kB/\\1/p' /proc/{process}/status"))?;
+        let resident = host
+            .vm
+            .guest_ok(&format!("sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/{process}/status"))?;
         let resident: u64 = resident.parse()?;
         assert!(resident < 20 * 1024, "{resident} KiB resident");
         Ok(())
