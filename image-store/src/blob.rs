@@ -20,7 +20,7 @@ impl Store {
         file.sync_all().map_err(StoreError::io("write", from))?;
         let existing = match File::open(&path) {
             Ok(existing) => Some(existing),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => None,
             Err(error) => return Err(StoreError::io("open", path)(error)),
         };
         if let Some(existing) = existing {
@@ -35,7 +35,7 @@ impl Store {
         seal(&temporary.file, verity, &temporary.path)?;
         // Only now: turning fs-verity on takes the permission to write, even from the owner.
         let read_only = std::fs::Permissions::from_mode(0o444);
-        let finished = temporary.file.set_permissions(read_only).and_then(|()| temporary.file.sync_all());
+        let finished = temporary.file.set_permissions(read_only).and_then(|()| commit(&temporary.file));
         finished.map_err(StoreError::io("write", &temporary.path))?;
         std::fs::rename(&temporary.path, &path).map_err(StoreError::io("rename to", &path))?;
         // What is dropped here has no name in tmp/ any more.
@@ -77,7 +77,7 @@ pub(crate) fn seal(file: &File, verity: &Digest, path: &Path) -> Result<Checked,
         {
             return Ok(Checked::AtImportOnly);
         }
-        file.sync_all().map_err(StoreError::io("write", path))?;
+        commit(file).map_err(StoreError::io("write", path))?;
         measured = verity::measure(file).map_err(StoreError::io("measure", path))?;
     }
     match measured {
@@ -87,6 +87,22 @@ pub(crate) fn seal(file: &File, verity: &Digest, path: &Path) -> Result<Checked,
         Measured::NotEnabled => Err(damaged("fs-verity does not stay on".to_owned())),
         Measured::Unsupported => Ok(Checked::AtImportOnly),
     }
+}
+
+/// Makes a file whose fs-verity was just turned on durable, with all that the file system wrote before it.
+///
+/// `fsync` is not enough: btrfs then writes the inode, which says that fs-verity is on, into its log, but not the descriptor. After
+/// a power cut the file could never be opened again ("Verity descriptor has invalid size").
+fn commit(file: &File) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(file)?)
+}
+
+/// Whether an error of `open` says that the file itself is damaged: the kernel cannot read it, or what fs-verity keeps
+/// beside it.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let damage = [Errno::EIO, Errno::EMSGSIZE, Errno::EINVAL, Errno::EBADMSG, Errno::EUCLEAN];
+    error.raw_os_error().is_some_and(|number| damage.contains(&Errno::from_raw(number)))
 }
 
 /// Turns fs-verity on, waiting up to two seconds for writers that are about to go: a child that another thread forked a moment
@@ -125,5 +141,25 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // After a rename there is nothing under this name; otherwise a leftover is removed at the next opening.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_that_the_kernel_cannot_open_counts_as_damaged_and_one_without_permission_does_not() {
+        use nix::errno::Errno;
+        for (errno, damaged) in [
+            (Errno::EMSGSIZE, true),
+            (Errno::EIO, true),
+            (Errno::EUCLEAN, true),
+            (Errno::EACCES, false),
+            (Errno::EMFILE, false),
+            (Errno::ENOENT, false),
+        ] {
+            assert_eq!(is_damage(&io::Error::from_raw_os_error(errno as i32)), damaged, "{errno}");
+        }
     }
 }

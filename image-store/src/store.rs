@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::blob::is_damage;
 use crate::durable;
 use crate::names::{self, Names};
 use crate::record::{Image, LayerRecord};
@@ -153,9 +154,11 @@ impl Store {
     /// [`Store::scrub`]'s.
     pub(crate) fn has_blob(&self, layer: &LayerRecord) -> Result<bool, StoreError> {
         let path = self.inner.names.blob(&layer.blob);
-        match std::fs::metadata(&path) {
+        // Opened, not only looked at: with fs-verity that is where the kernel finds that it cannot be read at all. Such a
+        // blob is as good as none, so it is fetched again.
+        match File::open(&path).and_then(|file| file.metadata()) {
             Ok(metadata) => Ok(metadata.len() == layer.size),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => Ok(false),
             Err(error) => Err(StoreError::io("look at", path)(error)),
         }
     }

@@ -10,7 +10,7 @@
 //!                    Verified ──► Floors::after()     or     NotAccepted: the rule that says no
 //! ```
 //!
-//! [`check`] is the offline half: form and sense of a manifest, for its author. [`verify`] is the whole of it, for a
+//! [`check()`] is the offline half: form and sense of a manifest, for its author. [`verify`] is the whole of it, for a
 //! host; a [`Verified`] comes from nowhere else. Trust documents follow each other through [`verify_trust`].
 //! [`unpinned_images`] finds what is still to be pinned by digest.
 //!

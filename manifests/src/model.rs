@@ -1,6 +1,6 @@
 //! The manifest as the rest of the system sees it: checked once, unable to hold nonsense.
 //!
-//! Values of these types are made by [`crate::check`] alone. Every name, bound and cross-reference has been
+//! Values of these types are made by [`crate::check()`] alone. Every name, bound and cross-reference has been
 //! checked there; later stages rely on it and never check again.
 
 use std::collections::BTreeMap;

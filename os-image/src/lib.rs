@@ -8,7 +8,7 @@
 //!                    EROFS blob ──► store/blobs/sha256/<digest> ──► state (btrfs) ─┴──► GPT disk (qcow2)
 //! ```
 //!
-//! [`build`] runs these stages and keeps what they make under [`cache_dir`], each under a key that is the SHA-256
+//! [`build()`] runs these stages and keeps what they make under [`cache_dir`], each under a key that is the SHA-256
 //! of everything it was made from, so a second build of the same inputs is a look-up.
 //!
 //! **Invariant:** nothing here needs a loop device, a mount or the privileges of root, and nothing is written

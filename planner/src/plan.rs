@@ -138,7 +138,7 @@ fn volumes_that_come(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
 }
 
 /// What is kept goes only where the manifest says so in so many words, by an entry with `destroy = true`;
-/// [`crate::guard`] refuses a manifest that just leaves it out. What is fresh at each boot goes when it is not declared.
+/// [`guard()`](crate::guard()) refuses a manifest that just leaves it out. What is fresh at each boot goes when it is not declared.
 fn volumes_that_go(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
     let goes = |(name, life): &(&Name, &VolumeLife)| match manifest.volumes.get(*name) {
         Some(volume) => volume.destroy,
