@@ -161,6 +161,15 @@ impl Host {
         crate::http::get(self.vm.port(port), path)
     }
 
+    /// Waits until nginx serves this edition of its page on port 8080.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] after a minute, with the last answer.
+    pub fn wait_for_page(&self, edition: &str) -> Result<(), Error> {
+        let shown = |(code, page): &(u16, String)| *code == 200 && page.contains(edition);
+        wait::until_good("nginx's page", Duration::from_secs(60), || self.http(8080, "/"), shown).map(drop)
+    }
+
     /// What must stay the same where a manifest is refused: generation, containers with their processes, images.
     ///
     /// # Errors

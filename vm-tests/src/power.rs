@@ -74,7 +74,8 @@ impl Vm {
     /// [`Error::Deadline`] where it does not come back.
     pub fn reboot(&mut self) -> Result<(), Error> {
         let before = self.boot_id()?;
-        self.guest_ok("systemctl --no-block reboot")?;
+        // The agent may be stopped before it can say that it has asked.
+        let _late = self.guest_within("systemctl --no-block reboot", Duration::from_secs(10));
         wait::until("another boot", BOOT, || {
             self.alive()?;
             self.wait_for_agent(Duration::from_secs(5))?;

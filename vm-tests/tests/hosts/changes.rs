@@ -15,7 +15,7 @@ fn a_second_manifest_converges_and_leaves_alone_what_did_not_change() -> Result<
         let first = manifest(registry, 1, &format!("{same}{gone}{}", web(registry, "1", "")));
         host.converge("first.toml", &first)?;
         let before = host.hostctl().container("same")?;
-        assert!(host.http(8080, "/")?.1.contains("first edition"));
+        host.wait_for_page("first edition")?;
 
         let new = sleeper(registry, "new", "environment = { WHO = \"new\" }");
         let second = manifest(registry, 2, &format!("{same}{new}{}", web(registry, "2", "")));
@@ -34,7 +34,7 @@ fn a_second_manifest_converges_and_leaves_alone_what_did_not_change() -> Result<
         assert_eq!(host.hostctl().container("new")?["state"], "running");
         let listed = host.hostctl().json(&["ps"])?;
         assert!(!listed.to_string().contains("gone"), "{listed}");
-        assert!(host.http(8080, "/")?.1.contains("second edition"));
+        host.wait_for_page("second edition")?;
         let left = host.vm.guest(
             "systemctl list-units --all --plain --no-legend | grep -i gone; cat /proc/mounts | grep gone",
         )?;

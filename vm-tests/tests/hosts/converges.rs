@@ -31,10 +31,7 @@ fn demo_manifest_converges() -> Result<(), Failure> {
             assert_eq!(host.hostctl().container(name)?["state"], "running");
         }
 
-        let (code, page) =
-            wait::until("nginx to answer", Duration::from_secs(60), || host.http(8080, "/").map(Some))?;
-        assert_eq!(code, 200);
-        assert!(page.contains("first edition"), "{page}");
+        host.wait_for_page("first edition")?;
         let hits = || match host.http(8080, "/cache")? {
             (200, body) => Ok(Some(body)),
             (code, text) => Err(Error::Answer { who: "nginx".into(), text: format!("{code}: {text}") }),

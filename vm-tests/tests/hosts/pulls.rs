@@ -40,7 +40,7 @@ fn a_pull_that_fails_leaves_the_old_generation_running() -> Result<(), Failure> 
 
         registry.gate.rule(Rule::Open);
         host.wait_until_converged()?;
-        assert!(host.http(8080, "/")?.1.contains("first edition"));
+        host.wait_for_page("first edition")?;
         Ok(())
     })
 }
@@ -67,9 +67,7 @@ fn a_power_cut_in_the_middle_of_a_pull_then_converges() -> Result<(), Failure> {
             status["generation"]["serial"], 2,
             "what was accepted before the cut is taken up: {status}"
         );
-        let page =
-            wait::until("nginx to answer", Duration::from_secs(60), || host.http(8080, "/").map(Some))?;
-        assert!(page.1.contains("first edition"), "{page:?}");
+        host.wait_for_page("first edition")?;
         assert_eq!(host.hostctl().container("one")?["state"], "running");
         Ok(())
     })
