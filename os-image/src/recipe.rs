@@ -37,7 +37,7 @@ pub(crate) const PACKAGES: [&str; 16] = [
 pub(crate) const CUSTOMIZE: &str = include_str!("../files/customize.sh");
 
 /// Files of our own in the root: path, and text. All belong to root and have mode 0644.
-pub(crate) const FILES: [(&str, &str); 7] = [
+pub(crate) const FILES: [(&str, &str); 8] = [
     ("etc/hostname", include_str!("../files/root/etc/hostname")),
     ("etc/hosts", include_str!("../files/root/etc/hosts")),
     (
@@ -51,6 +51,10 @@ pub(crate) const FILES: [(&str, &str); 7] = [
     (
         "usr/lib/systemd/networkd.conf.d/10-bennu.conf",
         include_str!("../files/root/usr/lib/systemd/networkd.conf.d/10-bennu.conf"),
+    ),
+    (
+        "usr/lib/systemd/resolved.conf.d/10-bennu.conf",
+        include_str!("../files/root/usr/lib/systemd/resolved.conf.d/10-bennu.conf"),
     ),
     (
         "usr/lib/systemd/journald.conf.d/10-bennu.conf",
