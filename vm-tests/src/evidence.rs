@@ -1,9 +1,11 @@
 //! What is kept of a machine when a test fails.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::Error;
+use crate::error::tail;
 use crate::hostctl::Hostctl;
 use crate::programs::target_directory;
 use crate::vm::Vm;
@@ -29,6 +31,21 @@ const ASKED_OF_HOSTD: &[(&str, &[&str])] = &[
     ("dump.json", &["dump"]),
 ];
 
+/// What the processors were doing, as QEMU sees it: the only witness of a guest that hangs before it can speak. Asked
+/// several times, so that a loop is told from a wait.
+fn processors(vm: &mut Vm) -> String {
+    let mut ask = |command: &str| {
+        let arguments = serde_json::json!({ "command-line": command });
+        match vm.qmp().and_then(|qmp| qmp.execute("human-monitor-command", arguments)) {
+            Ok(text) => text.as_str().unwrap_or_default().to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    ["info registers -a", "info lapic", "info pic", "info registers -a", "info registers -a"]
+        .map(&mut ask)
+        .join("\n")
+}
+
 /// Keeps logs and state of a machine below cargo's target directory, and returns where. What cannot be had any more is
 /// left out: a machine that failed may not answer.
 pub fn keep(vm: &mut Vm, hostctl: Option<&Hostctl>, name: &str) -> PathBuf {
@@ -39,12 +56,16 @@ pub fn keep(vm: &mut Vm, hostctl: Option<&Hostctl>, name: &str) -> PathBuf {
     for file in [vm.files().serial(), vm.files().messages()] {
         let _best_effort = fs::copy(&file, directory.join(file.file_name().expect("a name was joined")));
     }
+    let _best_effort = fs::write(directory.join("processors.txt"), processors(vm));
     for (file, command) in ASKED {
-        let text = match vm.guest_within(command, Duration::from_secs(30)) {
-            Ok(output) => output.text,
-            Err(error) => error.to_string(),
-        };
+        let answer = vm.guest_within(command, Duration::from_secs(30));
+        let silent = matches!(answer, Err(Error::Deadline { .. }));
+        let text = answer.map_or_else(|error| error.to_string(), |output| output.text);
         let _best_effort = fs::write(directory.join(file), text);
+        if silent {
+            // Whoever did not answer this will not answer the others, and each would cost its deadline.
+            break;
+        }
     }
     for (file, arguments) in ASKED_OF_HOSTD.iter().filter(|_| hostctl.is_some()) {
         let ran = hostctl.and_then(|hostctl| hostctl.run(arguments).ok());
@@ -52,4 +73,12 @@ pub fn keep(vm: &mut Vm, hostctl: Option<&Hostctl>, name: &str) -> PathBuf {
         let _best_effort = fs::write(directory.join(file), text);
     }
     directory
+}
+
+/// The end of the serial log that was kept, for whoever sees the report but not the files.
+pub fn last_words(kept: &Path) -> String {
+    let serial = fs::read(kept.join("serial.log")).unwrap_or_default();
+    let text: String =
+        String::from_utf8_lossy(&serial).chars().filter(|c| *c == '\n' || !c.is_control()).collect();
+    format!("the end of its serial log:\n{}", tail(&text, 2000))
 }

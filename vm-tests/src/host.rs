@@ -77,7 +77,7 @@ impl Host {
         if !matches!(result, Ok(Ok(()))) {
             let hostctl = self.hostctl();
             let kept = evidence::keep(&mut self.vm, Some(&hostctl), name);
-            eprintln!("logs and state of the host: {}", kept.display());
+            eprintln!("logs and state of the host: {}\n{}", kept.display(), evidence::last_words(&kept));
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))
     }
