@@ -31,10 +31,13 @@ const MAX_ANSWER: u64 = 64 << 20;
 
 const UNIT: &str = "bennu-test-agent.service";
 
-/// The loop. `read` returns at once while nobody is connected on the other side, hence the pause.
+/// The loop. `read` returns at once while nobody is connected on the other side, hence the pause. The port has its name
+/// only once udev has seen it, which nothing in the early boot waits for; and a service that fails five times in ten
+/// seconds is given up by default (systemd.unit(5), `StartLimitBurst=`), which an agent must never be.
 const SCRIPT: &str = r#"[Unit]
 Description=Test agent
 DefaultDependencies=no
+StartLimitIntervalSec=0
 After=sysinit.target
 Conflicts=shutdown.target
 Before=shutdown.target
@@ -44,7 +47,9 @@ Restart=always
 RestartSec=1
 TimeoutStopSec=2
 StandardError=journal
-ExecStart=/bin/sh -c 'd=/run/bennu-test-agent; mkdir -p $$d; exec 3<>/dev/virtio-ports/bennu.test; \
+ExecStart=/bin/sh -c 'd=/run/bennu-test-agent; mkdir -p $$d; \
+  until [ -c /dev/virtio-ports/bennu.test ]; do sleep 0.2; done; \
+  exec 3<>/dev/virtio-ports/bennu.test; \
   while :; do \
     while read -r id line <&3; do \
       printf %%s "$$line" | base64 -d >$$d/command; \
