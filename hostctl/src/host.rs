@@ -158,6 +158,7 @@ pub(crate) async fn volumes(host: &Host, out: &mut Out) -> Outcome {
         for volume in &v.volumes {
             let life = match volume.life {
                 bennu_manifests::model::VolumeLife::Keep => "keep",
+                bennu_manifests::model::VolumeLife::Snapshot => "snapshot",
                 bennu_manifests::model::VolumeLife::Scratch => "scratch",
             };
             table.row([

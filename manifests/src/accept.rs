@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::check::check;
+use crate::check::check_for_hosts;
 use crate::floors::Floors;
 use crate::model::{Digest, Manifest, Name};
 use crate::refusal::{NotAccepted, RuleOutcome};
@@ -97,7 +97,7 @@ pub fn verify(
     trust_is_fresh(trust, now, &mut passed)?;
     let signers = signed_by(Role::Deploy, bytes, sig, MANIFEST_NAMESPACE, trust, &mut passed)?;
 
-    let (manifest, sha256) = (check(bytes)?, Digest::of(bytes));
+    let (manifest, sha256) = (check_for_hosts(bytes)?.manifest, Digest::of(bytes));
     serial_grows(&manifest.header, sha256, floors, &mut passed)?;
     not_from_far_ahead(manifest.header.signed_at, now, &mut passed)?;
     not_expired(manifest.header.expires, now, &mut passed)?;
@@ -125,7 +125,7 @@ pub fn verify_again(
     trust_is_current(trust, floors, &mut passed)?;
     let signers = signed_by(Role::Deploy, bytes, sig, MANIFEST_NAMESPACE, trust, &mut passed)?;
 
-    let (manifest, sha256) = (check(bytes)?, Digest::of(bytes));
+    let (manifest, sha256) = (check_for_hosts(bytes)?.manifest, Digest::of(bytes));
     serial_is_known(&manifest.header, sha256, floors, &mut passed)?;
     is_for(&manifest, host, &mut passed)?;
     os_role_by_field(&manifest, trust, &signers, &mut passed)?;

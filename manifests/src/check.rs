@@ -1,28 +1,53 @@
 //! The text of a manifest made into a [`Manifest`], or into all that is wrong with it.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
-use crate::container::Draft;
-use crate::document::{MAX_DOCUMENT, Section, Sited, Wrong, parse, read_name, read_text};
-use crate::fault::{Faults, Invalid, quoted};
-use crate::model::{Audience, Header, Manifest, Name, Network, Registry, Subnet, Volume, VolumeLife};
-use crate::reference::is_registry;
-use crate::relations::{self, DEFAULT_NETWORK, Declared};
-use crate::words::read_arch;
+use serde::{Deserialize, Serialize};
+
+use crate::document::{Section, parse, read_text};
+use crate::fault::{Fault, Faults, Invalid, Remarks};
+use crate::language::read_table;
+use crate::model::Manifest;
+use crate::place::Places;
+use crate::relations;
+use crate::sense;
 
 /// The version of the language that this crate reads.
 pub const SCHEMA: u64 = 1;
-/// The most containers in a manifest.
-pub const MAX_CONTAINERS: usize = 1024;
-/// The most networks in a manifest, and the most volumes.
-pub const MAX_NETWORKS: usize = 256;
-const MAX_REGISTRIES: usize = 64;
-const MAX_LABELS: usize = 64;
-/// The longest label, name or value, in bytes.
-const MAX_LABEL: usize = 256;
-/// Integers of TOML are signed.
-pub(crate) const COUNTER: RangeInclusive<u64> = 1..=i64::MAX as u64;
+
+/// A valid manifest, and what is to be said about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// What it says.
+    pub manifest: Manifest,
+    /// What is allowed and probably not meant.
+    pub notes: Vec<Fault>,
+    /// Keys that are part of the language and that hosts of this release do not carry out. A host refuses the document.
+    pub not_yet: Vec<Fault>,
+    /// The paths of what needs the threshold of the `os` role, in the order of the text.
+    pub needs_os: Vec<String>,
+}
+
+/// A host that a manifest is checked for, as `hostctl facts` prints it; what is `None` is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostDescription {
+    /// Its architecture in the words of OCI.
+    #[serde(default)]
+    pub arch: Option<String>,
+    /// The labels that it was provisioned with.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its memory, in bytes.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// Its processors.
+    #[serde(default)]
+    pub cpus: Option<u64>,
+    /// The recipient (age) that secrets for it are encrypted to.
+    #[serde(default)]
+    pub recipient: Option<String>,
+}
 
 /// The manifest that `text` says, wholly checked.
 ///
@@ -33,52 +58,47 @@ pub(crate) const COUNTER: RangeInclusive<u64> = 1..=i64::MAX as u64;
 ///
 /// All that is wrong with it, except that a text that is no TOML has one error only.
 pub fn check(text: &[u8]) -> Result<Manifest, Invalid> {
+    examine(text, None).map(|checked| checked.manifest)
+}
+
+/// As [`check()`], with what is to be said about a valid manifest, and with the eyes of one host where it is given.
+///
+/// # Errors
+///
+/// As [`check()`]; and what `host` cannot do.
+pub fn examine(text: &[u8], host: Option<&HostDescription>) -> Result<Checked, Invalid> {
     let text = read_text(text)?;
     let tree = parse(text)?;
     let faults = Faults::default();
-    let manifest = read_manifest(Section::top(&tree, &faults));
-    faults.end(text, manifest)
+    let mut top = Section::top(&tree, &faults);
+    let read: Option<Manifest> = if schema(&mut top) { read_table(top) } else { None };
+    if let Some(manifest) = &read {
+        let places = Places::of(&tree);
+        relations::check(manifest, &places, &faults);
+        sense::check(manifest, host, &places, &faults);
+    }
+    let read = read.map(with_default_network);
+    let (manifest, remarks) = faults.end_with_remarks(text, read)?;
+    let Remarks { notes, not_yet, needs_os } = remarks;
+    Ok(Checked { manifest, notes, not_yet, needs_os })
 }
 
-fn read_manifest(mut top: Section<'_>) -> Option<Manifest> {
-    let faults = top.faults;
-    if !schema(&mut top) {
-        return None;
+/// As [`check()`], for a host: it must carry out all that a document says.
+///
+/// # Errors
+///
+/// As [`check()`]; and keys that hosts of this release do not carry out.
+pub(crate) fn check_for_hosts(text: &[u8]) -> Result<Checked, Invalid> {
+    let checked = examine(text, None)?;
+    if checked.not_yet.is_empty() {
+        return Ok(checked);
     }
-    let header = header(&mut top);
-    let registries = tables(&mut top, "registry", MAX_REGISTRIES, registry_name, registry);
-    let networks = tables(&mut top, "network", MAX_NETWORKS, read_name, network);
-    let volumes = tables(&mut top, "volume", MAX_NETWORKS, read_name, volume);
-    let drafts = tables(&mut top, "container", MAX_CONTAINERS, read_name, Draft::read);
-    top.end();
+    Err(Invalid { errors: checked.not_yet, more: 0 })
+}
 
-    let declared = Declared { networks: networks.keys, volumes: volumes.keys, containers: drafts.keys };
-    let subnet = |(name, (_, subnet)): (&Name, &(Network, Option<Sited<Subnet>>))| {
-        Some((name.clone(), subnet.clone()?))
-    };
-    let mut subnets: Vec<_> = networks.read.iter().filter_map(subnet).collect();
-    subnets.sort_by_key(|(_, subnet)| subnet.span.start);
-    relations::references(&drafts.read, &declared, faults);
-    relations::aliases(&drafts.read, faults);
-    relations::cycles(&drafts.read, faults);
-    relations::ports(&drafts.read, faults);
-    relations::subnets(&subnets, faults);
-    if faults.count() > 0 {
-        return None;
-    }
-
-    let default: Name = DEFAULT_NETWORK.parse().expect("`default` is a name");
-    let mut networks: BTreeMap<_, _> =
-        networks.read.into_iter().map(|(name, (network, _))| (name, network)).collect();
-    networks.entry(default.clone()).or_default();
-    let container = |(name, draft): (Name, Draft)| Some((name, draft.finish(&default)?));
-    Some(Manifest {
-        header: header?,
-        registries: registries.read,
-        networks,
-        volumes: volumes.read,
-        containers: drafts.read.into_iter().map(container).collect::<Option<_>>()?,
-    })
+fn with_default_network(mut manifest: Manifest) -> Manifest {
+    manifest.networks.entry(crate::values::default_network()).or_default();
+    manifest
 }
 
 /// Whether the rest can be read at all.
@@ -92,119 +112,11 @@ pub(crate) fn schema(top: &mut Section<'_>) -> bool {
     version == Some(SCHEMA)
 }
 
-fn header(top: &mut Section<'_>) -> Option<Header> {
-    let name = top.need("name", "\"web-hosts\"").and_then(|item| item.name());
-    let serial = top.need("serial", "1").and_then(|item| item.integer(COUNTER));
-    let signed_at = top.need("signed-at", "2026-03-01T12:00:00Z").and_then(|item| item.moment());
-    let expires = top.need("expires", "2026-06-01T12:00:00Z").and_then(|item| item.moment());
-    let allow_empty = top.get("allow-empty").and_then(|item| item.flag()).unwrap_or(false);
-    let audience = top.get("audience").and_then(|item| item.section()).map(audience).unwrap_or_default();
-    let (signed_at, expires) = (signed_at?, expires?);
-    if expires.value <= signed_at.value {
-        top.faults.add(
-            &expires.span,
-            "the manifest expires before it was signed: `expires` must be after `signed-at`",
-        );
+impl Manifest {
+    /// What of it a host with these labels has: containers and jobs are chosen by their `on`.
+    pub fn for_host(mut self, labels: &BTreeMap<String, String>) -> Self {
+        self.containers.retain(|_, container| container.is_on(labels));
+        self.jobs.retain(|_, job| job.container.is_on(labels));
+        self
     }
-    let (signed_at, expires) = (signed_at.value, expires.value);
-    Some(Header { name: name?.value, serial: serial?, signed_at, expires, audience, allow_empty })
-}
-
-fn audience(mut section: Section<'_>) -> Audience {
-    let arch = section.get("arch").and_then(|item| item.read(MAX_LABEL, read_arch)).map(|arch| arch.value);
-    let labels = section.get("labels").and_then(|item| item.section());
-    let mut read = BTreeMap::new();
-    for (name, item) in labels.map(|labels| labels.entries(MAX_LABELS)).unwrap_or_default() {
-        let word =
-            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.' | b'/');
-        let sound = (1..=MAX_LABEL).contains(&name.value.len()) && name.value.bytes().all(word);
-        if !sound {
-            let message = format!("{} is no name of a label", quoted(name.value));
-            item.faults.add_with(&name.span, message, "it is of a-z, 0-9, `-`, `_`, `.` and `/`".to_owned());
-        }
-        if let Some(value) = item.text(MAX_LABEL) {
-            read.insert(name.value.to_owned(), value.value.to_owned());
-        }
-    }
-    section.end();
-    Audience { arch, labels: read }
-}
-
-/// Named tables of one kind: all their names as written, and what could be read.
-struct Tables<'a, K, T> {
-    keys: Vec<&'a str>,
-    read: BTreeMap<K, T>,
-}
-
-fn tables<'a, K: Ord, T>(
-    top: &mut Section<'a>,
-    key: &'static str,
-    max: usize,
-    read_key: impl Fn(&str) -> Result<K, Wrong>,
-    read: impl Fn(Section<'a>) -> T,
-) -> Tables<'a, K, T> {
-    let mut tables = Tables { keys: Vec::new(), read: BTreeMap::new() };
-    let entries = top.get(key).and_then(|item| item.section()).map(|section| section.entries(max));
-    for (name, item) in entries.unwrap_or_default() {
-        tables.keys.push(name.value);
-        let table = item.section().map(&read);
-        match read_key(name.value) {
-            Ok(name) => tables.read.extend(table.map(|table| (name, table))),
-            Err(Wrong { message, hint }) => item.faults.add_with(&name.span, message, hint),
-        }
-    }
-    tables
-}
-
-fn registry_name(text: &str) -> Result<String, Wrong> {
-    if text.len() <= MAX_LABEL && is_registry(text) {
-        return Ok(text.to_owned());
-    }
-    let hint = "it is `[registry.\"HOST:PORT\"]`, in quotes and in lower case, as images name it";
-    Err(Wrong::new(format!("{} is no registry", quoted(text))).hint(hint))
-}
-
-fn registry(mut section: Section<'_>) -> Registry {
-    let plain_http = section.get("plain-http").and_then(|item| item.flag()).unwrap_or(false);
-    section.end();
-    Registry { plain_http }
-}
-
-fn network(mut section: Section<'_>) -> (Network, Option<Sited<Subnet>>) {
-    let subnet = section.get("subnet").and_then(|item| item.read(MAX_LABEL, read_subnet));
-    let internal = section.get("internal").and_then(|item| item.flag()).unwrap_or(false);
-    section.end();
-    (Network { subnet: subnet.as_ref().map(|subnet| subnet.value), internal }, subnet)
-}
-
-fn read_subnet(text: &str) -> Result<Subnet, Wrong> {
-    let subnet: Subnet = text.parse().map_err(|error| {
-        let wrong = Wrong::new(format!("{} is no subnet: {error}", quoted(text)));
-        wrong.hint("the bits after the prefix must be 0")
-    })?;
-    // RFC 6890, section 2.2.2: addresses that cannot be a network's, whatever the host does.
-    let first = subnet.address;
-    let range = |text: &str| text.parse::<Subnet>().expect("a subnet").overlaps(&subnet);
-    if first.is_multicast() || first.octets()[0] >= 224 || first.octets()[0] == 0 {
-        return Err(Wrong::new(format!("{} is not for hosts", quoted(text))));
-    }
-    if range("127.0.0.0/8") || range("169.254.0.0/16") {
-        return Err(Wrong::new(format!("{} overlaps loopback or link-local addresses", quoted(text))));
-    }
-    Ok(subnet)
-}
-
-fn volume(mut section: Section<'_>) -> Volume {
-    let life = section.need("life", "\"keep\"").and_then(|item| {
-        item.read(MAX_DOCUMENT, |text| match text {
-            "keep" => Ok(VolumeLife::Keep),
-            "scratch" => Ok(VolumeLife::Scratch),
-            _ => Err(Wrong::new(format!("{} is no life of a volume", quoted(text)))
-                .hint("write `keep` for data that stays, `scratch` for data that is gone at the next boot")),
-        })
-    });
-    let destroy = section.get("destroy").and_then(|item| item.flag()).unwrap_or(false);
-    section.end();
-    // Where it is missing there is a fault, and so no manifest.
-    Volume { life: life.map_or(VolumeLife::Keep, |life| life.value), destroy }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::fault::{Faults, Invalid, quoted};
+use crate::fault::{Faults, Invalid, MAX_FAULTS, quoted};
 use crate::model::Name;
 use crate::nearest::did_you_mean;
 use crate::text::first_unsafe;
@@ -129,6 +129,11 @@ impl<'a> Section<'a> {
     /// The value of `key`, where there is one.
     pub(crate) fn get(&mut self, key: &'static str) -> Option<Item<'a>> {
         self.asked.push(key);
+        self.peek(key)
+    }
+
+    /// The value of `key` without having asked for it.
+    pub(crate) fn peek(&self, key: &str) -> Option<Item<'a>> {
         self.table.get_key_value(key).map(|(key, value)| self.item(key, value))
     }
 
@@ -167,13 +172,17 @@ impl<'a> Section<'a> {
 
     /// Reports every key that was not asked for.
     pub(crate) fn end(self) {
-        for key in self.table.keys().filter(|key| !self.asked.contains(&key.get_ref().as_ref())) {
-            let place =
-                if self.path.is_empty() { String::new() } else { format!(" in {}", quoted(&self.path)) };
+        let mut unknown: Vec<_> =
+            self.table.keys().filter(|key| !self.asked.contains(&key.get_ref().as_ref())).collect();
+        unknown.sort_by_key(|key| key.span().start);
+        let place = if self.path.is_empty() { String::new() } else { format!(" in {}", quoted(&self.path)) };
+        let known = || format!("the keys here are {}", self.asked.join(", "));
+        for (number, key) in unknown.into_iter().enumerate() {
             let message = format!("unknown key {}{place}", quoted(key.get_ref()));
-            let known = || format!("the keys here are {}", self.asked.join(", "));
-            let hint = did_you_mean(key.get_ref(), self.asked.iter().copied()).unwrap_or_else(known);
-            self.faults.add_with(&key.span(), message, hint);
+            // Nobody sees more of them, and looking for what is near costs a hundred times what the rest does.
+            let shown = number < MAX_FAULTS;
+            let near = || did_you_mean(key.get_ref(), self.asked.iter().copied());
+            self.faults.add_with(&key.span(), message, shown.then(|| near().unwrap_or_else(known)));
         }
     }
 }
@@ -194,6 +203,16 @@ impl<'a> Item<'a> {
     /// Whether it is a string; for values that may be written in two ways.
     pub(crate) fn is_text(&self) -> bool {
         self.value.is_str()
+    }
+
+    /// Whether it is a table; for values that may be written in two ways.
+    pub(crate) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
+    /// Whether it is an array; for values that may be written in two ways.
+    pub(crate) fn is_list(&self) -> bool {
+        self.value.is_array()
     }
 
     /// A string as it is, whatever is in it.
@@ -270,12 +289,25 @@ impl<'a> Item<'a> {
 
     /// An integer within `range`.
     pub(crate) fn integer(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let (low, high) = (*range.start(), *range.end());
+        self.number(low, high, |n| u64::try_from(n).ok().filter(|n| range.contains(n)))
+    }
+
+    /// An integer within `range`, which may be negative.
+    pub(crate) fn signed(&self, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+        let (low, high) = (*range.start(), *range.end());
+        self.number(low, high, |n| Some(n).filter(|n| range.contains(n)))
+    }
+
+    fn number<T: std::fmt::Display>(
+        &self,
+        low: T,
+        high: T,
+        take: impl FnOnce(i64) -> Option<T>,
+    ) -> Option<T> {
         let Some(integer) = self.value.as_integer() else { return self.wrong_type("an integer") };
-        let value =
-            i64::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|n| u64::try_from(n).ok());
-        let value = value.filter(|value| range.contains(value));
+        let value = i64::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(take);
         if value.is_none() {
-            let (low, high) = (range.start(), range.end());
             self.fault(format!("{} must be an integer from {low} to {high}", quoted(&self.path)), None);
         }
         value

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::text::{is_deceptive, shown};
 
 /// The most faults that are reported for one document; the rest is counted.
-const MAX_FAULTS: usize = 100;
+pub(crate) const MAX_FAULTS: usize = 100;
 /// How many characters of a line of the document are shown at most.
 const MAX_SHOWN: usize = 100;
 
@@ -117,9 +117,25 @@ fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// Faults as they are found, while the document is walked through.
+/// What is found while the document is walked through.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(RefCell<Vec<Found>>);
+pub(crate) struct Faults {
+    faults: RefCell<Vec<Found>>,
+    notes: RefCell<Vec<Found>>,
+    not_yet: RefCell<Vec<Found>>,
+    needs_os: RefCell<Vec<(usize, String)>>,
+}
+
+/// What was found beside faults; all in the order of the text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Remarks {
+    /// What is allowed and probably not meant.
+    pub(crate) notes: Vec<Fault>,
+    /// Keys that hosts of this release do not carry out.
+    pub(crate) not_yet: Vec<Fault>,
+    /// The paths of what needs the `os` role.
+    pub(crate) needs_os: Vec<String>,
+}
 
 /// Where, what, and what to do about it.
 type Found = (Range<usize>, String, Option<String>);
@@ -135,28 +151,60 @@ impl Faults {
         message: impl Into<String>,
         hint: impl Into<Option<String>>,
     ) {
-        self.0.borrow_mut().push((span.clone(), message.into(), hint.into()));
+        self.faults.borrow_mut().push((span.clone(), message.into(), hint.into()));
     }
 
     /// How many there are; for telling whether a step found any.
     pub(crate) fn count(&self) -> usize {
-        self.0.borrow().len()
+        self.faults.borrow().len()
+    }
+
+    /// Something that is allowed and probably not meant.
+    pub(crate) fn note(&self, span: &Range<usize>, message: String, hint: impl Into<Option<String>>) {
+        self.notes.borrow_mut().push((span.clone(), message, hint.into()));
+    }
+
+    /// Something that hosts of this release do not carry out.
+    pub(crate) fn not_yet(&self, span: &Range<usize>, path: &str) {
+        let message = format!("{} is not carried out by hosts of this release", quoted(path));
+        let hint = "leave it out: a host refuses what it cannot do, rather than do half of it".to_owned();
+        self.not_yet.borrow_mut().push((span.clone(), message, Some(hint)));
+    }
+
+    /// Something that needs the threshold of the `os` role.
+    pub(crate) fn needs_os(&self, span: &Range<usize>, path: &str) {
+        self.needs_os.borrow_mut().push((span.start, shown(path)));
     }
 
     /// `value`, or all that was found.
     pub(crate) fn end<T>(self, text: &str, value: Option<T>) -> Result<T, Invalid> {
-        let mut found = self.0.into_inner();
-        if found.is_empty() {
-            return Ok(value.expect("a value is missing only where a fault was found"));
-        }
-        found.sort_by(|a, b| (a.0.start, &a.1).cmp(&(b.0.start, &b.1)));
-        let more = found.len().saturating_sub(MAX_FAULTS);
-        let faults = found.into_iter().take(MAX_FAULTS);
-        Err(Invalid {
-            errors: faults.map(|(span, message, hint)| Fault::at(text, span, message, hint)).collect(),
-            more,
-        })
+        self.end_with_remarks(text, value).map(|(value, _)| value)
     }
+
+    /// `value` and what is to be said about it, or all that is wrong.
+    pub(crate) fn end_with_remarks<T>(self, text: &str, value: Option<T>) -> Result<(T, Remarks), Invalid> {
+        let (errors, more) = in_order(text, self.faults.into_inner());
+        if !errors.is_empty() {
+            return Err(Invalid { errors, more });
+        }
+        let value = value.expect("a value is missing only where a fault was found");
+        let mut needs_os = self.needs_os.into_inner();
+        needs_os.sort();
+        let remarks = Remarks {
+            notes: in_order(text, self.notes.into_inner()).0,
+            not_yet: in_order(text, self.not_yet.into_inner()).0,
+            needs_os: needs_os.into_iter().map(|(_, path)| path).collect(),
+        };
+        Ok((value, remarks))
+    }
+}
+
+/// The first of what was found, in the order of the text, and how many more there are.
+fn in_order(text: &str, mut found: Vec<Found>) -> (Vec<Fault>, usize) {
+    found.sort_by(|a, b| (a.0.start, &a.1).cmp(&(b.0.start, &b.1)));
+    let more = found.len().saturating_sub(MAX_FAULTS);
+    let first = found.into_iter().take(MAX_FAULTS);
+    (first.map(|(span, message, hint)| Fault::at(text, span, message, hint)).collect(), more)
 }
 
 /// `text` between back-quotes, shortened and without control characters, for messages.

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::container::reference_fault;
 use crate::document::{Section, parse, read_text};
 use crate::fault::{Faults, Invalid};
 use crate::reference::{MAX_REFERENCE, UnpinnedRef};
+use crate::values::reference_fault;
 
 /// One `image` of a manifest, pinned or not.
 #[derive(Debug, Clone, PartialEq, Eq)]

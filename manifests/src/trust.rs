@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::check::{COUNTER, schema};
+use crate::check::schema;
 use crate::document::{Section, Wrong, parse, read_name, read_text};
 use crate::fault::{Faults, Invalid, quoted};
 use crate::key::PublicKey;
 use crate::model::Name;
 use crate::nearest::did_you_mean;
+use crate::values::COUNTER;
 
 /// The most keys in a trust document.
 pub const MAX_KEYS: usize = 64;

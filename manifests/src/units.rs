@@ -79,8 +79,8 @@ pub(crate) fn read_cpu(text: &str) -> Result<u64, Wrong> {
     })
 }
 
-/// A published port: `[ADDRESS:]HOST:CONTAINER[/tcp|/udp]`.
-pub(crate) fn read_port(text: &str) -> Result<Port, Wrong> {
+/// Published ports: `[ADDRESS:]HOST[-HOST]:CONTAINER[-CONTAINER][/tcp|/udp]`, at most `max`.
+pub(crate) fn read_ports(text: &str, max: usize) -> Result<Vec<Port>, Wrong> {
     const FORM: &str = "write `HOST:CONTAINER` or `ADDRESS:HOST:CONTAINER`, and `/udp` where it is not TCP, \
                         as `127.0.0.1:8080:80/tcp`; IPv6 addresses in brackets";
     let wrong = || Wrong::new(format!("{} is no published port", quoted(text)));
@@ -90,9 +90,9 @@ pub(crate) fn read_port(text: &str) -> Result<Port, Wrong> {
         Some(_) => return Err(wrong().hint("the protocol is `/tcp` or `/udp`")),
     };
     let Some((rest, container)) = ports.rsplit_once(':') else {
-        let hint = match parse_port(ports) {
-            Some(port) => {
-                format!("write `{port}:{port}`: the port on the host, then the port in the container")
+        let hint = match read_range(ports) {
+            Some(_) => {
+                format!("write `{ports}:{ports}`: the port on the host, then the port in the container")
             }
             None => FORM.to_owned(),
         };
@@ -102,12 +102,29 @@ pub(crate) fn read_port(text: &str) -> Result<Port, Wrong> {
         Some((address, host)) => (Some(read_address(address).ok_or_else(|| wrong().hint(FORM))?), host),
         None => (None, rest),
     };
-    let (Some(host), Some(container)) = (parse_port(host), parse_port(container)) else {
-        return Err(wrong().hint("ports are numbers from 1 to 65535"));
+    let (Some(host), Some(container)) = (read_range(host), read_range(container)) else {
+        return Err(wrong().hint("ports are numbers from 1 to 65535, or ranges as `8000-8010`"));
     };
+    if host.len() != container.len() {
+        let hint = format!("{} ports of the host lead to {} of the container", host.len(), container.len());
+        return Err(wrong().hint(hint));
+    }
+    if host.len() > max {
+        return Err(wrong().hint(format!("a range has at most {max} ports")));
+    }
     // `0.0.0.0` and no address are the same thing; one form of it makes comparing simple.
     let address = address.filter(|address| *address != IpAddr::from([0, 0, 0, 0]));
-    Ok(Port { address, host, container, protocol })
+    let port = |(host, container)| Port { address, host, container, protocol };
+    Ok(host.zip(container).map(port).collect())
+}
+
+/// A port, or a first and a last one.
+fn read_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    parse_port(first)
+        .zip(parse_port(last))
+        .filter(|(first, last)| first <= last)
+        .map(|(first, last)| first..=last)
 }
 
 /// An IPv4 address, or an IPv6 address in brackets that is not an IPv4 address in disguise.
@@ -212,6 +229,21 @@ mod tests {
         }
         for text in ["", ".5", "1.", "0.1234", "1e3", "-1", "m", "1.5m", "0.+5", "NaN"] {
             assert!(read_cpu(text).is_err(), "{text:?}");
+        }
+    }
+
+    fn read_port(text: &str) -> Result<Port, Wrong> {
+        read_ports(text, 1).map(|mut ports| ports.remove(0))
+    }
+
+    #[test]
+    fn ranges_lead_to_ranges_of_the_same_length() {
+        let pairs = |text: &str| {
+            read_ports(text, 4).map(|ports| ports.iter().map(|p| (p.host, p.container)).collect::<Vec<_>>())
+        };
+        assert_eq!(pairs("8000-8002:90-92"), Ok(vec![(8000, 90), (8001, 91), (8002, 92)]));
+        for text in ["8000-8002:90-91", "8000-8002:90", "8002-8000:92-90", "1-5:1-5", "1-:1-", "-1:-1"] {
+            assert!(read_ports(text, 4).is_err(), "{text:?}");
         }
     }
 

@@ -161,7 +161,7 @@ impl fmt::Display for Step {
 
 fn life_word(life: VolumeLife) -> &'static str {
     match life {
-        VolumeLife::Keep => "kept",
+        VolumeLife::Keep | VolumeLife::Snapshot => "kept",
         VolumeLife::Scratch => "fresh at each boot",
     }
 }

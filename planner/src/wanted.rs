@@ -32,6 +32,8 @@ pub fn fingerprint(manifest: &Manifest, name: &Name) -> Digest {
     let mut container = manifest.containers[name].clone();
     container.ports.clear();
     container.depends_on.clear();
+    container.on.clear();
+    container.labels.clear();
     // The tag is for people; the digest is what runs.
     container.image.tag = None;
     let made_from = MadeFrom {
@@ -52,7 +54,7 @@ pub(crate) fn start_order(manifest: &Manifest) -> Vec<&Name> {
         }
         // The check of the manifest has refused cycles, so this ends.
         for dependency in &manifest.containers[name].depends_on {
-            visit(manifest, dependency, order);
+            visit(manifest, &dependency.container, order);
         }
         order.push(name);
     }

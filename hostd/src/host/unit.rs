@@ -225,7 +225,8 @@ mod tests {
     #[test]
     fn a_unit_has_these_properties() {
         let mut container = container();
-        container.limits = Limits { memory: Some(64 << 20), cpu_millis: Some(1500), pids: Some(100) };
+        container.limits =
+            Limits { memory: Some(64 << 20), cpu_millis: Some(1500), pids: Some(100), ..Limits::default() };
         let instance = "web-3".parse().unwrap();
         let lines: Vec<_> = properties(&wanted(&instance, &container))
             .into_iter()

@@ -81,7 +81,7 @@ impl Volumes {
     /// Where a volume is, whether it exists or not.
     pub(super) fn path(&self, name: &Name, life: VolumeLife) -> PathBuf {
         match life {
-            VolumeLife::Keep => self.keep.join(name.as_str()),
+            VolumeLife::Keep | VolumeLife::Snapshot => self.keep.join(name.as_str()),
             VolumeLife::Scratch => self.scratch().join(name.as_str()),
         }
     }

@@ -56,7 +56,7 @@ fn every_key_arrives_in_the_manifest() {
     assert!(web.volumes[0].read_only);
     assert_eq!((web.tmpfs[0].size, web.tmpfs[1].size), (64 << 20, 16 << 20));
     assert_eq!((web.limits.memory, web.limits.cpu_millis), (Some(64 << 20), Some(2000)));
-    assert_eq!(web.depends_on, [name("db")]);
+    assert_eq!(web.depends_on[0].container, name("db"));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn faults_of_a_container_are_found() {
         ("limits = { cpu = \"0.001\" }", "CPUs are from 0.01"),
         ("limits = { cpu = 0 }", "from 1 to 1024"),
         ("limits = { pids = 0 }", "from 1 to 4194304"),
-        ("limits = { swap = 1 }", "unknown key `swap` in `container.web.limits`"),
+        ("limits = { swab = 1 }", "unknown key `swab` in `container.web.limits`"),
         ("depends-on = [\"wbe\"]", "help: did you mean `web`?"),
         ("depends-on = [\"web\"]", "wait for each other: web → web"),
         ("aliases = [\"web\"]", "already the name of a container"),

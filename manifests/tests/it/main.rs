@@ -6,5 +6,6 @@ mod examples;
 mod flips;
 mod hostile;
 mod keys;
+mod reference;
 mod samples;
 mod trust;

@@ -66,7 +66,7 @@ stop-timeout = "1m"
 
 [container.web]
 {image}environment = {{ GREETING = "hello wörld", "java.opts" = "-Xmx64m" }}
-ports = ["8080:80", "127.0.0.1:8443:443/tcp", "53:53/udp", "[::1]:8080:80"]
+ports = ["8080:80", "127.0.0.1:8443:443/tcp", "53:53/udp", "127.0.0.1:9000:80"]
 networks = ["front", "back"]
 volumes = ["data:/srv:ro"]
 tmpfs = ["/run", "/var/cache/web:16MiB"]

@@ -1,30 +1,17 @@
-use bennu_manifests::model::{Limits, Restart, Tmpfs, VolumeMount};
+use bennu_manifests::model::{Tmpfs, VolumeMount};
 use oci_spec::image::ConfigBuilder;
 
 use super::*;
 
 /// A declared container that says little.
 pub(in crate::host) fn container() -> Container {
-    Container {
-        image: format!("registry.example/web:1@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-        entrypoint: None,
-        command: None,
-        environment: BTreeMap::new(),
-        user: None,
-        working_directory: None,
-        ports: Vec::new(),
-        networks: vec!["default".parse().unwrap()],
-        aliases: Vec::new(),
-        volumes: Vec::new(),
-        tmpfs: Vec::new(),
-        read_only_root: true,
-        add_capabilities: Vec::new(),
-        limits: Limits::default(),
-        restart: Restart::Always,
-        depends_on: Vec::new(),
-        stop_signal: None,
-        stop_timeout_ms: 10_000,
-    }
+    let image = format!("registry.example/web:1@sha256:{}", "ab".repeat(32));
+    let text = format!(
+        "schema = 1\nname = \"test\"\nserial = 1\nsigned-at = 2026-01-01T00:00:00Z\n\
+         expires = 2036-01-01T00:00:00Z\n[container.web]\nimage = \"{image}\"\n"
+    );
+    let manifest = bennu_manifests::check(text.as_bytes()).unwrap();
+    manifest.containers.into_values().next().unwrap()
 }
 
 fn image() -> Config {
