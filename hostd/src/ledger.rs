@@ -263,7 +263,7 @@ impl Ledger {
         let generation = &self.history.get(&number).ok_or_else(missing)?.generation;
         // While a newer generation is pending, the floor is that one's; the active one is the one on record.
         let mut floors = self.floors.clone();
-        floors.serials.insert(generation.name.clone(), (generation.serial, generation.manifest));
+        floors.serials.insert(generation.name.clone(), (generation.serial, Some(generation.manifest)));
         let verified = verify_again(&read("host.toml")?, &read("host.toml.sig")?, trust, &floors, facts)
             .map_err(|source| LedgerError::NoLongerTrusted { generation: number, source })?;
         let manifest = Arc::new(verified.into_manifest());

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     SkEd25519([u8; 32], Vec<u8>),
     /// `ecdsa-sha2-nistp256` (RFC 5656, section 3.1), an uncompressed point.
     EcdsaP256([u8; 65]),
+    /// `sk-ecdsa-sha2-nistp256@openssh.com` (PROTOCOL.u2f, "SSH U2F Key formats"), with its application.
+    SkEcdsaP256([u8; 65], Vec<u8>),
 }
 
 /// A string that is no usable public key.
@@ -38,7 +40,8 @@ pub enum NotAPublicKey {
     Form,
     /// Another type.
     #[error(
-        "the key type is none of ssh-ed25519, sk-ssh-ed25519@openssh.com (a hardware token) and ecdsa-sha2-nistp256"
+        "the key type is none of ssh-ed25519, ecdsa-sha2-nistp256, and those of hardware tokens: \
+         sk-ssh-ed25519@openssh.com, sk-ecdsa-sha2-nistp256@openssh.com"
     )]
     Type,
     /// The base64 is damaged, or does not hold a key of the type that is named.
@@ -47,12 +50,21 @@ pub enum NotAPublicKey {
     /// A point of small order: there are signatures by it that hold for any message.
     #[error("the key is a weak point that anybody can sign for")]
     Weak,
+    /// A key of a hardware token that was not made for SSH.
+    #[error("the hardware token's key was made for another application: those for SSH begin with `ssh:`")]
+    Application,
 }
 
 pub(crate) const ED25519: &str = "ssh-ed25519";
 pub(crate) const SK_ED25519: &str = "sk-ssh-ed25519@openssh.com";
 pub(crate) const ECDSA_P256: &str = "ecdsa-sha2-nistp256";
+pub(crate) const SK_ECDSA_P256: &str = "sk-ecdsa-sha2-nistp256@openssh.com";
 const NISTP256: &[u8] = b"nistp256";
+/// What applications of SSH begin with (ssh-keygen(1), "-O application"); what websites may ask a token to sign for
+/// does not.
+const APPLICATION: &[u8] = b"ssh:";
+/// The longest application that is taken, in bytes. OpenSSH sets none; the usual one is `ssh:` alone.
+const MAX_APPLICATION: usize = 128;
 
 impl PublicKey {
     /// The type as it is written in the line.
@@ -61,6 +73,7 @@ impl PublicKey {
             Kind::Ed25519(_) => ED25519,
             Kind::SkEd25519(..) => SK_ED25519,
             Kind::EcdsaP256(_) => ECDSA_P256,
+            Kind::SkEcdsaP256(..) => SK_ECDSA_P256,
         }
     }
 
@@ -69,7 +82,7 @@ impl PublicKey {
     pub fn material(&self) -> &[u8] {
         match &self.0 {
             Kind::Ed25519(point) | Kind::SkEd25519(point, _) => point,
-            Kind::EcdsaP256(point) => point,
+            Kind::EcdsaP256(point) | Kind::SkEcdsaP256(point, _) => point,
         }
     }
 
@@ -91,12 +104,16 @@ impl PublicKey {
             Ok(ED25519) => Self::ed25519(&mut reader),
             Ok(SK_ED25519) => Self::sk_ed25519(&mut reader),
             Ok(ECDSA_P256) => Self::ecdsa(&mut reader),
+            Ok(SK_ECDSA_P256) => Self::sk_ecdsa(&mut reader),
             _ => return Err(NotAPublicKey::Type),
         };
         let key =
             key.and_then(|key| reader.end().map(|()| key)).map_err(|Malformed| NotAPublicKey::Damaged)?;
         if matches!(key.0, Kind::Ed25519(point) | Kind::SkEd25519(point, _) if is_small_order(&point)) {
             return Err(NotAPublicKey::Weak);
+        }
+        if !key.application().is_none_or(is_for_ssh) {
+            return Err(NotAPublicKey::Application);
         }
         Ok(key)
     }
@@ -111,10 +128,20 @@ impl PublicKey {
     }
 
     fn ecdsa(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        reader.expect(NISTP256)?;
-        let point: [u8; 65] = reader.array()?;
-        // Compressed points are not used by OpenSSH; one key has one form here.
-        if point[0] == 4 { Ok(Self(Kind::EcdsaP256(point))) } else { Err(Malformed) }
+        Ok(Self(Kind::EcdsaP256(point(reader)?)))
+    }
+
+    fn sk_ecdsa(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let point = point(reader)?;
+        Ok(Self(Kind::SkEcdsaP256(point, reader.string()?.to_vec())))
+    }
+
+    /// What a hardware token's key was made for; `None` for other keys.
+    fn application(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kind::SkEd25519(_, application) | Kind::SkEcdsaP256(_, application) => Some(application),
+            Kind::Ed25519(_) | Kind::EcdsaP256(_) => None,
+        }
     }
 
     /// The wire format (RFC 4253, section 6.6).
@@ -131,9 +158,28 @@ impl PublicKey {
                 put_string(&mut wire, NISTP256);
                 put_string(&mut wire, point);
             }
+            Kind::SkEcdsaP256(point, application) => {
+                put_string(&mut wire, NISTP256);
+                put_string(&mut wire, point);
+                put_string(&mut wire, application);
+            }
         }
         wire
     }
+}
+
+/// The name of the curve and an uncompressed point on it. Compressed points are not used by OpenSSH; one key has one
+/// form here.
+fn point(reader: &mut Reader<'_>) -> Result<[u8; 65], Malformed> {
+    reader.expect(NISTP256)?;
+    let point: [u8; 65] = reader.array()?;
+    if point[0] == 4 { Ok(point) } else { Err(Malformed) }
+}
+
+fn is_for_ssh(application: &[u8]) -> bool {
+    application.len() <= MAX_APPLICATION
+        && application.starts_with(APPLICATION)
+        && application.iter().all(u8::is_ascii_graphic)
 }
 
 /// The `y` coordinates of the points of order 1, 2, 4 and 8 on edwards25519, in all their encodings below 2^255 (RFC 7748,
@@ -178,7 +224,7 @@ impl FromStr for PublicKey {
         let (Some(key_type), Some(body)) = (words.next(), words.next()) else {
             return Err(NotAPublicKey::Form);
         };
-        if ![ED25519, SK_ED25519, ECDSA_P256].contains(&key_type) {
+        if ![ED25519, SK_ED25519, ECDSA_P256, SK_ECDSA_P256].contains(&key_type) {
             return Err(NotAPublicKey::Type);
         }
         let wire = BASE64_STANDARD.decode(body).map_err(|_| NotAPublicKey::Damaged)?;
@@ -238,6 +284,33 @@ mod tests {
             (format!("ssh-ed25519 {body}AAAA"), NotAPublicKey::Damaged),
         ] {
             assert_eq!(line.parse::<PublicKey>(), Err(why), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_keys_are_taken_only_for_applications_of_ssh() {
+        for (application, good) in [
+            (&b"ssh:"[..], true),
+            (b"ssh:fleet", true),
+            (b"", false),
+            (b"https://example.org", false),
+            (b"SSH:", false),
+            (b"ssh:a b", false),
+            (&[&b"ssh:"[..], &[b'a'; MAX_APPLICATION]].concat(), false),
+        ] {
+            let mut point = [0; 65];
+            point[0] = 4;
+            for kind in [
+                Kind::SkEd25519([3; 32], application.to_vec()),
+                Kind::SkEcdsaP256(point, application.to_vec()),
+            ] {
+                let read = PublicKey(kind).to_string().parse::<PublicKey>().map(|_| ());
+                assert_eq!(
+                    read,
+                    if good { Ok(()) } else { Err(NotAPublicKey::Application) },
+                    "{application:?}"
+                );
+            }
         }
     }
 

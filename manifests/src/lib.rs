@@ -11,7 +11,8 @@
 //! ```
 //!
 //! [`check()`] is the offline half: form and sense of a manifest, for its author. [`verify`] is the whole of it, for a
-//! host; a [`Verified`] comes from nowhere else. Trust documents follow each other through [`verify_trust`].
+//! host; a [`Verified`] comes from nowhere else. Trust documents follow each other through [`verify_trust`], and
+//! [`verify_trust_chain`] where a host has missed some.
 //! [`unpinned_images`] finds what is still to be pinned by digest.
 //!
 //! Deliberately absent: network, disk, clock and randomness. Everything is an argument, so that a decision can be
@@ -22,6 +23,7 @@
 
 mod accept;
 mod armour;
+mod chain;
 mod check;
 mod crypto;
 mod document;
@@ -33,6 +35,7 @@ pub mod model;
 mod nearest;
 mod pin;
 mod place;
+mod reasons;
 mod reference;
 mod refusal;
 mod relations;
@@ -48,10 +51,11 @@ mod words;
 
 pub use accept::{HostFacts, Verified, verify, verify_again, verify_trust};
 pub use armour::{BadArmour, MAX_SIGNATURE_FILE, MAX_SIGNATURES};
+pub use chain::{ChainNotAccepted, MAX_HOPS, verify_trust_chain};
 pub use check::{Checked, HostDescription, SCHEMA, check, examine};
 pub use document::MAX_DOCUMENT;
 pub use fault::{Fault, Invalid};
-pub use floors::Floors;
+pub use floors::{Floors, Freshness};
 pub use key::{NotAPublicKey, PublicKey};
 pub use language::{json_schema, reference};
 pub use pin::{UnpinnedImage, unpinned_images};
@@ -60,5 +64,5 @@ pub use refusal::{NotAccepted, Refusal, Rule, RuleOutcome};
 pub use signature::{
     BadSignature, BadSignatureFile, MANIFEST_NAMESPACE, SshSignature, TRUST_NAMESPACE, verify_signature,
 };
-pub use trust::{MAX_KEYS, Role, RoleKeys, Trust, check_trust};
+pub use trust::{MAX_KEYS, Recover, Role, RoleKeys, Trust, check_trust};
 pub use values::{MAX_CONTAINERS, MAX_NETWORKS};

@@ -28,6 +28,8 @@ pub enum Rule {
     TrustVersion,
     /// The trust document has not expired.
     TrustExpired,
+    /// A chain of trust documents has a length that is taken.
+    TrustChain,
     /// The serial is not lower than the highest that was accepted.
     SerialReplayed,
     /// The same serial means the same bytes.
@@ -59,6 +61,7 @@ impl Rule {
             Self::SigThreshold => "sig.threshold",
             Self::TrustVersion => "trust.version",
             Self::TrustExpired => "trust.expired",
+            Self::TrustChain => "trust.chain",
             Self::SerialReplayed => "serial.replayed",
             Self::SerialConflict => "serial.conflict",
             Self::SerialUnknown => "serial.unknown",

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::accept::HostFacts;
 use crate::document::MAX_DOCUMENT;
 use crate::floors::Floors;
+use crate::key::PublicKey;
 use crate::model::{Digest, Header, Manifest, Name};
 use crate::refusal::{NotAccepted, Refusal, Rule, RuleOutcome};
 use crate::signature::{BadSignature, SshSignature, verify_signature};
@@ -97,15 +98,31 @@ pub(crate) fn signed_by(
     if bytes.len() > MAX_DOCUMENT {
         return Err(passed.refuse(Rule::Size, format!("the document is larger than {MAX_DOCUMENT} bytes")));
     }
+    passed.hold(Rule::Size, format!("{} bytes", bytes.len()));
     if sig.is_empty() {
         return Err(passed.refuse(Rule::SigMissing, "there is no signature"));
     }
+    passed.hold(Rule::SigMissing, format!("{} bytes of signatures", sig.len()));
     let signatures =
         SshSignature::read_file(sig).map_err(|error| passed.refuse(Rule::SigMalformed, error.to_string()))?;
-    let mut signers = BTreeSet::new();
-    for signature in &signatures {
-        // Signatures by strangers neither help nor harm: several parties may sign one file.
-        let Some((name, key)) = trust.keys.iter().find(|(_, key)| *key == signature.key()) else { continue };
+    passed.hold(Rule::SigMalformed, format!("signatures: {}", signatures.len()));
+    // Signatures by strangers neither help nor harm: several parties may sign one file.
+    let by_trusted: Vec<(&Name, &PublicKey, &SshSignature)> = signatures
+        .iter()
+        .filter_map(|signature| {
+            let (name, key) = trust.keys.iter().find(|(_, key)| *key == signature.key())?;
+            Some((name, key, signature))
+        })
+        .collect();
+    if by_trusted.is_empty() {
+        let keys: Vec<String> = signatures.iter().map(|signature| signature.key().fingerprint()).collect();
+        let reason = format!("no key of the trust document has signed it, only {}", keys.join(", "));
+        return Err(passed.refuse(Rule::SigUntrusted, reason));
+    }
+    let signers: BTreeSet<Name> = by_trusted.iter().map(|(name, ..)| (*name).clone()).collect();
+    let names = signers.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    passed.hold(Rule::SigUntrusted, format!("by trusted keys: {names}"));
+    for (name, key, signature) in by_trusted {
         verify_signature(key, namespace, bytes, signature).map_err(|error| {
             let rule = match error {
                 BadSignature::Namespace { .. } => Rule::SigNamespace,
@@ -113,13 +130,9 @@ pub(crate) fn signed_by(
             };
             passed.refuse(rule, format!("key `{name}`: {}", shown(&error.to_string())))
         })?;
-        signers.insert(name.clone());
     }
-    if signers.is_empty() {
-        let keys: Vec<String> = signatures.iter().map(|signature| signature.key().fingerprint()).collect();
-        let reason = format!("no key of the trust document has signed it, only {}", keys.join(", "));
-        return Err(passed.refuse(Rule::SigUntrusted, reason));
-    }
+    passed.hold(Rule::SigNamespace, format!("made for `{namespace}`"));
+    passed.hold(Rule::SigInvalid, "each fits these very bytes");
     passed.decide(Rule::SigThreshold, threshold(role, trust, &signers))?;
     Ok(signers)
 }
@@ -154,19 +167,28 @@ pub(crate) fn serial_grows(
     let Header { name, serial, .. } = header;
     let Some((known, digest)) = floors.serials.get(name) else {
         passed.hold(Rule::SerialReplayed, format!("serial {serial} is the first of `{name}`"));
+        passed.hold(Rule::SerialConflict, "no other bytes are known with it");
         return Ok(());
     };
     if serial < known {
         let reason = format!("serial {serial} of `{name}` is lower than {known}, which was accepted before");
         return Err(passed.refuse(Rule::SerialReplayed, reason));
     }
-    if serial == known && sha256 != *digest {
-        let reason =
-            format!("serial {serial} of `{name}` was accepted before with other bytes ({})", digest.short());
-        return Err(passed.refuse(Rule::SerialConflict, reason));
-    }
     passed.hold(Rule::SerialReplayed, format!("serial {serial} of `{name}`, {known} before"));
-    Ok(())
+    passed.decide(
+        Rule::SerialConflict,
+        match digest {
+            _ if serial > known => Ok("no other bytes are known with it".to_owned()),
+            Some(digest) if sha256 == *digest => Ok("the same bytes as before".to_owned()),
+            Some(digest) => Err(format!(
+                "serial {serial} of `{name}` was accepted before with other bytes ({})",
+                digest.short()
+            )),
+            None => Err(format!(
+                "a trust document lowered the floor of `{name}` to {known}: a higher one is needed"
+            )),
+        },
+    )
 }
 
 /// These are exactly the bytes with the highest serial that was accepted.
@@ -180,7 +202,7 @@ pub(crate) fn serial_is_known(
     passed.decide(
         Rule::SerialUnknown,
         match floors.serials.get(name) {
-            Some(known) if *known == (*serial, sha256) => {
+            Some(known) if *known == (*serial, Some(sha256)) => {
                 Ok(format!("serial {serial} of `{name}` was accepted before"))
             }
             _ => {

@@ -2,7 +2,7 @@
 
 use crate::armour::{BadArmour, read_armours};
 use crate::crypto;
-use crate::key::{ECDSA_P256, ED25519, Kind, PublicKey, SK_ED25519};
+use crate::key::{ECDSA_P256, ED25519, Kind, PublicKey, SK_ECDSA_P256, SK_ED25519};
 use crate::wire::{Malformed, Reader, put_string};
 
 /// The namespace of signatures over manifests: `ssh-keygen -Y sign -n bennu-manifest`.
@@ -137,26 +137,41 @@ impl Scheme {
             Kind::SkEd25519(..) => {
                 reader.expect(SK_ED25519.as_bytes())?;
                 let signature = reader.array()?;
-                let [flags] = *reader.take(1)? else { return Err(Malformed) };
-                // Further bits announce further data, which OpenSSH does not carry.
-                if flags & !(USER_PRESENT | USER_VERIFIED) != 0 {
-                    return Err(Malformed);
-                }
-                Self::Token { signature, flags, counter: reader.number()? }
+                Self::token(signature, &mut reader)?
             }
             Kind::EcdsaP256(_) => {
                 reader.expect(ECDSA_P256.as_bytes())?;
-                let mut numbers = Reader(reader.string()?);
-                let mut both = [0; 64];
-                both[..32].copy_from_slice(&numbers.positive::<32>()?);
-                both[32..].copy_from_slice(&numbers.positive::<32>()?);
-                numbers.end()?;
-                Self::Plain(both)
+                Self::Plain(two_numbers(reader.string()?)?)
+            }
+            Kind::SkEcdsaP256(..) => {
+                reader.expect(SK_ECDSA_P256.as_bytes())?;
+                let signature = two_numbers(reader.string()?)?;
+                Self::token(signature, &mut reader)?
             }
         };
         reader.end()?;
         Ok(scheme)
     }
+
+    /// The flags and the counter that follow a hardware token's signature.
+    fn token(signature: [u8; 64], reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let [flags] = *reader.take(1)? else { return Err(Malformed) };
+        // Further bits announce further data, which OpenSSH does not carry.
+        if flags & !(USER_PRESENT | USER_VERIFIED) != 0 {
+            return Err(Malformed);
+        }
+        Ok(Self::Token { signature, flags, counter: reader.number()? })
+    }
+}
+
+/// `r` and `s` of an ECDSA signature (RFC 5656, section 3.1.2), each padded to 32 bytes.
+fn two_numbers(wire: &[u8]) -> Result<[u8; 64], Malformed> {
+    let mut numbers = Reader(wire);
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(&numbers.positive::<32>()?);
+    both[32..].copy_from_slice(&numbers.positive::<32>()?);
+    numbers.end()?;
+    Ok(both)
 }
 
 /// Whether `sig` was made by `key`, for `namespace`, over exactly `message`.
@@ -181,12 +196,16 @@ pub fn verify_signature(
     let holds = match (key.kind(), &sig.scheme) {
         (Kind::Ed25519(point), Scheme::Plain(signature)) => crypto::ed25519_holds(point, &signed, signature),
         (Kind::EcdsaP256(point), Scheme::Plain(signature)) => crypto::p256_holds(point, &signed, signature),
+        (_, Scheme::Token { flags, .. }) if flags & USER_PRESENT == 0 => {
+            return Err(BadSignature::NoUserPresence);
+        }
         (Kind::SkEd25519(point, application), Scheme::Token { signature, flags, counter }) => {
-            if flags & USER_PRESENT == 0 {
-                return Err(BadSignature::NoUserPresence);
-            }
             let asked = token_data(application, *flags, *counter, &signed);
             crypto::ed25519_holds(point, &asked, signature)
+        }
+        (Kind::SkEcdsaP256(point, application), Scheme::Token { signature, flags, counter }) => {
+            let asked = token_data(application, *flags, *counter, &signed);
+            crypto::p256_holds(point, &asked, signature)
         }
         _ => unreachable!("a signature is read by the type of its key"),
     };
@@ -204,6 +223,9 @@ fn signed_data(namespace: &str, message: &[u8]) -> Vec<u8> {
 }
 
 /// What a hardware token signs when it is asked to sign `signed` (PROTOCOL.u2f, "SSH U2F signatures").
+///
+/// The counter is covered by the signature, so nobody but the token can change it; whether it grew is not asked, since a
+/// host sees only some of the signatures that a token makes.
 fn token_data(application: &[u8], flags: u8, counter: u32, signed: &[u8]) -> Vec<u8> {
     let mut asked = crypto::sha256(&[application]).to_vec();
     asked.push(flags);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::armour::MAX_SIGNATURES;
 use crate::check::schema;
 use crate::document::{Section, Wrong, parse, read_name, read_text};
 use crate::fault::{Faults, Invalid, quoted};
@@ -15,6 +16,8 @@ use crate::values::COUNTER;
 
 /// The most keys in a trust document.
 pub const MAX_KEYS: usize = 64;
+/// The most streams whose serials a trust document lowers.
+const MAX_STREAMS: usize = 64;
 /// The longest line of a public key, in bytes.
 const MAX_LINE: usize = 1024;
 
@@ -29,6 +32,26 @@ pub struct Trust {
     pub keys: BTreeMap<Name, PublicKey>,
     /// Who decides what. A role that is not there can be filled by nobody.
     pub roles: BTreeMap<Role, RoleKeys>,
+    /// What hosts are to forget when they take this document.
+    #[serde(skip_serializing_if = "Recover::is_nothing")]
+    pub recover: Recover,
+}
+
+/// What stolen keys may have taught a host and should not stay: a serial that no honest manifest exceeds, or a time so far
+/// ahead that everything honest seems expired. It is lowered once, when the document is taken, never raised.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Recover {
+    /// The latest time known is at most this.
+    pub time: Option<Timestamp>,
+    /// The highest serial known of a stream is at most this; the next manifest needs a higher one.
+    pub serials: BTreeMap<Name, u64>,
+}
+
+impl Recover {
+    /// Whether there is nothing to forget.
+    pub fn is_nothing(&self) -> bool {
+        self.time.is_none() && self.serials.is_empty()
+    }
 }
 
 /// What a group of keys decides.
@@ -104,8 +127,23 @@ fn read_trust(mut top: Section<'_>) -> Option<Trust> {
     if let Some(section) = section {
         section.end();
     }
+    let recover = top.get("recover").and_then(|item| item.section()).map(read_recover).unwrap_or_default();
     top.end();
-    Some(Trust { version: version?, expires, keys, roles })
+    Some(Trust { version: version?, expires, keys, roles, recover })
+}
+
+fn read_recover(mut section: Section<'_>) -> Recover {
+    let time = section.get("time").and_then(|item| item.moment()).map(|time| time.value);
+    let mut serials = BTreeMap::new();
+    let entries = section.get("serials").and_then(|item| item.section());
+    for (name, item) in entries.map(|section| section.entries(MAX_STREAMS)).unwrap_or_default() {
+        match read_name(name.value) {
+            Ok(stream) => serials.extend(item.integer(COUNTER).map(|serial| (stream, serial))),
+            Err(Wrong { message, hint }) => item.faults.add_with(&name.span, message, hint),
+        }
+    }
+    section.end();
+    Recover { time, serials }
 }
 
 /// The keys that could be read, and the names of all that are there.
@@ -156,6 +194,12 @@ fn read_role(mut section: Section<'_>, declared: &[&str]) -> Option<RoleKeys> {
     }
     let count = names.as_ref().map_or(MAX_KEYS, Vec::len);
     let threshold = threshold.and_then(|item| match item.integer(1..=MAX_KEYS as u64)? {
+        number if number > MAX_SIGNATURES as u64 => {
+            let message =
+                format!("{number} keys must agree, and a file holds at most {MAX_SIGNATURES} signatures");
+            item.fault(message, "lower it".to_owned());
+            None
+        }
         number if number <= count as u64 => usize::try_from(number).ok(),
         number => {
             item.fault(
@@ -220,6 +264,18 @@ mod tests {
         );
         refused("schema = 1\nversion = 1\n", "has no `role`");
         refused("schema = 1\nversion = 0\n", "`version` must be");
+    }
+
+    #[test]
+    fn what_is_to_be_forgotten_is_read_strictly() {
+        let base = document("keys = [\"a\", \"b\"]\nthreshold = 2");
+        let text = format!("{base}[recover]\ntime = 2026-03-01T00:00:00Z\nserials = {{ edge = 41 }}\n");
+        let trust = check_trust(text.as_bytes()).expect("it is valid");
+        assert_eq!(trust.recover.serials[&"edge".parse().expect("a name")], 41);
+        assert_eq!(trust.recover.time, Some("2026-03-01T00:00:00Z".parse().expect("a time")));
+        refused(&format!("{base}[recover]\nserials = {{ edge = 0 }}\n"), "must be an integer");
+        refused(&format!("{base}[recover]\nserials = {{ Edge = 1 }}\n"), "`Edge` is no name");
+        refused(&format!("{base}[recover]\nserial = {{ edge = 1 }}\n"), "unknown key");
     }
 
     #[test]

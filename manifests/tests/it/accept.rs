@@ -84,8 +84,15 @@ fn a_signed_manifest_is_accepted_and_every_rule_is_told() {
     let expect = [
         "trust.version",
         "trust.expired",
+        "size",
+        "sig.missing",
+        "sig.malformed",
+        "sig.untrusted",
+        "sig.namespace",
+        "sig.invalid",
         "sig.threshold",
         "serial.replayed",
+        "serial.conflict",
         "signed-at",
         "expired",
         "audience.arch",
@@ -93,6 +100,7 @@ fn a_signed_manifest_is_accepted_and_every_rule_is_told() {
         "role.os",
     ];
     assert_eq!(rules, expect);
+    assert_eq!(rules, Rule::FOR_MANIFESTS.map(Rule::code), "they are asked in the order that is told");
     assert!(verified.rules().iter().all(|outcome| !outcome.detail.is_empty()));
 }
 
@@ -306,6 +314,6 @@ fn a_refusal_tells_its_code_and_what_held_before_it() {
     let refused = refusal(bench.offer(&format!("{HEADER}audience = {{ arch = \"arm64\" }}\n")));
     let json = serde_json::to_value(&refused).expect("plain data");
     assert_eq!(json["rule"], "audience.arch");
-    assert_eq!(json["passed"][2]["rule"], "sig.threshold");
+    assert_eq!(json["passed"][8]["rule"], "sig.threshold");
     assert!(refused.to_string().starts_with("audience.arch: it is for arm64"), "{refused}");
 }

@@ -8,4 +8,8 @@ mod hostile;
 mod keys;
 mod reference;
 mod samples;
+mod soft;
+mod t01_signers;
+mod t11_audience;
+mod tokens;
 mod trust;

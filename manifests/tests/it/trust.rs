@@ -1,5 +1,6 @@
 //! Trust documents and how they follow each other.
 
+use bennu_manifests::model::Digest;
 use bennu_manifests::{
     Floors, MANIFEST_NAMESPACE, NotAccepted, Rule, TRUST_NAMESPACE, Trust, check_trust, verify_trust,
 };
@@ -52,7 +53,7 @@ fn the_next_version_needs_the_old_keys_and_the_new_ones() {
     assert_eq!(rule(take(&["alice", "bob"])), Rule::SigUntrusted);
     assert_eq!(rule(take(&["carol"])), Rule::SigUntrusted);
     assert_eq!(rule(take(&[])), Rule::SigMissing);
-    let floors = Floors::default().after_trust(&taken, now());
+    let floors = Floors::default().after_trust(&taken, Digest::of(next.as_bytes()));
     let again =
         verify_trust(next.as_bytes(), &sign(&keys, &["alice", "bob"], &next), &current, &floors, now());
     assert_eq!(rule(again), Rule::TrustVersion, "the current document is older than one that was known");
