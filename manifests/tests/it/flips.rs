@@ -6,11 +6,12 @@ use bennu_manifests::{
 };
 
 use crate::keys::Keys;
-use crate::samples::full;
+use crate::samples::{HEADER, full};
+use crate::soft::{APPLICATION, Soft};
 use crate::trust;
 
 #[test]
-fn every_flipped_bit_of_a_signed_manifest_is_refused() {
+fn t02_every_bit_flip_of_a_2_kb_manifest_is_refused() {
     let keys = Keys::new();
     let trust = trust::document(&keys, 1, &["alice"], 1, 1);
     let trust = check_trust(trust.as_bytes()).expect("a trust document");
@@ -42,7 +43,7 @@ fn holds(key: &PublicKey, message: &[u8], file: &[u8]) -> bool {
 }
 
 #[test]
-fn every_other_value_of_every_byte_of_an_armour_is_refused() {
+fn t02_every_other_value_of_every_byte_of_a_signature_is_refused() {
     let keys = Keys::new();
     for key_type in ["ed25519", "ecdsa"] {
         let key: PublicKey = keys.line(key_type, key_type).parse().expect("a key");
@@ -84,4 +85,30 @@ fn keys_and_hashes_that_are_not_taken_are_refused() {
     let rsa = keys.line("rsa", "rsa");
     assert!(rsa.parse::<PublicKey>().is_err());
     assert!(SshSignature::read_file(&keys.sign("rsa", MANIFEST_NAMESPACE, b"message")).is_err());
+}
+
+/// A file of several signatures, all of them needed; one of a token, whose flags and counter can flip, too.
+#[test]
+fn t02_every_bit_flip_of_a_signature_file_of_three_kinds_of_keys_is_refused() {
+    let signers =
+        [("ana", Soft::new("ana")), ("ben", Soft::p256()), ("cleo", Soft::new("cleo").on_token(APPLICATION))];
+    let keys: String =
+        signers.iter().map(|(name, key)| format!("[key.{name}]\npublic = \"{}\"\n", key.line())).collect();
+    let trust = format!(
+        "schema = 1\nversion = 1\n{keys}[role.deploy]\nkeys = [\"ana\", \"ben\", \"cleo\"]\nthreshold = 3\n"
+    );
+    let trust = check_trust(trust.as_bytes()).expect("a trust document");
+    let (text, now) = (HEADER.as_bytes(), "2026-04-01T00:00:00Z".parse().expect("a time"));
+    let accepted =
+        |sig: &[u8]| verify(text, sig, &trust, &Floors::default(), &HostFacts::default(), now).is_ok();
+    let mut sig: Vec<u8> = signers.iter().flat_map(|(_, key)| key.sign(MANIFEST_NAMESPACE, text)).collect();
+    assert!(accepted(&sig));
+    for at in 0..sig.len() {
+        for bit in 0..8 {
+            sig[at] ^= 1 << bit;
+            assert!(!accepted(&sig), "bit {bit} of byte {at}");
+            sig[at] ^= 1 << bit;
+        }
+    }
+    assert!(accepted(&sig));
 }
