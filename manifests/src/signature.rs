@@ -192,24 +192,29 @@ pub fn verify_signature(
         let (namespace, expected) = (sig.namespace.clone(), namespace.to_owned());
         return Err(BadSignature::Namespace { namespace, expected });
     }
-    let signed = signed_data(namespace, message);
-    let holds = match (key.kind(), &sig.scheme) {
-        (Kind::Ed25519(point), Scheme::Plain(signature)) => crypto::ed25519_holds(point, &signed, signature),
-        (Kind::EcdsaP256(point), Scheme::Plain(signature)) => crypto::p256_holds(point, &signed, signature),
-        (_, Scheme::Token { flags, .. }) if flags & USER_PRESENT == 0 => {
-            return Err(BadSignature::NoUserPresence);
-        }
+    if matches!(sig.scheme, Scheme::Token { flags, .. } if flags & USER_PRESENT == 0) {
+        return Err(BadSignature::NoUserPresence);
+    }
+    if holds(key, &sig.scheme, &signed_data(namespace, message)) {
+        Ok(())
+    } else {
+        Err(BadSignature::Mismatch)
+    }
+}
+
+/// The arithmetic: whether `scheme` is a signature by `key` over `signed`.
+fn holds(key: &PublicKey, scheme: &Scheme, signed: &[u8]) -> bool {
+    match (key.kind(), scheme) {
+        (Kind::Ed25519(point), Scheme::Plain(signature)) => crypto::ed25519_holds(point, signed, signature),
+        (Kind::EcdsaP256(point), Scheme::Plain(signature)) => crypto::p256_holds(point, signed, signature),
         (Kind::SkEd25519(point, application), Scheme::Token { signature, flags, counter }) => {
-            let asked = token_data(application, *flags, *counter, &signed);
-            crypto::ed25519_holds(point, &asked, signature)
+            crypto::ed25519_holds(point, &token_data(application, *flags, *counter, signed), signature)
         }
         (Kind::SkEcdsaP256(point, application), Scheme::Token { signature, flags, counter }) => {
-            let asked = token_data(application, *flags, *counter, &signed);
-            crypto::p256_holds(point, &asked, signature)
+            crypto::p256_holds(point, &token_data(application, *flags, *counter, signed), signature)
         }
         _ => unreachable!("a signature is read by the type of its key"),
-    };
-    if holds { Ok(()) } else { Err(BadSignature::Mismatch) }
+    }
 }
 
 /// What an SSH signature signs (PROTOCOL.sshsig, "Signed Data, of which the signature goes into the blob above").
@@ -233,6 +238,9 @@ fn token_data(application: &[u8], flags: u8, counter: u32, signed: &[u8]) -> Vec
     asked.extend_from_slice(&crypto::sha256(&[signed]));
     asked
 }
+
+#[cfg(test)]
+mod wycheproof;
 
 #[cfg(test)]
 mod tests {
