@@ -5,7 +5,7 @@
 //! nothing. So a changed byte of the armour is a changed signature or an error, never the same signature written
 //! differently.
 
-use base64::prelude::{BASE64_STANDARD, Engine};
+use crate::base64;
 
 /// The largest `FILE.sig`, in bytes.
 pub const MAX_SIGNATURE_FILE: usize = 64 * 1024;
@@ -66,12 +66,12 @@ fn decode(body: &str) -> Result<Vec<u8>, &'static str> {
         return Err("its lines are empty or too wide");
     }
     let joined: String = body.split('\n').collect();
-    let blob = BASE64_STANDARD.decode(joined).map_err(|_| "its base64 is damaged")?;
-    if encode(&blob, width) == body { Ok(blob) } else { Err("its lines are not all of one width") }
+    let blob = base64::decode(&joined).ok_or("its base64 is damaged")?;
+    if wrapped(&blob, width) == body { Ok(blob) } else { Err("its lines are not all of one width") }
 }
 
-fn encode(blob: &[u8], width: usize) -> String {
-    let text = BASE64_STANDARD.encode(blob);
+fn wrapped(blob: &[u8], width: usize) -> String {
+    let text = base64::encode(blob);
     let lines = text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).expect("base64 is ASCII"));
     lines.flat_map(|line| [line, "\n"]).collect()
 }
@@ -79,7 +79,7 @@ fn encode(blob: &[u8], width: usize) -> String {
 /// The armour around `blob`, as OpenSSH writes it.
 #[cfg(test)]
 pub(crate) fn armour(blob: &[u8]) -> String {
-    [BEGIN, &encode(blob, 70), END].concat()
+    [BEGIN, &wrapped(blob, 70), END].concat()
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
         let file = armour(&one) + &armour(&two);
         assert_eq!(read_armours(file.as_bytes()), Ok(vec![one, two]));
         assert_eq!(read_armours(b""), Ok(vec![]));
-        let wide = [BEGIN, &encode(&[7; 200], 76), END].concat();
+        let wide = [BEGIN, &wrapped(&[7; 200], 76), END].concat();
         assert_eq!(read_armours(wide.as_bytes()), Ok(vec![vec![7; 200]]));
     }
 
@@ -101,7 +101,7 @@ mod tests {
         let good = armour(&[1; 100]);
         assert!(read_armours(good.as_bytes()).is_ok());
         let lines: Vec<&str> = good.lines().collect();
-        let wide = [BEGIN, &encode(&[7; 200], 77), END].concat();
+        let wide = [BEGIN, &wrapped(&[7; 200], 77), END].concat();
         for (bad, what) in [
             (format!("\n{good}"), "a line before"),
             (format!("{good}\n"), "a line after"),

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Serialize};
 
+use crate::base64::{decode, encode};
 use crate::model::serde_as_text;
 use crate::wire::{Malformed, Reader, put_string};
 
@@ -89,7 +89,7 @@ impl PublicKey {
     /// `SHA256:` and base64, as `ssh-keygen -l` prints it.
     pub fn fingerprint(&self) -> String {
         let digest = crate::crypto::sha256(&[&self.to_wire()]);
-        format!("SHA256:{}", base64::prelude::BASE64_STANDARD_NO_PAD.encode(digest))
+        format!("SHA256:{}", encode(&digest).trim_end_matches('='))
     }
 
     pub(crate) fn kind(&self) -> &Kind {
@@ -227,7 +227,7 @@ impl FromStr for PublicKey {
         if ![ED25519, SK_ED25519, ECDSA_P256, SK_ECDSA_P256].contains(&key_type) {
             return Err(NotAPublicKey::Type);
         }
-        let wire = BASE64_STANDARD.decode(body).map_err(|_| NotAPublicKey::Damaged)?;
+        let wire = decode(body).ok_or(NotAPublicKey::Damaged)?;
         let key = Self::from_wire(&wire)?;
         if key.key_type() == key_type { Ok(key) } else { Err(NotAPublicKey::Damaged) }
     }
@@ -235,7 +235,7 @@ impl FromStr for PublicKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.key_type(), BASE64_STANDARD.encode(self.to_wire()))
+        write!(f, "{} {}", self.key_type(), encode(&self.to_wire()))
     }
 }
 

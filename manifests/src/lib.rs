@@ -23,6 +23,7 @@
 
 mod accept;
 mod armour;
+mod base64;
 mod chain;
 mod check;
 mod crypto;

@@ -2,6 +2,7 @@
 
 mod accept;
 mod check;
+mod dependencies;
 mod examples;
 mod flips;
 mod hostile;
