@@ -101,6 +101,10 @@ pub struct Status {
     pub retry_at: Option<Timestamp>,
     /// Whether blobs are checked by the kernel on each read (fs-verity).
     pub verified_reads: bool,
+    /// Whom a secret has to be encrypted for so that this host can open it: an age recipient, `age1…`. Empty where the
+    /// host has no identity for secrets, which is so for a `hostd` that knows of none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub secrets_recipient: String,
 }
 
 /// The OS that runs.

@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Write trust documents
     #[command(subcommand)]
     Trust(Trust),
+    /// Encrypt secrets for hosts
+    #[command(subcommand)]
+    Secret(Secret),
     /// Make certificates for a new host, and the document that tells it whom to trust
     ///
     /// The operators' authority and client certificate are made once in DIR/operator and used again for further
@@ -194,6 +197,39 @@ pub(crate) struct TrustInit {
     /// How many of the keys must have signed, in each role (trust, os, deploy)
     #[arg(long, default_value_t = 1)]
     pub(crate) threshold: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Encrypt a secret for hosts, as a table [secret.NAME] of a manifest
+    ///
+    ///     pwgen -s 32 1 | hostctl secret encrypt --recipient age1... --name db --in host.toml
+    ///     hostctl secret encrypt --recipients-file hosts.txt tls.key
+    ///
+    /// Hosts make their own identity; `hostctl status` shows the recipient (age1…) to encrypt for. A
+    /// secret has at most 64 KiB and is taken as it is: a line break at its end is part of it. The
+    /// format is that of age-encryption.org, version 1: `age --armor` makes the same.
+    #[command(verbatim_doc_comment)]
+    Encrypt(SecretEncrypt),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretEncrypt {
+    /// The secret: a file, or - for standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// A host that can open it, as `hostctl status` shows it; any number of them
+    #[arg(long = "recipient", value_name = "age1…", required_unless_present = "recipients_file")]
+    pub(crate) recipients: Vec<String>,
+    /// A file of recipients, one a line; empty lines and those that begin with # are passed over
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipients_file: Option<PathBuf>,
+    /// What the manifest calls it [default: the name of the file without its extension]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Put the table into this manifest, in place of one of that name, and leave all else as it is
+    #[arg(long = "in", value_name = "MANIFEST")]
+    pub(crate) manifest: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

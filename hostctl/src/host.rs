@@ -51,6 +51,9 @@ fn status_text(status: &Status, now: Timestamp) -> String {
     }
     let reads = if status.verified_reads { "verified by the kernel" } else { "not verified by the kernel" };
     lines.push(("reads", reads.to_owned()));
+    if !status.secrets_recipient.is_empty() {
+        lines.push(("secrets", format!("encrypt them for {}", status.secrets_recipient)));
+    }
     facts(&lines)
 }
 

@@ -26,6 +26,7 @@ mod push;
 #[cfg(test)]
 mod reference;
 mod render;
+mod secret;
 mod sign;
 mod store;
 mod trust;
@@ -67,6 +68,7 @@ fn run(cli: &Cli, out: &mut Out) -> Outcome {
         Command::Sign(args) => sign::run(args, out),
         Command::Verify(args) => verify::run(args, now, out),
         Command::Trust(command) => trust::run(command, out),
+        Command::Secret(command) => secret::run(command, out),
         Command::Provision(args) => provision::run(args, now, out),
         Command::Plan(args) if let Some(state) = &args.state => plan::offline(&args.file, state, out),
         Command::Debug(command) => debug::run(command, out),

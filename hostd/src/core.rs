@@ -187,6 +187,7 @@ impl Core {
             failure: now.failure,
             retry_at: now.retry_at,
             verified_reads: self.verified_reads,
+            secrets_recipient: self.identity.secrets.recipient().to_string(),
         }
     }
 

@@ -19,4 +19,5 @@ pub mod ledger;
 pub mod os;
 pub mod provision;
 pub mod reconcile;
+pub mod secrets;
 pub mod server;

@@ -4,6 +4,7 @@
 //! identity/
 //!   provision.toml   the document, mode 0600: it holds the host's private key
 //!   trust.toml       the trust document in force
+//!   age.key          what opens secrets that are encrypted for this host (`secrets.rs`)
 //! ```
 
 use std::io;
@@ -36,6 +37,15 @@ pub enum ProvisionError {
         /// The cause.
         source: io::Error,
     },
+    /// The key that opens secrets cannot be read as one. It is never replaced by itself: what is encrypted for it would
+    /// be lost.
+    #[error("{path} is no age identity; put back what was there, or remove it for a new one")]
+    SecretIdentity {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: bennu_secrets::NotAnIdentity,
+    },
     /// The document is not valid.
     #[error("the provisioning document {path} is not valid: {reason}")]
     Invalid {
@@ -53,6 +63,8 @@ pub struct Identity {
     pub provision: Provision,
     /// The trust document in force.
     pub trust: Trust,
+    /// What opens the secrets that are encrypted for this host.
+    pub secrets: bennu_secrets::Identity,
 }
 
 impl Identity {
@@ -72,7 +84,8 @@ impl Identity {
                 reason: "it is missing".into(),
             })?;
             let trust = parse_trust(&trust, &trust_path)?;
-            return Ok(Self { provision, trust });
+            let secrets = crate::secrets::identity(&dir)?;
+            return Ok(Self { provision, trust, secrets });
         }
         let credential = credentials.map(|dir| dir.join(CREDENTIAL));
         let text = match &credential {
@@ -86,9 +99,10 @@ impl Identity {
         let trust = parse_trust(&provision.trust, &path)?;
         std::fs::create_dir_all(&dir).map_err(|source| error("create", &dir, source))?;
         write(&dir.join("trust.toml"), &provision.trust)?;
+        let secrets = crate::secrets::identity(&dir)?;
         write(&remembered, &text)?;
         durable::sync_dir(state).map_err(|source| error("sync", state, source))?;
-        Ok(Self { provision, trust })
+        Ok(Self { provision, trust, secrets })
     }
 }
 
@@ -109,7 +123,7 @@ fn parse_trust(text: &str, path: &Path) -> Result<Trust, ProvisionError> {
 }
 
 /// A file of bounded size; `None` where it is not there.
-fn read(path: &Path) -> Result<Option<String>, ProvisionError> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, ProvisionError> {
     use std::io::Read as _;
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -125,7 +139,7 @@ fn read(path: &Path) -> Result<Option<String>, ProvisionError> {
     Ok(Some(text))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), ProvisionError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), ProvisionError> {
     durable::replace_with_mode(path, text.as_bytes(), 0o600).map_err(|source| error("write", path, source))
 }
 

@@ -44,6 +44,8 @@ pub(crate) const TEST: &[&str] = &[
     "umoci",
     // Signatures that are not ours.
     "openssh-client",
+    // Secrets that are not ours.
+    "age",
     "cpio",
     "curl",
     "git",

@@ -28,6 +28,7 @@ fn status(
         "os": { "version": "13 (trixie)", "root": null, "kernel": "6.12.41" },
         "generation": active.map(generation), "pending": pending.map(generation), "converged": converged,
         "stale": false, "activity": activity, "failure": failure, "retry_at": null, "verified_reads": true,
+        "secrets_recipient": "age1example",
     })
 }
 
@@ -66,7 +67,8 @@ fn status_is_shown_as_it_was_sent() {
          hostd       0.1.0\n\
          generation  3, demo serial 3, valid until 2100-01-01T00:00:00Z, {ZERO}\n\
          state       converged\n\
-         reads       verified by the kernel\n"
+         reads       verified by the kernel\n\
+         secrets     encrypt them for age1example\n"
     );
     assert_eq!(desk.run(&["status", "--host", "host.sock"]).with(0), expect);
     assert_eq!(script.asked()[0].line, "GET /v1/status");

@@ -4,6 +4,7 @@ mod documents;
 mod hosts;
 mod provisioning;
 mod registry;
+mod secrets;
 mod server;
 mod stores;
 
