@@ -77,6 +77,17 @@ pub(crate) enum Command {
     /// Encrypt secrets for hosts
     #[command(subcommand)]
     Secret(Secret),
+    /// Say whether an image carries signatures by enough of some keys, as a host with an image policy would
+    ///
+    ///     hostctl verify-image registry.example/web:1.4 --key ana=cosign.pub --key ben=ben.pub --threshold 2
+    ///
+    /// Signatures are those of cosign, beside the image in its registry: under its tag sha256-….sig, or among its
+    /// referrers. Keys are SSH public keys (ssh-ed25519, ecdsa-sha2-nistp256) or PEM files, as
+    /// `cosign generate-key-pair` writes them. In a manifest a policy names keys of the trust document, which is made
+    /// of SSH keys; `ssh-keygen -i -m PKCS8 -f cosign.pub` prints that of a PEM file. Exit code 0, 3, or 5 where there
+    /// is no such image.
+    #[command(verbatim_doc_comment)]
+    VerifyImage(VerifyImage),
     /// Make certificates for a new host, and the document that tells it whom to trust
     ///
     /// The operators' authority and client certificate are made once in DIR/operator and used again for further
@@ -197,6 +208,22 @@ pub(crate) struct TrustInit {
     /// How many of the keys must have signed, in each role (trust, os, deploy)
     #[arg(long, default_value_t = 1)]
     pub(crate) threshold: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyImage {
+    /// `HOST[:PORT]/NAME[:TAG][@DIGEST]`
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// A key that may have signed, with a name for it; any number of them
+    #[arg(long = "key", value_name = "[NAME=]PUBFILE", required = true)]
+    pub(crate) keys: Vec<String>,
+    /// How many of the keys must have signed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threshold: usize,
+    /// Speak HTTP without TLS to registries beyond loopback, too
+    #[arg(long)]
+    pub(crate) plain_http: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -19,6 +19,7 @@ mod exec;
 mod exit;
 mod files;
 mod host;
+mod keyfile;
 mod pin;
 mod plan;
 mod provision;
@@ -31,6 +32,7 @@ mod sign;
 mod store;
 mod trust;
 mod verify;
+mod verify_image;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -80,6 +82,7 @@ fn run(cli: &Cli, out: &mut Out) -> Outcome {
 async fn talk(command: &Command, global: &Global, now: Timestamp, out: &mut Out) -> Outcome {
     match command {
         Command::Pin(args) => return pin::run(args, out).await,
+        Command::VerifyImage(args) => return verify_image::run(args, out).await,
         Command::Store(args) => return store::run(args, out).await,
         _ => {}
     }

@@ -15,6 +15,7 @@
 mod blob;
 mod check;
 mod collect;
+pub mod cosign;
 pub mod durable;
 pub mod erofs;
 mod import;
@@ -23,6 +24,7 @@ pub mod listing;
 pub mod mount;
 mod names;
 mod pins;
+pub mod policy;
 mod pull;
 mod pull_error;
 mod record;

@@ -2,6 +2,7 @@
 
 mod documents;
 mod hosts;
+mod images;
 mod provisioning;
 mod registry;
 mod secrets;

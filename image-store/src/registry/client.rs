@@ -156,7 +156,7 @@ impl Client {
         Ok(Blob { response, expected: *digest, size, received: 0, hash: Some(Sha256::new()) })
     }
 
-    async fn document(
+    pub(super) async fn document(
         &self,
         repository: &Repository,
         reference: &str,
@@ -209,7 +209,7 @@ impl Client {
     }
 
     /// A GET below the repository, with a token where the registry wants one.
-    async fn get(
+    pub(super) async fn get(
         &self,
         repository: &Repository,
         what: &str,

@@ -13,6 +13,7 @@ mod client;
 pub mod document;
 mod error;
 mod http;
+mod signatures;
 
 pub use client::{Client, ClientOptions, MAX_DOCUMENT, MAX_TRIES, Repository, Served};
 pub use error::{ClientError, RegistryError};
