@@ -102,6 +102,11 @@ fn tagged(value: &Toml) -> Json {
                 (Some(_), None, _) => "date-local",
                 (None, ..) => "time-local",
             };
+            let mut moment = *moment;
+            if let Some(time) = &mut moment.time {
+                // TOML 1.1 lets the seconds be left out; the suite writes them.
+                time.second.get_or_insert(0);
+            }
             leaf(kind, moment.to_string())
         }
         Toml::Array(values) => values.iter().map(tagged).collect(),
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn each_value_names_its_type() {
-        let text = "a = [1, -inf, nan]\nb = 1979-05-27T07:32:00Z\nc = { d = 07:32:00, e = 'x', f = true }\n";
+        let text = "a = [1, -inf, nan]\nb = 1979-05-27T07:32:00Z\nc = { d = 07:32, e = 'x', f = true }\n";
         let table = toml::from_str(text).expect("it is TOML");
         let leaf = |kind: &str, value: &str| json!({ "type": kind, "value": value });
         let expect = json!({

@@ -8,6 +8,7 @@ mod registry;
 mod secrets;
 mod server;
 mod stores;
+mod toml_suite;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
