@@ -59,6 +59,7 @@ pub use fault::{Fault, Invalid};
 pub use floors::{Floors, Freshness};
 pub use key::{NotAPublicKey, PublicKey};
 pub use language::{json_schema, reference};
+pub use nearest::did_you_mean;
 pub use pin::{UnpinnedImage, unpinned_images};
 pub use reference::{MAX_REFERENCE, NotAReference, UnpinnedRef};
 pub use refusal::{NotAccepted, Refusal, Rule, RuleOutcome};

@@ -14,8 +14,8 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     candidates.map(distance).filter(close).min().map(|(_, candidate)| candidate)
 }
 
-/// "did you mean `x`?", where something is near.
-pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+/// `did you mean "x"?` for the nearest of `candidates`, where one is near enough to be a slip of the pen.
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, candidates).map(|near| format!("did you mean `{near}`?"))
 }
 

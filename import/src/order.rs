@@ -1,0 +1,120 @@
+//! The order of tables and keys in a manifest: what it is, how it runs, whom it talks to, what it may do.
+
+/// The tables, after the header.
+pub(crate) const TABLES: [&str; 13] = [
+    "audience",
+    "labels",
+    "os",
+    "update",
+    "logs",
+    "registry",
+    "image-policy",
+    "network",
+    "volume",
+    "config",
+    "secret",
+    "container",
+    "job",
+];
+
+/// The keys of the header.
+pub(crate) const HEADER: [&str; 6] = ["schema", "name", "serial", "signed-at", "expires", "allow-empty"];
+
+/// The keys of containers and jobs. Those at the end are tables of their own.
+const WORKLOAD: [&str; 61] = [
+    "image",
+    "when",
+    "deadline",
+    "retries",
+    "history",
+    "on",
+    "replicas",
+    "entrypoint",
+    "command",
+    "working-directory",
+    "user",
+    "groups",
+    "hostname",
+    "init",
+    "tty",
+    "time-zone",
+    "environment-files",
+    "ports",
+    "networks",
+    "aliases",
+    "addresses",
+    "mac-address",
+    "dns",
+    "extra-hosts",
+    "volumes",
+    "binds",
+    "tmpfs",
+    "shm-size",
+    "devices",
+    "secrets",
+    "configs",
+    "read-only-root",
+    "no-new-privileges",
+    "privileged",
+    "add-capabilities",
+    "drop-capabilities",
+    "seccomp",
+    "user-namespace",
+    "pid",
+    "ipc",
+    "sysctls",
+    "ulimits",
+    "oom-score-adjust",
+    "depends-on",
+    "restart",
+    "restart-attempts",
+    "stop-signal",
+    "stop-timeout",
+    "on-change",
+    "update",
+    "limits",
+    "health",
+    "readiness",
+    "environment",
+    "environment-secrets",
+    "labels",
+    // Of the tables within.
+    "exec",
+    "http",
+    "tcp",
+    "soft",
+    "hard",
+];
+
+const NETWORK: [&str; 9] =
+    ["kind", "parent", "vlan", "subnet", "subnet6", "gateway", "internal", "isolated", "mtu"];
+const VOLUME: [&str; 7] = ["life", "size", "owner", "mode", "protected", "destroy", "snapshots"];
+const SECRET: [&str; 2] = ["recipients", "age"];
+const LIMITS: [&str; 8] =
+    ["memory", "memory-reservation", "swap", "cpu", "cpu-weight", "cpuset", "io-weight", "pids"];
+const HEALTH: [&str; 8] =
+    ["exec", "http", "tcp", "interval", "timeout", "start-period", "retries", "on-failure"];
+
+/// Tables that stand under a header of their own, and not in braces, where the text is written anew.
+pub(crate) const OWN_TABLES: [&str; 6] =
+    ["limits", "health", "readiness", "environment", "environment-secrets", "labels"];
+
+/// Where `key` stands among the keys of the table at `path` (its keys from the top, names included); keys that are
+/// not known come last and keep their order.
+pub(crate) fn rank(path: &[&str], key: &str) -> usize {
+    let keys: &[&str] = match path {
+        [] => return position(&HEADER, key).or_else(|| Some(100 + position(&TABLES, key)?)).unwrap_or(99),
+        ["network", _] => &NETWORK,
+        ["volume", _] => &VOLUME,
+        ["secret", _] => &SECRET,
+        ["container" | "job", _] => &WORKLOAD,
+        ["container" | "job", _, "limits"] => &LIMITS,
+        ["container" | "job", _, "health" | "readiness"] => &HEALTH,
+        _ => return usize::MAX,
+    };
+    position(keys, key).unwrap_or(usize::MAX)
+}
+
+fn position(keys: &[&str], key: &str) -> Option<usize> {
+    keys.iter().position(|known| *known == key)
+}

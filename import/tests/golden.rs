@@ -1,0 +1,80 @@
+//! Whole inputs and the manifests that are made of them.
+//!
+//! Each folder of `tests/golden` is one input, beside what is expected of it: `expect.toml` and `expect.notes`.
+//! `UPDATE_GOLDEN=1 cargo test -p bennu-import golden` writes these anew; read the difference before you commit it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bennu_import::{ComposeOptions, Files, Imported, Note, compose};
+
+/// Set this to write the expected files.
+const UPDATE: &str = "UPDATE_GOLDEN";
+
+/// Files below a folder.
+struct Folder(PathBuf);
+
+impl Files for Folder {
+    fn read(&self, path: &str) -> Result<Option<String>, String> {
+        match std::fs::read_to_string(self.0.join(path)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.kind().to_string()),
+        }
+    }
+}
+
+fn now() -> jiff::Timestamp {
+    "2026-01-01T12:00:00Z".parse().expect("a moment")
+}
+
+fn import(folder: &Path) -> Imported {
+    let files = Folder(folder.to_owned());
+    let kind = folder.file_name().and_then(|name| name.to_str()).expect("a name");
+    if kind.starts_with("compose-") {
+        let file = ["compose.yaml", "fig.yml"].into_iter().find(|file| folder.join(file).exists());
+        let file = file.expect("an input").to_owned();
+        let text = std::fs::read_to_string(folder.join(&file)).expect("the input");
+        let options = ComposeOptions { file, name: None, now: now(), environment: BTreeMap::new() };
+        return compose(&text, &options, &files).expect("it can be imported");
+    }
+    panic!("{kind} is of no kind that is known");
+}
+
+fn folders() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let entries = std::fs::read_dir(root).expect("the folder of inputs");
+    let mut folders: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    folders.sort();
+    folders
+}
+
+#[test]
+fn golden_imports_are_what_they_were() {
+    let mut differing = Vec::new();
+    let folders = folders();
+    assert!(folders.len() >= 7, "the inputs were not found");
+    for folder in folders {
+        let Imported { manifest, notes } = import(&folder);
+        let notes: String = notes.iter().map(Note::render).collect();
+        for (file, found) in [("expect.toml", manifest), ("expect.notes", notes)] {
+            let path = folder.join(file);
+            if std::env::var_os(UPDATE).is_some() {
+                std::fs::write(&path, &found).expect("the file can be written");
+            }
+            if std::fs::read_to_string(&path).unwrap_or_default() != found {
+                differing.push(path);
+            }
+        }
+    }
+    assert!(differing.is_empty(), "not as expected, run with {UPDATE}=1 to see how: {differing:#?}");
+}
+
+#[test]
+fn every_import_is_toml() {
+    for folder in folders() {
+        let manifest = import(&folder).manifest;
+        let parsed: Result<toml_edit::DocumentMut, _> = manifest.parse();
+        assert!(parsed.is_ok(), "{}: {parsed:?}\n{manifest}", folder.display());
+    }
+}
