@@ -23,6 +23,9 @@ use crate::world::{Files, Sort, World, head};
 use crate::yaml::{self, MAX_NODES, Node, Value};
 use crate::{Imported, write};
 
+pub(crate) use health::shell;
+pub(crate) use service::env_file;
+
 /// The most bytes that the values of a file have, after variables were put in.
 const MAX_FILLED: usize = 8 * 1024 * 1024;
 

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bennu_import::{ComposeOptions, Files, Imported, Note, compose};
+use bennu_import::{
+    ComposeOptions, Files, Imported, Note, QuadletOptions, RunOptions, Unit, compose, quadlet, run,
+};
 
 /// Set this to write the expected files.
 const UPDATE: &str = "UPDATE_GOLDEN";
@@ -38,6 +40,21 @@ fn import(folder: &Path) -> Imported {
         let options = ComposeOptions { file, name: None, now: now(), environment: BTreeMap::new() };
         return compose(&text, &options, &files).expect("it can be imported");
     }
+    if kind.starts_with("quadlet-") {
+        let mut units: Vec<Unit> = std::fs::read_dir(folder)
+            .expect("the folder")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+            .filter(|name| !name.starts_with("expect.") && !name.ends_with(".env") && !name.ends_with(".css"))
+            .map(|file| Unit { text: std::fs::read_to_string(folder.join(&file)).expect("a unit"), file })
+            .collect();
+        units.sort_by(|a, b| a.file.cmp(&b.file));
+        return quadlet(&units, &QuadletOptions { name: None, now: now() }, &files)
+            .expect("it can be imported");
+    }
+    if kind.starts_with("run-") {
+        let line = std::fs::read_to_string(folder.join("line")).expect("the line");
+        return run(&[line], &RunOptions { name: None, now: now() }, &files).expect("it can be imported");
+    }
     panic!("{kind} is of no kind that is known");
 }
 
@@ -53,7 +70,7 @@ fn folders() -> Vec<PathBuf> {
 fn golden_imports_are_what_they_were() {
     let mut differing = Vec::new();
     let folders = folders();
-    assert!(folders.len() >= 7, "the inputs were not found");
+    assert!(folders.len() >= 12, "the inputs were not found");
     for folder in folders {
         let Imported { manifest, notes } = import(&folder);
         let notes: String = notes.iter().map(Note::render).collect();
