@@ -62,6 +62,16 @@ pub(crate) enum Command {
     /// Only the strings of images are changed; comments and layout stay. Images that have a digest are left as they
     /// are unless --update is given. The file is replaced at once or not at all.
     Pin(Pin),
+    /// Put a manifest's tables, keys and spaces in order; comments and values stay
+    ///
+    /// The file is replaced at once or not at all. Its signatures are void after that: lay out before you sign.
+    Fmt(Fmt),
+    /// Make a manifest of what you have: Compose files, Quadlet units, `docker run` command lines
+    ///
+    /// What cannot be carried over is named on standard error, each with its place and with what to do instead.
+    /// Images are not pinned and secrets not encrypted yet: `pin`, `check` and `sign` come next.
+    #[command(subcommand)]
+    Import(Import),
     /// Sign a document with an SSH key, into FILE.sig
     ///
     /// Runs `ssh-keygen -Y sign`, so agents, hardware tokens and passphrases work as everywhere else. The signature
@@ -153,6 +163,74 @@ pub(crate) struct Pin {
     /// Ask again for images that have a tag and a digest
     #[arg(long)]
     pub(crate) update: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fmt {
+    /// The manifest
+    pub(crate) file: PathBuf,
+    /// Only say whether it is laid out; exit code 1 where it is not
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// A Compose file: every service becomes a container
+    ///
+    /// Files that it names (env_file, configs, extends, small bind mounts) are read beside it, and so is `.env`.
+    Compose(ImportCompose),
+    /// Quadlet units: .container, .volume, .network, .image, .timer
+    Quadlet(ImportQuadlet),
+    /// A command line of `docker run`, `docker create` or `podman run`
+    ///
+    ///     hostctl import run 'docker run -d -p 8080:80 --name web nginx:1.27'
+    ///     hostctl import run docker run -d -p 8080:80 --name web nginx:1.27
+    #[command(verbatim_doc_comment)]
+    Run(ImportRun),
+}
+
+/// What every import takes.
+#[derive(Debug, Args)]
+pub(crate) struct ImportOut {
+    /// The name of the manifest [default: that of the project or container]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Write the manifest here, and not to standard output; a file that is there is left alone
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write nothing unless everything is carried over as it was; exit code 2
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportCompose {
+    /// The Compose file
+    pub(crate) file: PathBuf,
+    /// A variable for ${NAME} in the file, NAME=VALUE; any number of them, they come before those of `.env`
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub(crate) environment: Vec<String>,
+    #[command(flatten)]
+    pub(crate) out: ImportOut,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportQuadlet {
+    /// The units that belong together
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) out: ImportOut,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportRun {
+    #[command(flatten)]
+    pub(crate) out: ImportOut,
+    /// The command line, as one word or as its words
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

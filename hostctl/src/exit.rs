@@ -104,6 +104,12 @@ impl Failure {
         self
     }
 
+    /// With lines that say more, above the message.
+    pub(crate) fn detail(mut self, detail: String) -> Self {
+        self.0.detail = detail;
+        self
+    }
+
     /// With errors that point into the document `text`, which people know as `file`.
     pub(crate) fn faults(mut self, file: &str, text: &str, invalid: bennu_manifests::Invalid) -> Self {
         self.0.detail = invalid.render(file, text);

@@ -18,8 +18,10 @@ mod debug;
 mod exec;
 mod exit;
 mod files;
+mod fmt;
 mod host;
 mod keyfile;
+mod import;
 mod pin;
 mod plan;
 mod provision;
@@ -67,6 +69,8 @@ fn run(cli: &Cli, out: &mut Out) -> Outcome {
     let now = Timestamp::now();
     match &cli.command {
         Command::Check { file } => check::run(file, now, out),
+        Command::Fmt(args) => fmt::run(args, out),
+        Command::Import(command) => import::run(command, now, out),
         Command::Sign(args) => sign::run(args, out),
         Command::Verify(args) => verify::run(args, now, out),
         Command::Trust(command) => trust::run(command, out),

@@ -9,7 +9,7 @@
 //!
 //! What is carried over means the same as before; what is not is named in a [`Note`] with its place and with what to
 //! do instead. The text is a beginning: images are not pinned and secrets not encrypted, so that no host takes it
-//! before somebody looked at it. [`layout`] is `hostctl fmt`, which writes any manifest as this crate writes its own.
+//! before somebody looked at it. [`layout()`] is `hostctl fmt`, which writes any manifest as this crate writes its own.
 //!
 //! Deliberately absent: disk, network, clock and environment. Files beside the input are read by the caller
 //! ([`Files`]), the time is an argument.
@@ -22,6 +22,7 @@ mod convert;
 mod draft;
 mod error;
 mod flags;
+mod layout;
 mod note;
 mod option;
 mod order;
@@ -40,6 +41,7 @@ use serde::Serialize;
 
 pub use compose::{ComposeOptions, compose};
 pub use error::ImportError;
+pub use layout::layout;
 pub use note::{Kind, Note, Place};
 pub use quadlet::{QuadletOptions, Unit, quadlet};
 pub use run::{RunOptions, run};

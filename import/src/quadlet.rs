@@ -94,8 +94,10 @@ pub fn quadlet(units: &[Unit], options: &QuadletOptions, files: &dyn Files) -> R
         }
     }
     let names: BTreeSet<&str> = containers.iter().map(String::as_str).collect();
+    let timers = parsed.iter().filter(|unit| unit.kind == "timer");
+    let timed: BTreeSet<&str> = timers.map(Parsed::target).collect();
     for unit in parsed.iter().filter(|unit| unit.kind == "container") {
-        container::read(unit, &names, &images, &mut world);
+        container::read(unit, &names, &timed, &images, &mut world);
     }
     for unit in parsed.iter().filter(|unit| unit.kind == "timer") {
         parts::timer(unit, &mut world);
@@ -144,6 +146,11 @@ impl Parsed {
 
     fn find(&self, section: &str, key: &str) -> Option<&Setting> {
         self.settings.iter().find(|setting| setting.section == section && setting.key == key)
+    }
+
+    /// What a timer starts.
+    fn target(&self) -> &str {
+        self.find("Timer", "Unit").map_or(self.stem.as_str(), |setting| Self::service(&setting.value))
     }
 
     /// The name that systemd gives to what a unit is called in others: `web.service` of `web.container`.

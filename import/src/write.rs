@@ -15,6 +15,7 @@ const VALIDITY: SignedDuration = SignedDuration::from_hours(90 * 24);
 pub(crate) fn write(draft: &Draft, name: &str, now: Timestamp) -> String {
     let mut text = String::new();
     comments(&mut text, &draft.comments);
+    text.push('\n');
     let whole = |moment: Timestamp| Timestamp::from_second(moment.as_second()).unwrap_or(moment);
     let expires = now.checked_add(VALIDITY).unwrap_or(Timestamp::MAX);
     text.push_str(&format!(
@@ -111,7 +112,7 @@ fn inline(value: &Value) -> String {
 }
 
 /// A key, bare where it may be (TOML 1.1, "Keys").
-fn key(text: &str) -> String {
+pub(crate) fn key(text: &str) -> String {
     let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if !text.is_empty() && text.bytes().all(bare) { text.to_owned() } else { string(text) }
 }

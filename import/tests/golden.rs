@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bennu_import::{
-    ComposeOptions, Files, Imported, Note, QuadletOptions, RunOptions, Unit, compose, quadlet, run,
+    ComposeOptions, Files, Imported, Note, QuadletOptions, RunOptions, Unit, compose, layout, quadlet, run,
 };
 
 /// Set this to write the expected files.
@@ -93,5 +93,14 @@ fn every_import_is_toml() {
         let manifest = import(&folder).manifest;
         let parsed: Result<toml_edit::DocumentMut, _> = manifest.parse();
         assert!(parsed.is_ok(), "{}: {parsed:?}\n{manifest}", folder.display());
+    }
+}
+
+#[test]
+fn every_import_is_laid_out_as_fmt_lays_out() {
+    for folder in folders() {
+        let manifest = import(&folder).manifest;
+        let laid_out = layout(&manifest, "expect.toml").expect("an import is sound");
+        assert_eq!(laid_out, manifest, "{}", folder.display());
     }
 }

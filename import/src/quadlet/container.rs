@@ -70,6 +70,7 @@ const WORDS: [(&str, &str); 6] = [
 pub(super) fn read(
     unit: &Parsed,
     names: &BTreeSet<&str>,
+    timed: &BTreeSet<&str>,
     images: &BTreeMap<String, String>,
     world: &mut World<'_>,
 ) {
@@ -172,7 +173,8 @@ pub(super) fn read(
         table.set("image", "localhost/TO-BE-NAMED");
     }
     world.draft.containers.push((name.clone(), table));
-    if let Some(site) = job {
+    // Where there is a timer, that makes it a job.
+    if let Some(site) = job.filter(|_| !timed.contains(unit.stem.as_str())) {
         let lost = world.draft.make_job(&name, "boot");
         let also = if lost.is_empty() { String::new() } else { format!(", without its {}", lost.join(", ")) };
         world.notes.changed(&site, format!("it is a job that runs at each boot{also}"), "see `when`");
@@ -309,7 +311,8 @@ fn unsupported(table: &[Unsupported], setting: &Setting, site: &Site, world: &Wo
     match table.iter().find(|(known, ..)| *known == setting.key) {
         Some((_, message, hint)) => world.notes.lost(site, *message, *hint),
         None => {
-            let known = SAME.iter().chain(&WORDS).map(|(key, _)| *key);
+            let known =
+                SAME.iter().chain(&WORDS).map(|(key, _)| *key).chain(["Image", "Exec", "User", "ReadOnly"]);
             let hint = bennu_manifests::did_you_mean(&setting.key, known).unwrap_or_default();
             world.notes.lost(site, format!("the key {} is not known here", quoted(&setting.key)), hint);
         }

@@ -128,8 +128,7 @@ pub(super) fn image(unit: &Parsed, world: &World<'_>) {
 
 /// The container that a timer starts is a job.
 pub(super) fn timer(unit: &Parsed, world: &mut World<'_>) {
-    let target =
-        unit.find("Timer", "Unit").map_or(unit.stem.as_str(), |setting| Parsed::service(&setting.value));
+    let target = unit.target();
     if !world.knows(Sort::Container, target) {
         world.notes.lost(&unit.site(), format!("there is no container {}", quoted(target)), "");
         return;
