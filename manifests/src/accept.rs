@@ -44,7 +44,7 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// What was accepted.
+    /// What was accepted, as far as it is for this host: containers and jobs whose `on` it does not fulfil are left out.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -97,12 +97,13 @@ pub fn verify(
     trust_is_fresh(trust, now, &mut passed)?;
     let signers = signed_by(Role::Deploy, bytes, sig, MANIFEST_NAMESPACE, trust, &mut passed)?;
 
-    let (manifest, sha256) = (check_for_hosts(bytes)?.manifest, Digest::of(bytes));
+    let (checked, sha256) = (check_for_hosts(bytes)?, Digest::of(bytes));
+    let manifest = checked.manifest.for_host(&host.labels);
     serial_grows(&manifest.header, sha256, floors, &mut passed)?;
     not_from_far_ahead(manifest.header.signed_at, now, &mut passed)?;
     not_expired(manifest.header.expires, now, &mut passed)?;
     is_for(&manifest, host, &mut passed)?;
-    os_role_by_field(&manifest, trust, &signers, &mut passed)?;
+    os_role_by_field(&checked.needs_os, trust, &signers, &mut passed)?;
     Ok(Verified::new(manifest, sha256, signers, trust, passed))
 }
 
@@ -125,10 +126,11 @@ pub fn verify_again(
     trust_is_current(trust, floors, &mut passed)?;
     let signers = signed_by(Role::Deploy, bytes, sig, MANIFEST_NAMESPACE, trust, &mut passed)?;
 
-    let (manifest, sha256) = (check_for_hosts(bytes)?.manifest, Digest::of(bytes));
+    let (checked, sha256) = (check_for_hosts(bytes)?, Digest::of(bytes));
+    let manifest = checked.manifest.for_host(&host.labels);
     serial_is_known(&manifest.header, sha256, floors, &mut passed)?;
     is_for(&manifest, host, &mut passed)?;
-    os_role_by_field(&manifest, trust, &signers, &mut passed)?;
+    os_role_by_field(&checked.needs_os, trust, &signers, &mut passed)?;
     Ok(Verified::new(manifest, sha256, signers, trust, passed))
 }
 

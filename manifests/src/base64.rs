@@ -21,7 +21,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 
 /// The bytes that `text` is the canonical encoding of; `None` where there are none.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     let digits = text.strip_suffix("==").or(text.strip_suffix('=')).unwrap_or(text);

@@ -13,7 +13,6 @@ use crate::refusal::{NotAccepted, Refusal, Rule, RuleOutcome};
 use crate::signature::{BadSignature, SshSignature, verify_signature};
 use crate::text::shown;
 use crate::trust::{Role, Trust};
-use crate::words::is_dangerous;
 
 /// How far ahead of the host's clock a document may say that it was signed: three years.
 ///
@@ -270,24 +269,16 @@ pub(crate) fn is_for(manifest: &Manifest, host: &HostFacts, passed: &mut Passed)
 
 /// What reaches beyond containers needs the `os` role besides.
 pub(crate) fn os_role_by_field(
-    manifest: &Manifest,
+    needs_os: &[String],
     trust: &Trust,
     signers: &BTreeSet<Name>,
     passed: &mut Passed,
 ) -> Result<(), NotAccepted> {
-    let mut needing = manifest.containers.iter().flat_map(|(name, container)| {
-        container
-            .add_capabilities
-            .iter()
-            .filter(|capability| is_dangerous(capability))
-            .map(move |cap| (name, cap))
-    });
     passed.decide(
         Rule::RoleOs,
-        match needing.next() {
+        match needs_os.first() {
             None => Ok("nothing needs the role `os`".to_owned()),
-            Some((name, capability)) => threshold(Role::Os, trust, signers)
-                .map_err(|reason| format!("container `{name}` adds {capability}: {reason}")),
+            Some(path) => threshold(Role::Os, trust, signers).map_err(|reason| format!("`{path}`: {reason}")),
         },
     )
 }

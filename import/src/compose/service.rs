@@ -24,7 +24,7 @@ pub(super) struct Later {
 pub(super) fn all(services: Vec<(&str, Field<'_>)>, world: &mut World<'_>, networks: BTreeMap<String, ()>) {
     let services: Vec<_> = services
         .into_iter()
-        .filter(|(old, field)| !(old.starts_with("x-") && !field.is_map()))
+        .filter(|(old, field)| !old.starts_with("x-") || field.is_map())
         .map(|(old, field)| {
             let name = world.name(Sort::Container, old, &field.site);
             (old.to_owned(), name, field)
