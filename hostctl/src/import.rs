@@ -22,7 +22,8 @@ pub(crate) fn run(command: &Import, now: Timestamp, out: &mut Out) -> Outcome {
             let text = files::read_text(&args.file, MAX_INPUT)?;
             let options = ComposeOptions {
                 file: args.file.display().to_string(),
-                name: args.out.name.clone().or_else(|| folder_name(&args.file)),
+                name: args.out.name.clone(),
+                project: folder_name(&args.file).unwrap_or_else(|| "app".to_owned()),
                 now,
                 environment: pairs(&args.environment)?,
             };
@@ -78,11 +79,6 @@ fn finish(result: Result<Imported, ImportError>, args: &ImportOut, out: &mut Out
 
 /// The name of the folder that a file is in: what Compose calls the project where nothing else is said.
 fn folder_name(file: &Path) -> Option<String> {
-    // A file's own `name` comes first; whether there is one is for the importer to see.
-    let text = std::fs::read_to_string(file).ok()?;
-    if text.lines().any(|line| line.starts_with("name:")) {
-        return None;
-    }
     let folder = file.canonicalize().ok()?;
     Some(folder.parent()?.file_name()?.to_str()?.to_owned())
 }

@@ -11,7 +11,7 @@ mod storage;
 mod topology;
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -34,8 +34,10 @@ const MAX_FILLED: usize = 8 * 1024 * 1024;
 pub struct ComposeOptions {
     /// How the file is called in notes; files that it names are looked up beside it.
     pub file: String,
-    /// The name of the manifest; that of the file's own `name`, or `app`, where there is none.
+    /// The name of the manifest; that of the file itself, where there is none.
     pub name: Option<String>,
+    /// How the project is called where nobody says, as Compose calls it by the folder of the file.
+    pub project: String,
     /// When the manifest is signed at.
     pub now: Timestamp,
     /// Variables for `${NAME}`; they come before those of the file `.env`.
@@ -79,7 +81,7 @@ pub fn compose(text: &str, options: &ComposeOptions, files: &dyn Files) -> Resul
     if world.draft.containers.is_empty() && world.draft.jobs.is_empty() {
         return Err(nothing());
     }
-    let name = options.name.clone().or(name).unwrap_or_else(|| "app".to_owned());
+    let name = options.name.clone().or(name).unwrap_or_else(|| options.project.clone());
     let site = Site { place: tree.place.clone(), path: "name".to_owned() };
     let name = world.name(Sort::Manifest, &name, &site);
     let mut draft = world.finish();
@@ -104,7 +106,7 @@ fn is_fig(tree: &Node) -> bool {
 fn environment(options: &ComposeOptions, files: &dyn Files, notes: &Notes) -> BTreeMap<String, String> {
     let mut all = options.environment.clone();
     let file = ".env";
-    let site = |line| Site { place: Place { file: Rc::from(file), line, column: 1 }, path: file.to_owned() };
+    let site = |line| Site { place: Place { file: Arc::from(file), line, column: 1 }, path: file.to_owned() };
     match files.read(file) {
         Ok(None) => {}
         Ok(Some(text)) => {

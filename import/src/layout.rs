@@ -10,7 +10,7 @@
 //! **Invariant:** what comes out has the values and comments of what went in, or nothing comes out.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Key, RawString, Table, Value};
 
@@ -31,7 +31,7 @@ pub fn layout(text: &str, file: &str) -> Result<String, ImportError> {
         let before = text.get(..at).unwrap_or(text);
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = 1 + before.bytes().filter(|b| *b == b'\n').count();
-        Place { file: Rc::from(file), line, column: 1 + before[start..].chars().count() }
+        Place { file: Arc::from(file), line, column: 1 + before[start..].chars().count() }
     };
     if text.len() > MAX_INPUT {
         let message = format!("it is larger than {MAX_INPUT} bytes");

@@ -1,7 +1,7 @@
 //! What an import has to say besides the manifest: what was left behind, what was changed, what is still to be done.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -10,14 +10,14 @@ use serde::Serialize;
 pub struct Place {
     /// The file, as it was named; for a command line `command line`.
     #[serde(serialize_with = "as_text")]
-    pub file: Rc<str>,
+    pub file: Arc<str>,
     /// The line, from 1.
     pub line: usize,
     /// The column in characters, from 1; of a command line the number of the word, from 1.
     pub column: usize,
 }
 
-fn as_text<S: serde::Serializer>(file: &Rc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<S: serde::Serializer>(file: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(file)
 }
 

@@ -7,7 +7,7 @@ mod container;
 mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -51,7 +51,7 @@ pub fn quadlet(units: &[Unit], options: &QuadletOptions, files: &dyn Files) -> R
         hint: "there has to be a `.container` file".to_owned(),
     };
     if units.len() > MAX_UNITS {
-        let place = Place { file: Rc::from(first), line: 1, column: 1 };
+        let place = Place { file: Arc::from(first), line: 1, column: 1 };
         return Err(ImportError::Bounds { place, message: format!("there are more than {MAX_UNITS} units") });
     }
     let notes = Notes::default();
@@ -135,7 +135,7 @@ impl Parsed {
 
     /// The file as a whole.
     fn site(&self) -> Site {
-        let place = Place { file: Rc::from(self.file.as_str()), line: 1, column: 1 };
+        let place = Place { file: Arc::from(self.file.as_str()), line: 1, column: 1 };
         Site { place, path: self.name() }
     }
 

@@ -1,6 +1,6 @@
 //! `docker run` and `podman run`: one command line, one container.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -28,7 +28,7 @@ pub struct RunOptions {
 }
 
 fn place(word: usize) -> Place {
-    Place { file: Rc::from(LINE), line: 1, column: word + 1 }
+    Place { file: Arc::from(LINE), line: 1, column: word + 1 }
 }
 
 /// The manifest with the container that a command line starts: `docker run`, `docker create`, or the same of `podman`.

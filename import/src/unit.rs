@@ -2,7 +2,7 @@
 //!
 //! Source: systemd.syntax(7); words: systemd.service(5), "Command lines".
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::error::ImportError;
 use crate::note::{Place, quoted};
@@ -22,7 +22,7 @@ pub(crate) struct Setting {
 
 /// The settings of a unit file, in order. An empty value takes back what the same key said before, and is gone itself.
 pub(crate) fn parse(text: &str, file: &str) -> Result<Vec<Setting>, ImportError> {
-    let file: Rc<str> = Rc::from(file);
+    let file: Arc<str> = Arc::from(file);
     let place = |line, column| Place { file: file.clone(), line, column };
     if text.len() > MAX_INPUT {
         let message = format!("it is larger than {MAX_INPUT} bytes");

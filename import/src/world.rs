@@ -1,7 +1,7 @@
 //! What all of an import shares: the draft, the notes, the files beside the input, and the names that were given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::draft::{Draft, Table, Value};
 use crate::note::{Kind, Notes, Place, Site, quoted};
@@ -65,13 +65,13 @@ pub(crate) struct World<'a> {
     taken: BTreeSet<(Sort, String)>,
     files_left: usize,
     /// The input itself; what it names lies beside it.
-    main: Rc<str>,
+    main: Arc<str>,
 }
 
 impl<'a> World<'a> {
     pub(crate) fn new(notes: &'a Notes, files: &'a dyn Files, main: &str) -> Self {
         let (draft, names, taken) = Default::default();
-        Self { notes, files, draft, names, taken, files_left: MAX_FILES, main: Rc::from(main) }
+        Self { notes, files, draft, names, taken, files_left: MAX_FILES, main: Arc::from(main) }
     }
 
     /// The folder, as seen from the input, of the file that `place` is in.

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span};
 
@@ -81,7 +81,7 @@ impl Node {
 /// The first document in `text`; `None` where there is none. `file` is its name in places, `budget` the number of
 /// values that may still be made.
 pub(crate) fn parse(text: &str, file: &str, budget: &mut usize) -> Result<Option<Node>, ImportError> {
-    let file: Rc<str> = Rc::from(file);
+    let file: Arc<str> = Arc::from(file);
     let start = Place { file: file.clone(), line: 1, column: 1 };
     if text.len() > MAX_INPUT {
         return Err(ImportError::Bounds {
@@ -137,7 +137,7 @@ fn holds(node: &Node, places: &BTreeSet<Place>) -> bool {
 
 struct Reader<'a, 'b> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
-    file: Rc<str>,
+    file: Arc<str>,
     anchors: BTreeMap<usize, Node>,
     /// Anchors whose value is not yet complete.
     open: BTreeSet<usize>,

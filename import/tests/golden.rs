@@ -37,7 +37,13 @@ fn import(folder: &Path) -> Imported {
         let file = ["compose.yaml", "fig.yml"].into_iter().find(|file| folder.join(file).exists());
         let file = file.expect("an input").to_owned();
         let text = std::fs::read_to_string(folder.join(&file)).expect("the input");
-        let options = ComposeOptions { file, name: None, now: now(), environment: BTreeMap::new() };
+        let options = ComposeOptions {
+            file,
+            name: None,
+            project: "app".to_owned(),
+            now: now(),
+            environment: BTreeMap::new(),
+        };
         return compose(&text, &options, &files).expect("it can be imported");
     }
     if kind.starts_with("quadlet-") {

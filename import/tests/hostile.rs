@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use bennu_import::{ComposeOptions, Imported, NoFiles, compose};
+use bennu_import::{
+    ComposeOptions, Imported, NoFiles, QuadletOptions, RunOptions, Unit, compose, quadlet, run,
+};
 use proptest::prelude::*;
 
 fn options() -> ComposeOptions {
     ComposeOptions {
         file: "compose.yaml".to_owned(),
         name: None,
+        project: "app".to_owned(),
         now: jiff::Timestamp::UNIX_EPOCH,
         environment: BTreeMap::from([("A".to_owned(), "$A ${A}".to_owned())]),
     }
@@ -121,6 +124,60 @@ const WORDS: [&str; 32] = [
     "99999999999999999999",
 ];
 
+const UNIT_KEYS: [&str; 24] = [
+    "Image",
+    "Exec",
+    "Environment",
+    "PublishPort",
+    "Volume",
+    "Mount",
+    "Network",
+    "User",
+    "Group",
+    "Secret",
+    "Tmpfs",
+    "PodmanArgs",
+    "HealthCmd",
+    "Label",
+    "Sysctl",
+    "Ulimit",
+    "After",
+    "Restart",
+    "CPUQuota",
+    "MemoryMax",
+    "OnCalendar",
+    "Subnet",
+    "Gateway",
+    "Options",
+];
+
+const FLAGS: [&str; 24] = [
+    "-p",
+    "-v",
+    "-e",
+    "-it",
+    "--name",
+    "--mount",
+    "--network",
+    "--link",
+    "--secret",
+    "--ulimit",
+    "--cpus",
+    "-m",
+    "--memory-swap",
+    "--cpu-quota",
+    "--cpu-period",
+    "--health-cmd",
+    "--entrypoint",
+    "--tmpfs",
+    "--ip",
+    "--user",
+    "type=bind,source=/a,target=/b",
+    "a,type=env",
+    "nofile=1:2",
+    "--",
+];
+
 fn value() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         4 => prop::sample::select(&WORDS[..]).prop_map(|word| format!("{word:?}")),
@@ -159,6 +216,38 @@ proptest! {
             }
         }
         import(&text);
+    }
+
+    #[test]
+    fn random_units_and_lines_are_an_answer_and_not_a_panic(
+        settings in prop::collection::vec((
+            prop::sample::select(&["Container", "Unit", "Service", "Volume", "Network", "Timer"][..]),
+            prop_oneof![prop::sample::select(&UNIT_KEYS[..]).prop_map(str::to_owned), "[A-Za-z]{1,6}"],
+            prop_oneof![prop::sample::select(&WORDS[..]).prop_map(str::to_owned), "[ -~]{0,16}\\\\?"],
+        ), 0..12),
+        kind in prop::sample::select(&["volume", "network", "timer", "image", "pod", "x"][..]),
+        words in prop::collection::vec(prop_oneof![
+            prop::sample::select(&WORDS[..]).prop_map(str::to_owned),
+            prop::sample::select(&FLAGS[..]).prop_map(str::to_owned),
+            "-{0,2}[a-z]{0,3}=?[ -~]{0,4}",
+        ], 0..10),
+    ) {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let mut text = "[Container]\nImage=nginx\n".to_owned();
+        for (section, key, value) in &settings {
+            text.push_str(&format!("[{section}]\n{key}={value}\n"));
+        }
+        let unit = |file: &str| Unit { file: file.to_owned(), text: text.clone() };
+        let units = [unit("a.container"), unit(&format!("a.{kind}"))];
+        let results = [
+            quadlet(&units, &QuadletOptions { name: None, now }, &NoFiles),
+            run(&[&["docker".to_owned(), "run".to_owned()], &words[..]].concat(), &RunOptions { name: None, now }, &NoFiles),
+            run(&[format!("podman run {}", words.join(" "))], &RunOptions { name: None, now }, &NoFiles),
+        ];
+        for imported in results.into_iter().flatten() {
+            let parsed: Result<toml_edit::DocumentMut, _> = imported.manifest.parse();
+            prop_assert!(parsed.is_ok(), "{:?}\n{}", parsed, imported.manifest);
+        }
     }
 
     /// A word that is nowhere else is found in the manifest or named in a note, wherever it is put.

@@ -3,6 +3,7 @@
 mod documents;
 mod hosts;
 mod images;
+mod imports;
 mod provisioning;
 mod registry;
 mod secrets;
