@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `POST /v1/manifest` | [`Submission`] | [`Accepted`], or [`Problem`] |
 //! | `POST /v1/plan` | [`Submission`] | [`bennu_planner::Plan`], or [`Problem`]; nothing changes |
+//! | `GET /v1/trust` | | [`TrustInForce`] |
+//! | `POST /v1/trust` | [`TrustSubmission`] | [`TrustTaken`], or [`Problem`] |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/containers` | | [`Containers`] |
 //! | `GET /v1/images` | | [`Images`] |
@@ -45,6 +47,47 @@ pub struct Accepted {
     pub manifest: Digest,
     /// Whether the same bytes had been accepted before.
     pub unchanged: bool,
+}
+
+/// A trust document with its detached signatures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedDocument {
+    /// The exact bytes that were signed.
+    pub document: String,
+    /// The content of `FILE.sig`: one or more SSH signatures.
+    pub signatures: String,
+}
+
+/// Trust documents handed in: those that the host has missed, each the successor of the one before it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustSubmission {
+    /// In the order of their versions, the first one the successor of the one in force; at most
+    /// [`bennu_manifests::MAX_HOPS`].
+    pub chain: Vec<SignedDocument>,
+}
+
+/// A chain of trust documents was taken; the last one is in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrustTaken {
+    /// Its version.
+    pub version: u64,
+    /// The generation that was accepted, not yet active, and signed by keys that do not count any more: it is given up.
+    pub given_up: Option<u64>,
+}
+
+/// The trust document in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrustInForce {
+    /// Its version.
+    pub version: u64,
+    /// From this moment nothing is newly accepted by it; `None` is never.
+    pub expires: Option<Timestamp>,
+    /// Its exact bytes.
+    pub document: String,
+    /// Its signatures; empty for the one that the host was provisioned with.
+    pub signatures: String,
 }
 
 /// Why a request was not carried out.
@@ -254,6 +297,9 @@ pub struct HistoryEntry {
     pub accepted: Timestamp,
     /// Names of the keys that signed it.
     pub signers: Vec<String>,
+    /// The version of the trust document by which they counted; 0 in entries that were written before it was noted.
+    #[serde(default)]
+    pub trust_version: u64,
     /// When it first converged.
     pub converged: Option<Timestamp>,
     /// What kept it from converging last.
@@ -302,7 +348,12 @@ pub enum Happening {
         /// The serial.
         serial: u64,
     },
-    /// A manifest was refused.
+    /// Another trust document is in force.
+    TrustTaken {
+        /// Its version.
+        version: u64,
+    },
+    /// A manifest or a trust document was refused.
     Refused {
         /// The rule that refused it.
         rule: String,

@@ -246,6 +246,7 @@ fn happening(what: &Happening) -> String {
         Happening::Accepted { generation, serial } => {
             format!("accepted   generation {generation}, serial {serial}")
         }
+        Happening::TrustTaken { version } => format!("trust      version {version}"),
         Happening::Refused { rule, reason } => format!("refused    {rule}: {reason}"),
         Happening::Fetched { image } => format!("fetched    {image}"),
         Happening::Applied { step } => format!("applied    {}", step.to_string().trim_start()),

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bennu_api::{
     Accepted, Activity, Dump, Happening, History, Image, Images, Os, Problem, ProblemKind, Status,
-    Submission, Volume, Volumes,
+    Submission, TrustInForce, TrustSubmission, TrustTaken, Volume, Volumes,
 };
 use bennu_image_store::Store;
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::verity::{self, Measured};
 use bennu_manifests::model::{Digest, Manifest, Name};
-use bennu_manifests::{HostFacts, NotAccepted, Verified, verify};
+use bennu_manifests::{Freshness, HostFacts, NotAccepted, Verified, verify, verify_trust_chain};
 use bennu_planner::{Plan, Seen, Wanted, guard, plan};
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -137,22 +137,55 @@ impl Core {
 
     fn verify(&self, ledger: &Ledger, submission: &Submission, now: Timestamp) -> Result<Verified, Problem> {
         let (bytes, signatures) = (submission.manifest.as_bytes(), submission.signatures.as_bytes());
-        verify(bytes, signatures, &self.identity.trust, ledger.floors(), &self.facts, now).map_err(|error| {
-            match error {
-                NotAccepted::Refused(refusal) => Problem {
-                    kind: ProblemKind::Refused,
-                    rule: refusal.rule.code().to_owned(),
-                    message: refusal.to_string(),
-                    detail: String::new(),
-                },
-                NotAccepted::Invalid(invalid) => Problem {
-                    kind: ProblemKind::Invalid,
-                    rule: String::new(),
-                    message: "the manifest is signed, but not valid".to_owned(),
-                    detail: invalid.render("manifest", &submission.manifest),
-                },
+        verify(bytes, signatures, ledger.trust(), ledger.floors(), &self.facts, now)
+            .map_err(|error| not_accepted(error, "manifest", &submission.manifest))
+    }
+
+    /// Takes trust documents in, or says why not. Everything is on disk when this returns; what runs goes on running.
+    ///
+    /// # Errors
+    /// Where one of them is refused or not valid, or they can't be written down. Then none of them counts.
+    pub async fn take_trust(&self, submission: &TrustSubmission) -> Result<TrustTaken, Problem> {
+        let answer = self.follow_trust(submission).await;
+        self.events.add(match &answer {
+            Ok(taken) => Happening::TrustTaken { version: taken.version },
+            Err(problem) => {
+                Happening::Refused { rule: problem.rule.clone(), reason: problem.message.clone() }
             }
-        })
+        });
+        answer
+    }
+
+    async fn follow_trust(&self, submission: &TrustSubmission) -> Result<TrustTaken, Problem> {
+        let documents = &submission.chain;
+        let links: Vec<(&[u8], &[u8])> =
+            documents.iter().map(|d| (d.document.as_bytes(), d.signatures.as_bytes())).collect();
+        let mut ledger = self.ledger.lock().await;
+        let chain = verify_trust_chain(ledger.trust(), &links, ledger.floors(), Timestamp::now()).map_err(
+            |refused| {
+                let document = refused.hop.checked_sub(1).and_then(|at| documents.get(at));
+                let text = document.map_or("", |signed| &signed.document);
+                let mut problem = not_accepted(refused.reason, "trust document", text);
+                if documents.len() > 1 && refused.hop > 0 {
+                    problem.message =
+                        format!("document {} of {}: {}", refused.hop, documents.len(), problem.message);
+                }
+                problem
+            },
+        )?;
+        let given_up = ledger.take_trust(&chain, documents).map_err(failed)?;
+        Ok(TrustTaken { version: chain.newest().version, given_up })
+    }
+
+    /// The trust document in force.
+    pub async fn trust(&self) -> TrustInForce {
+        let ledger = self.ledger.lock().await;
+        let (document, signatures) = match ledger.trust_document() {
+            Some(signed) => (signed.document.clone(), signed.signatures.clone()),
+            None => (self.identity.provision.trust.clone(), String::new()),
+        };
+        let trust = ledger.trust();
+        TrustInForce { version: trust.version, expires: trust.expires, document, signatures }
     }
 
     /// What the host is now.
@@ -170,7 +203,10 @@ impl Core {
 
     /// What people are told of the host.
     pub async fn status(&self) -> Status {
-        let (active, pending) = self.generations().await;
+        let (active, pending, floors) = {
+            let ledger = self.ledger.lock().await;
+            (ledger.active().cloned(), ledger.pending().cloned(), ledger.floors().clone())
+        };
         let now = self.now().clone();
         let active = active.map(|a| a.generation);
         Status {
@@ -180,7 +216,9 @@ impl Core {
             converged: pending.is_none()
                 && active.is_some()
                 && now.converged == active.as_ref().map(|a| a.number),
-            stale: active.as_ref().is_some_and(|a| a.expires < Timestamp::now()),
+            stale: active
+                .as_ref()
+                .is_some_and(|a| Freshness::of(a.expires, &floors, Timestamp::now()).is_stale()),
             generation: active,
             pending: pending.map(|p| p.generation),
             activity: now.activity,
@@ -269,6 +307,24 @@ fn refuse_dangers(manifest: &Manifest, seen: &Seen) -> Result<(), Problem> {
         message: format!("the manifest would destroy what it does not say it destroys: {}", lines.join("; ")),
         detail: String::new(),
     })
+}
+
+/// Why a document was not accepted; `text` is that of what is called `what`.
+fn not_accepted(error: NotAccepted, what: &str, text: &str) -> Problem {
+    match error {
+        NotAccepted::Refused(refusal) => Problem {
+            kind: ProblemKind::Refused,
+            rule: refusal.rule.code().to_owned(),
+            message: refusal.to_string(),
+            detail: String::new(),
+        },
+        NotAccepted::Invalid(invalid) => Problem {
+            kind: ProblemKind::Invalid,
+            rule: String::new(),
+            message: format!("the {what} is signed, but not valid"),
+            detail: invalid.render(what, text),
+        },
+    }
 }
 
 /// A failure of the host itself, with all its causes on one line.

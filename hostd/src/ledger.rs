@@ -5,6 +5,8 @@
 //!   format.json               {"version":1}
 //!   floors.json               trust version, serial and digest per stream, latest time known; never go down
 //!   pointer.json              {"active":N|null,"pending":N|null}
+//!   trust/V.toml              each trust document that was taken after the provisioned one
+//!   trust/V.toml.sig
 //!   generations/N/host.toml   the exact bytes that were signed
 //!   generations/N/host.toml.sig
 //!   generations/N/record.json when it was accepted, who signed, what became of it
@@ -12,23 +14,32 @@
 //!
 //! **Invariant:** a generation's files are whole before the floors name its serial, and the floors are on disk before
 //! the pointer names the generation; so a cut between two writes leaves either nothing or something that is taken up.
+//! Likewise trust documents are whole before the floors name their version; that one write puts the last of them in force.
+
+mod trust;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bennu_api::{Generation, HistoryEntry};
+use bennu_api::{Generation, HistoryEntry, SignedDocument};
 use bennu_image_store::durable;
 use bennu_manifests::model::Manifest;
-use bennu_manifests::{Floors, HostFacts, NotAccepted, Trust, Verified, verify_again};
+use bennu_manifests::{
+    ChainNotAccepted, Floors, HostFacts, NotAccepted, Trust, Verified, VerifiedChain, verify_again,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use trust::TrustLog;
 
 /// How many generations are remembered; the active and the pending one always are.
 const REMEMBERED: usize = 50;
 
 const FORMAT: u32 = 1;
+/// The folder of trust documents.
+const TRUST: &str = "trust";
 
 /// Why the ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +79,14 @@ pub enum LedgerError {
         /// The cause.
         source: NotAccepted,
     },
+    /// The trust documents that were taken do not follow each other any more.
+    #[error("the trust documents in {path} are not those that were taken")]
+    TrustDamaged {
+        /// Their folder.
+        path: PathBuf,
+        /// The cause.
+        source: ChainNotAccepted,
+    },
 }
 
 /// Which generations count.
@@ -97,7 +116,9 @@ pub struct Applicable {
 #[derive(Debug)]
 pub struct Ledger {
     dir: PathBuf,
+    facts: HostFacts,
     floors: Floors,
+    trust: TrustLog,
     pointer: Pointer,
     history: BTreeMap<u64, HistoryEntry>,
     active: Option<Applicable>,
@@ -105,15 +126,17 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the ledger, or begins one. The active and the pending manifest are verified again, so that nothing is
-    /// applied that somebody wrote beside `hostd`.
+    /// Reads the ledger, or begins one. The trust documents that were taken after `provisioned`, the active and the pending
+    /// manifest are verified again, so that nothing is believed or applied that somebody wrote beside `hostd`.
     ///
     /// # Errors
-    /// Where it can't be read, was written by a newer version, or a manifest does not verify any more.
-    pub fn open(dir: &Path, trust: &Trust, facts: &HostFacts) -> Result<Self, LedgerError> {
+    /// Where it can't be read, was written by a newer version, or something does not verify any more.
+    pub fn open(dir: &Path, provisioned: &Trust, facts: &HostFacts) -> Result<Self, LedgerError> {
         let generations = dir.join("generations");
         std::fs::create_dir_all(&generations).map_err(|source| io_error("create", &generations, source))?;
+        trust::prepare(dir, &dir.join(TRUST))?;
         remove_leftovers(dir)?;
+        remove_leftovers(&dir.join(TRUST))?;
         match read_json::<Format>(&dir.join("format.json"))? {
             Some(format) if format.version == FORMAT => {}
             Some(format) => {
@@ -121,17 +144,79 @@ impl Ledger {
             }
             None => write_json(&dir.join("format.json"), &Format { version: FORMAT })?,
         }
+        let floors: Floors = read_json(&dir.join("floors.json"))?.unwrap_or_default();
         let mut ledger = Self {
-            floors: read_json(&dir.join("floors.json"))?.unwrap_or_default(),
+            trust: TrustLog::open(&dir.join(TRUST), provisioned, &floors)?,
+            facts: facts.clone(),
+            floors,
             pointer: read_json(&dir.join("pointer.json"))?.unwrap_or_default(),
             history: read_history(&generations)?,
             active: None,
             pending: None,
             dir: dir.to_owned(),
         };
-        ledger.active = ledger.load(ledger.pointer.active, trust, facts)?;
-        ledger.pending = ledger.load(ledger.pointer.pending, trust, facts)?;
+        ledger.active = ledger.load(ledger.pointer.active)?;
+        ledger.pending = ledger.load(ledger.pointer.pending)?;
+        ledger.give_up_distrusted()?;
         Ok(ledger)
+    }
+
+    /// The same ledger on a host whose programs were built at `built`: whatever its clock says, it is later than that.
+    #[must_use]
+    pub fn built_at(mut self, built: Timestamp) -> Self {
+        self.floors = self.floors.built_at(built);
+        self
+    }
+
+    /// The trust document in force.
+    pub fn trust(&self) -> &Trust {
+        self.trust.current()
+    }
+
+    /// The text and the signatures of the trust document in force; `None` where it is the provisioned one.
+    pub fn trust_document(&self) -> Option<&SignedDocument> {
+        self.trust.in_force()
+    }
+
+    /// Takes up trust documents, `documents`, of which `chain` says that they follow the one in force; everything is on
+    /// disk when this returns. What is active stays so. A pending generation whose signers do not count any more is given
+    /// up; its number is returned.
+    ///
+    /// # Errors
+    /// Where it can't be written. Then the trust document before them is in force, or, where only giving up the pending
+    /// generation failed, the last of them; that is made good at the next start.
+    pub fn take_trust(
+        &mut self,
+        chain: &VerifiedChain,
+        documents: &[SignedDocument],
+    ) -> Result<Option<u64>, LedgerError> {
+        let newest = documents.last().expect("a chain has at least one document");
+        let dir = self.dir.join(TRUST);
+        for (trust, signed) in chain.steps().zip(documents) {
+            trust::put(&dir, trust.version, signed)?;
+        }
+        let floors = self.floors.after_chain(chain);
+        write_json(&self.dir.join("floors.json"), &floors)?;
+        self.floors = floors;
+        self.trust.extend(chain.steps(), newest.clone());
+        self.give_up_distrusted()
+    }
+
+    /// What is not active yet has to be signed by who is trusted now. What runs goes on running.
+    fn give_up_distrusted(&mut self) -> Result<Option<u64>, LedgerError> {
+        let Some(number) = self.pending.as_ref().map(|pending| pending.generation.number) else {
+            return Ok(None);
+        };
+        let Err(reason) = self.verify(number, self.trust.current())? else { return Ok(None) };
+        let reason = match reason {
+            NotAccepted::Refused(refusal) => refusal.to_string(),
+            NotAccepted::Invalid(invalid) => invalid.to_string(),
+        };
+        // The reason first: after a cut between the two it is given up again, and not forgotten why.
+        self.record(number, Err(&format!("by the new trust document: {reason}")))?;
+        self.point(Pointer { active: self.pointer.active, pending: None })?;
+        self.pending = None;
+        Ok(Some(number))
     }
 
     /// The floors.
@@ -183,6 +268,7 @@ impl Ledger {
             generation: generation.clone(),
             accepted: now,
             signers: verified.signers().iter().map(ToString::to_string).collect(),
+            trust_version: verified.trust_version(),
             converged: None,
             failure: None,
         };
@@ -246,28 +332,37 @@ impl Ledger {
         Ok(())
     }
 
-    fn load(
-        &self,
-        number: Option<u64>,
-        trust: &Trust,
-        facts: &HostFacts,
-    ) -> Result<Option<Applicable>, LedgerError> {
+    /// A generation that was accepted, verified by the trust document by which it was.
+    fn load(&self, number: Option<u64>) -> Result<Option<Applicable>, LedgerError> {
         let Some(number) = number else { return Ok(None) };
+        let entry = self.entry(number)?;
+        let verified = self
+            .verify(number, self.trust.version(entry.trust_version))?
+            .map_err(|source| LedgerError::NoLongerTrusted { generation: number, source })?;
+        let manifest = Arc::new(verified.into_manifest());
+        Ok(Some(Applicable { generation: entry.generation.clone(), manifest }))
+    }
+
+    /// Whether the files of a generation are what was accepted, by `trust`.
+    fn verify(&self, number: u64, trust: &Trust) -> Result<Result<Verified, NotAccepted>, LedgerError> {
         let dir = self.generation_dir(number);
         let read = |name: &str| {
             let path = dir.join(name);
             std::fs::read(&path).map_err(|source| io_error("read", &path, source))
         };
-        let record = dir.join("record.json");
-        let missing = || LedgerError::Damaged { path: record, reason: "it is missing".into() };
-        let generation = &self.history.get(&number).ok_or_else(missing)?.generation;
-        // While a newer generation is pending, the floor is that one's; the active one is the one on record.
+        let generation = &self.entry(number)?.generation;
+        // While a newer generation is pending, the floor is that one's, and a newer trust document may be in force; what
+        // counts for this one is what is on record.
         let mut floors = self.floors.clone();
+        floors.trust_version = floors.trust_version.min(trust.version);
         floors.serials.insert(generation.name.clone(), (generation.serial, Some(generation.manifest)));
-        let verified = verify_again(&read("host.toml")?, &read("host.toml.sig")?, trust, &floors, facts)
-            .map_err(|source| LedgerError::NoLongerTrusted { generation: number, source })?;
-        let manifest = Arc::new(verified.into_manifest());
-        Ok(Some(Applicable { generation: generation.clone(), manifest }))
+        Ok(verify_again(&read("host.toml")?, &read("host.toml.sig")?, trust, &floors, &self.facts))
+    }
+
+    fn entry(&self, number: u64) -> Result<&HistoryEntry, LedgerError> {
+        let path = || self.generation_dir(number).join("record.json");
+        let missing = || LedgerError::Damaged { path: path(), reason: "it is missing".into() };
+        self.history.get(&number).ok_or_else(missing)
     }
 
     /// What can't be removed now is left for the next time; it does no harm.
@@ -324,6 +419,19 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), LedgerError> {
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
     write(path, &serde_json::to_vec(value).expect("these types always become JSON"))
+}
+
+/// The text of a file that must be there, of at most `max` bytes.
+fn read_bounded(path: &Path, max: usize) -> Result<String, LedgerError> {
+    use std::io::Read as _;
+    let file = std::fs::File::open(path).map_err(|source| io_error("open", path, source))?;
+    let mut text = String::new();
+    file.take(max as u64 + 1).read_to_string(&mut text).map_err(|source| io_error("read", path, source))?;
+    if text.len() > max {
+        let reason = format!("it is larger than {max} bytes");
+        return Err(LedgerError::Damaged { path: path.to_owned(), reason });
+    }
+    Ok(text)
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, LedgerError> {

@@ -39,7 +39,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let identity = Identity::load(&paths.state, credentials.as_deref())?;
     let facts = HostFacts { arch: os::arch().to_owned(), labels: identity.provision.labels.clone() };
-    let ledger = Ledger::open(&paths.state.join("ledger"), &identity.trust, &facts)?;
+    let ledger = Ledger::open(&paths.state.join("ledger"), &identity.trust, &facts)?.built_at(os::built());
     let store = Arc::new(Store::open(&paths.state.join("store"))?);
     let os = os::running();
     if let Some(root) = os.root {

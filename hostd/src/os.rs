@@ -4,6 +4,7 @@ use std::io;
 
 use bennu_api::Os;
 use bennu_manifests::model::{Digest, Name};
+use jiff::Timestamp;
 
 /// This machine's architecture in the words of OCI (image index specification, `platform.architecture`, which are
 /// Go's).
@@ -21,6 +22,12 @@ pub fn running() -> Os {
     let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Os { version: version(&release), root: root(&command_line), kernel: kernel.trim().to_owned() }
+}
+
+/// A time before which this OS was not built: that of one of its files. The image builder gives all of them the same.
+pub fn built() -> Timestamp {
+    let modified = std::fs::metadata("/usr/lib/os-release").and_then(|file| file.modified());
+    modified.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// `IMAGE_VERSION`, else `VERSION_ID`, of an os-release file (os-release(5)).

@@ -3,8 +3,8 @@
 //! ```text
 //! identity/
 //!   provision.toml   the document, mode 0600: it holds the host's private key
-//!   trust.toml       the trust document in force
 //!   age.key          what opens secrets that are encrypted for this host (`secrets.rs`)
+//!   trust.toml       the trust document that came with it
 //! ```
 
 use std::io;
@@ -61,7 +61,7 @@ pub enum ProvisionError {
 pub struct Identity {
     /// What it was told.
     pub provision: Provision,
-    /// The trust document in force.
+    /// The trust document that it was provisioned with; the ledger says which one is in force.
     pub trust: Trust,
     /// What opens the secrets that are encrypted for this host.
     pub secrets: bennu_secrets::Identity,

@@ -35,8 +35,34 @@ pub struct ChainNotAccepted {
     pub reason: NotAccepted,
 }
 
+/// A chain that leads from the trust document of a host to a newer one; it comes from nowhere else than from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedChain {
+    steps: Vec<(Trust, Digest)>,
+}
+
+impl VerifiedChain {
+    /// Each document, in order; at least one.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = &Trust> {
+        self.steps.iter().map(|(trust, _)| trust)
+    }
+
+    /// The last one, which is to be in force.
+    pub fn newest(&self) -> &Trust {
+        &self.steps.last().expect("an empty chain is refused").0
+    }
+}
+
+impl Floors {
+    /// The floors after each document of `chain` was taken, one after the other.
+    #[must_use]
+    pub fn after_chain(&self, chain: &VerifiedChain) -> Self {
+        chain.steps.iter().fold(self.clone(), |floors, (trust, digest)| floors.after_trust(trust, *digest))
+    }
+}
+
 /// Decides whether the trust documents `links`, each with its signatures, lead from `current` to one that may be in force
-/// at `now`; and gives each of them, in order.
+/// at `now`.
 ///
 /// # Errors
 ///
@@ -46,34 +72,56 @@ pub fn verify_trust_chain(
     links: &[(&[u8], &[u8])],
     floors: &Floors,
     now: Timestamp,
-) -> Result<Vec<Trust>, ChainNotAccepted> {
+) -> Result<VerifiedChain, ChainNotAccepted> {
     let mut passed = Passed::default();
     let whole = |reason| ChainNotAccepted { hop: 0, reason };
     trust_is_current(current, floors, &mut passed).map_err(whole)?;
-    passed
-        .decide(
-            Rule::TrustChain,
-            match links.len() {
-                0 => Err("there is no trust document in it".to_owned()),
-                many if many > MAX_HOPS => {
-                    Err(format!("there are {many} trust documents, at most {MAX_HOPS} are taken at once"))
-                }
-                some => Ok(format!("{some} steps")),
-            },
-        )
-        .map_err(whole)?;
-    let mut taken: Vec<Trust> = Vec::new();
-    let mut floors = floors.clone();
+    has_a_length(links.len(), 1..=MAX_HOPS, &mut passed).map_err(whole)?;
+    let chain = walk(current, links)?;
+    // A document that makes the host forget a time that thieves taught it is not to seem expired because of it.
+    let floors = floors.after_chain(&chain);
+    let last = |reason| ChainNotAccepted { hop: links.len(), reason };
+    trust_is_fresh(chain.newest(), floors.at_least(now), &mut passed).map_err(last)?;
+    Ok(chain)
+}
+
+/// Verifies again, after a restart, the trust documents that a host has taken since the one it was provisioned with. What
+/// has expired counts: it was in force, and is until the next one comes.
+///
+/// # Errors
+///
+/// As for [`verify_trust_chain`].
+pub fn verify_trust_chain_again(
+    provisioned: &Trust,
+    links: &[(&[u8], &[u8])],
+) -> Result<VerifiedChain, ChainNotAccepted> {
+    let whole = |reason| ChainNotAccepted { hop: 0, reason };
+    has_a_length(links.len(), 1..=usize::MAX, &mut Passed::default()).map_err(whole)?;
+    walk(provisioned, links)
+}
+
+fn has_a_length(
+    length: usize,
+    taken: std::ops::RangeInclusive<usize>,
+    passed: &mut Passed,
+) -> Result<(), NotAccepted> {
+    passed.decide(
+        Rule::TrustChain,
+        match length {
+            0 => Err("there is no trust document in it".to_owned()),
+            some if taken.contains(&some) => Ok(format!("steps: {some}")),
+            many => Err(format!("there are {many} trust documents, at most {MAX_HOPS} are taken at once")),
+        },
+    )
+}
+
+fn walk(from: &Trust, links: &[(&[u8], &[u8])]) -> Result<VerifiedChain, ChainNotAccepted> {
+    let mut steps: Vec<(Trust, Digest)> = Vec::new();
     for ((bytes, sig), hop) in links.iter().zip(1..) {
-        let refused = |reason| ChainNotAccepted { hop, reason };
-        let mut passed = Passed::default();
-        let next = follow(bytes, sig, taken.last().unwrap_or(current), &mut passed).map_err(refused)?;
-        // A document that makes the host forget a time that thieves taught it is not to seem expired because of it.
-        floors = floors.after_trust(&next, Digest::of(bytes));
-        if hop == links.len() {
-            trust_is_fresh(&next, floors.at_least(now), &mut passed).map_err(refused)?;
-        }
-        taken.push(next);
+        let before = steps.last().map_or(from, |(trust, _)| trust);
+        let next = follow(bytes, sig, before, &mut Passed::default())
+            .map_err(|reason| ChainNotAccepted { hop, reason })?;
+        steps.push((next, Digest::of(bytes)));
     }
-    Ok(taken)
+    Ok(VerifiedChain { steps })
 }

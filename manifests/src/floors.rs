@@ -92,7 +92,10 @@ impl Floors {
     pub fn after(&self, verified: &Verified, now: Timestamp) -> Self {
         let header = &verified.manifest().header;
         let mut floors = self.clone();
-        floors.trust_version = self.trust_version.max(verified.trust_version());
+        if verified.trust_version() > self.trust_version {
+            // A host that was provisioned anew, with a trust document that it was not handed.
+            (floors.trust_version, floors.trust_document) = (verified.trust_version(), None);
+        }
         floors.latest_time = self.latest_time.max(now).max(header.signed_at);
         let new = (header.serial, Some(verified.sha256()));
         let known = floors.serials.entry(header.name.clone()).or_insert(new);

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bennu_api::{
     Accepted, Container, Containers, Dump, Event, Exec, History, Images, MAX_REQUEST, Problem, ProblemKind,
-    Status, Submission, Volumes,
+    Status, Submission, TrustInForce, TrustSubmission, TrustTaken, Volumes,
 };
 use bennu_manifests::model::Name;
 use bennu_planner::{Instance, Plan};
@@ -29,6 +29,7 @@ pub(super) fn routes(core: Arc<Core>) -> Router {
     Router::new()
         .route("/v1/manifest", post(manifest))
         .route("/v1/plan", post(plan))
+        .route("/v1/trust", get(trust).post(take_trust))
         .route("/v1/status", get(status))
         .route("/v1/containers", get(containers))
         .route("/v1/images", get(images))
@@ -101,6 +102,17 @@ async fn plan(
     body: Result<Json<Submission>, JsonRejection>,
 ) -> Result<Json<Plan>, Refused> {
     Ok(Json(core.plan(&body?.0).await?))
+}
+
+async fn trust(State(core): Shared) -> Json<TrustInForce> {
+    Json(core.trust().await)
+}
+
+async fn take_trust(
+    State(core): Shared,
+    body: Result<Json<TrustSubmission>, JsonRejection>,
+) -> Result<Json<TrustTaken>, Refused> {
+    Ok(Json(core.take_trust(&body?.0).await?))
 }
 
 async fn status(State(core): Shared) -> Json<Status> {

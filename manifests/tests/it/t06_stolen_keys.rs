@@ -173,9 +173,9 @@ fn t07_a_rotation_evicts_stolen_keys_in_one_step_and_a_late_host_catches_up() {
         let links: Vec<(&[u8], &[u8])> =
             links.iter().take(length).map(|(text, sig)| (text.as_bytes(), &sig[..])).collect();
         let taken = verify_trust_chain(&stolen, &links, &floors, now()).expect("each step is signed");
-        let newest = taken.last().expect("at least one");
-        assert_eq!((taken.len(), newest.version), (length, 1 + length as u64));
-        let floors = floors.after_trust(newest, Digest::of(links[length - 1].0));
+        let newest = taken.newest();
+        assert_eq!((taken.steps().len(), newest.version), (length, 1 + length as u64));
+        let floors = floors.after_chain(&taken);
         assert_eq!(refused_by(&bad, &["dana", "dirk"], newest, &floors), Some(Rule::SigUntrusted));
         assert_eq!(refused_by(&bad, &["dana", "both"], newest, &floors), Some(Rule::SigThreshold));
         assert_eq!(refused_by(&bad, &["dora", "dave"], newest, &floors), None);
@@ -211,9 +211,7 @@ fn t07_what_thieves_taught_a_host_is_forgotten_where_the_next_trust_document_say
         let sig = sign(&["tara", "theo"], TRUST_NAMESPACE, &text);
         let links: [(&[u8], &[u8]); 1] = [(text.as_bytes(), &sig)];
         let taken = verify_trust_chain(&stolen, &links, &floors, now())?;
-        let newest = taken.into_iter().next_back().expect("one");
-        let floors = floors.after_trust(&newest, Digest::of(text.as_bytes()));
-        Ok::<_, ChainNotAccepted>((newest, floors))
+        Ok::<_, ChainNotAccepted>((taken.newest().clone(), floors.after_chain(&taken)))
     };
     let refused = after("").expect_err("by the time that thieves taught, this very document has expired");
     assert!(matches!(refused.reason, NotAccepted::Refused(r) if r.rule == Rule::TrustExpired));

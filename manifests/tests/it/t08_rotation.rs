@@ -48,17 +48,20 @@ impl Link {
     }
 }
 
+/// The version that is in force in the end; or which document was refused, from 1, and by which rule.
+type End = Result<u64, (usize, Rule)>;
+
 /// Where the chain ends on a host that has `current`: the version that is in force then, or where it was refused and why.
-fn end(current: &Link, links: &[Link]) -> Result<u64, (usize, Rule)> {
+fn end(current: &Link, links: &[Link]) -> End {
     end_with(current, links, &Floors { trust_version: current.version, ..Floors::default() })
 }
 
-fn end_with(current: &Link, links: &[Link], floors: &Floors) -> Result<u64, (usize, Rule)> {
+fn end_with(current: &Link, links: &[Link], floors: &Floors) -> End {
     let current: Trust = check_trust(current.text().as_bytes()).expect("a trust document");
     let links: Vec<(String, Vec<u8>)> = links.iter().map(|link| (link.text(), link.sig())).collect();
     let links: Vec<(&[u8], &[u8])> = links.iter().map(|(text, sig)| (text.as_bytes(), &sig[..])).collect();
     match verify_trust_chain(&current, &links, floors, now()) {
-        Ok(taken) => Ok(taken.last().expect("at least one").version),
+        Ok(taken) => Ok(taken.newest().version),
         Err(refused) => match refused.reason {
             NotAccepted::Refused(refusal) => Err((refused.hop, refusal.rule)),
             NotAccepted::Invalid(invalid) => panic!("link {}: {invalid}", refused.hop),
@@ -82,7 +85,7 @@ fn t08_25_rotations_end_where_they_should() {
     let start = link(1, A, A);
     let (pair, fifth) = (link(1, AB, AB).of(2), link(5, A, A));
     let other_purpose = Link { namespace: MANIFEST_NAMESPACE, ..link(2, A, A) };
-    let graphs: Vec<(&str, &Link, Vec<Link>, Result<u64, (usize, Rule)>)> = vec![
+    let graphs: Vec<(&str, &Link, Vec<Link>, End)> = vec![
         ("one step", &start, vec![link(2, A, A)], Ok(2)),
         ("three steps", &start, vec![link(2, A, A), link(3, A, A), link(4, A, A)], Ok(4)),
         ("to another key", &start, vec![link(2, B, AB)], Ok(2)),
