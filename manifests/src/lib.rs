@@ -52,8 +52,8 @@ mod words;
 
 pub use accept::{HostFacts, Verified, verify, verify_again, verify_trust};
 pub use armour::{BadArmour, MAX_SIGNATURE_FILE, MAX_SIGNATURES};
-pub use check::{Checked, HostDescription, SCHEMA, check, examine};
 pub use chain::{ChainNotAccepted, MAX_HOPS, VerifiedChain, verify_trust_chain, verify_trust_chain_again};
+pub use check::{Checked, HostDescription, SCHEMA, check, examine};
 pub use document::MAX_DOCUMENT;
 pub use fault::{Fault, Invalid};
 pub use floors::{Floors, Freshness};

@@ -2,6 +2,7 @@
 
 mod build;
 mod demo;
+mod fuzz;
 mod image;
 mod packages;
 mod session;
@@ -35,6 +36,8 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Tries inputs that break a parser, from the kept corpus on
+    Fuzz(fuzz::Fuzz),
     /// Runs every check and test
     Test,
     /// Keeps a host for trying things by hand
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Image => image::image().map(|disk| image::print(&disk)),
         Command::Demo { once } => demo::demo(once),
+        Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Test => test::test(),
         Command::Vm(command) => vm::vm(command),
         Command::Packages => packages::install(&[packages::IMAGE, packages::TEST].concat()),

@@ -38,6 +38,8 @@ const OF_QEMU: [&str; 2] = ["qemu-system-x86", "qemu-utils"];
 pub(crate) const TEST: &[&str] = &[
     "qemu-system-x86",
     "ovmf",
+    // libFuzzer.
+    "g++",
     // Registries and images that are not ours.
     "docker-registry",
     "skopeo",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::steps::Steps;
-use crate::{Failure, image, packages};
+use crate::{Failure, fuzz, image, packages};
 
 /// Runs every stage in order and stops at the first that fails. A test that was skipped fails its stage.
 ///
@@ -41,6 +41,7 @@ pub(crate) fn test() -> Result<(), Failure> {
         nextest(&mut cargo("nextest run --package vm-tests --lib"), &mut closing)
     })?;
     steps.loud("tests in the documentation", || succeed(&mut cargo("test --quiet --workspace --doc")))?;
+    steps.loud("fuzzing", fuzz::briefly)?;
     steps.loud("image", || image::image().map(drop))?;
     steps.loud("tests in virtual machines", || {
         nextest(&mut cargo("nextest run --package vm-tests --test hosts"), &mut closing)
