@@ -20,6 +20,8 @@
 
 pub mod provision;
 
+use std::collections::BTreeMap;
+
 use bennu_manifests::model::{Digest, ImageRef, Name, Port, VolumeLife};
 use bennu_planner::{Seen, Step};
 use jiff::Timestamp;
@@ -148,6 +150,22 @@ pub struct Status {
     /// host has no identity for secrets, which is so for a `hostd` that knows of none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub secrets_recipient: String,
+    /// The machine, for checks before a manifest is handed in.
+    #[serde(default)]
+    pub machine: Machine,
+}
+
+/// A machine, as manifests are checked against it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its architecture in the words of OCI; empty where it is not known.
+    pub arch: String,
+    /// The labels that it was provisioned with.
+    pub labels: BTreeMap<String, String>,
+    /// Its memory, in bytes; 0 where it is not known.
+    pub memory: u64,
+    /// Its processors; 0 where they are not known.
+    pub cpus: u64,
 }
 
 /// The OS that runs.

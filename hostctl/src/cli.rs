@@ -53,10 +53,11 @@ pub(crate) enum Command {
     /// Check a manifest, offline; errors point into the file
     ///
     /// Exit code 2 where it is not valid. What it names (registries, hosts, keys) is not asked for anything.
-    Check {
-        /// The manifest
-        file: PathBuf,
-    },
+    /// Beside errors it tells what is probably not meant, and what hosts of this release do not carry out (they refuse
+    /// such a manifest as a whole).
+    Check(Check),
+    /// Print the JSON Schema of manifests, for editors
+    Schema,
     /// Pin images: ask their registries what each tag means now, and write the digests into the file
     ///
     /// Only the strings of images are changed; comments and layout stay. Images that have a digest are left as they
@@ -112,6 +113,8 @@ pub(crate) enum Command {
     Push(Push),
     /// Whether the host is what its manifest says, and what it is doing
     Status,
+    /// What `check --host-facts` has to know of a host: architecture, labels, memory, processors
+    Facts,
     /// The containers that are there
     Ps,
     /// What containers wrote; NAME `hostd` is the daemon itself
@@ -148,6 +151,18 @@ pub(crate) enum Command {
     /// Low-level entries for test suites: the real code, nothing else
     #[command(subcommand)]
     Debug(Debug),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The manifest
+    pub(crate) file: PathBuf,
+    /// Check it for one host, too: a file that `hostctl --json facts` wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_facts: Option<PathBuf>,
+    /// Exit with code 2 where there is anything to remark
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug, Args)]

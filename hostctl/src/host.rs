@@ -4,6 +4,7 @@ use bennu_api::{
     Activity, Container, Containers, Dump, Event, Generation, Happening, History, Images, LogLine, Status,
     Volumes,
 };
+use bennu_manifests::HostDescription;
 use bennu_manifests::model::{Name, Protocol};
 use bennu_planner::State;
 use jiff::Timestamp;
@@ -60,6 +61,32 @@ fn status_text(status: &Status, now: Timestamp) -> String {
 fn generation(generation: &Generation) -> String {
     let Generation { number, name, serial, manifest, expires } = generation;
     format!("{number}, {name} serial {serial}, valid until {}, {manifest}", moment(*expires))
+}
+
+/// Shows the facts of a host that manifests are checked against.
+pub(crate) async fn facts_for_checks(host: &Host, out: &mut Out) -> Outcome {
+    let Status { machine, secrets_recipient, .. } = host.get("/v1/status").await?;
+    let known = |number: u64| Some(number).filter(|number| *number > 0);
+    let said = |text: String| Some(text).filter(|text| !text.is_empty());
+    let description = HostDescription {
+        arch: said(machine.arch),
+        labels: machine.labels,
+        memory: known(machine.memory),
+        cpus: known(machine.cpus),
+        recipient: said(secrets_recipient),
+    };
+    out.result(&description, |it| {
+        let labels: Vec<String> = it.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let unknown = || "not known".to_owned();
+        facts(&[
+            ("architecture", it.arch.clone().unwrap_or_else(unknown)),
+            ("labels", if labels.is_empty() { "none".to_owned() } else { labels.join("\n") }),
+            ("memory", it.memory.map_or_else(unknown, bytes)),
+            ("processors", it.cpus.map_or_else(unknown, |cpus| cpus.to_string())),
+            ("secrets for", it.recipient.clone().unwrap_or_else(unknown)),
+        ])
+    })?;
+    Ok(0)
 }
 
 /// What a host does, in one line.

@@ -68,7 +68,8 @@ fn main() -> ExitCode {
 fn run(cli: &Cli, out: &mut Out) -> Outcome {
     let now = Timestamp::now();
     match &cli.command {
-        Command::Check { file } => check::run(file, now, out),
+        Command::Check(args) => check::run(args, now, out),
+        Command::Schema => schema(out),
         Command::Fmt(args) => fmt::run(args, out),
         Command::Import(command) => import::run(command, now, out),
         Command::Sign(args) => sign::run(args, out),
@@ -80,6 +81,12 @@ fn run(cli: &Cli, out: &mut Out) -> Outcome {
         Command::Debug(command) => debug::run(command, out),
         command => to_its_end(talk(command, &cli.global, now, out)),
     }
+}
+
+/// Prints the JSON Schema of manifests.
+fn schema(out: &mut Out) -> Outcome {
+    out.write(bennu_manifests::json_schema().as_bytes())?;
+    Ok(0)
 }
 
 /// Commands that talk to something.
@@ -95,6 +102,7 @@ async fn talk(command: &Command, global: &Global, now: Timestamp, out: &mut Out)
         Command::Plan(args) => plan::online(&host, args, out).await,
         Command::Push(args) => push::run(&host, args, out).await,
         Command::Status => host::status(&host, now, out).await,
+        Command::Facts => host::facts_for_checks(&host, out).await,
         Command::Ps => host::containers(&host, now, out).await,
         Command::Logs(args) => host::logs(&host, args, out).await,
         Command::Events { follow } => host::events(&host, *follow, out).await,

@@ -226,6 +226,7 @@ impl Core {
             retry_at: now.retry_at,
             verified_reads: self.verified_reads,
             secrets_recipient: self.identity.secrets.recipient().to_string(),
+            machine: crate::os::machine(&self.facts),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use bennu_api::Os;
+use bennu_api::{Machine, Os};
+use bennu_manifests::HostFacts;
 use bennu_manifests::model::{Digest, Name};
 use jiff::Timestamp;
 
@@ -22,6 +23,21 @@ pub fn running() -> Os {
     let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Os { version: version(&release), root: root(&command_line), kernel: kernel.trim().to_owned() }
+}
+
+/// This machine.
+pub fn machine(facts: &HostFacts) -> Machine {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, |cpus| cpus.get() as u64);
+    let (arch, labels) = (facts.arch.clone(), facts.labels.clone());
+    Machine { arch, labels, memory: total_memory(&memory), cpus }
+}
+
+/// `MemTotal` of `/proc/meminfo` (proc_meminfo(5)), in bytes; 0 where it is not there.
+fn total_memory(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
 }
 
 /// A time before which this OS was not built: that of one of its files. The image builder gives all of them the same.
@@ -70,6 +86,12 @@ mod tests {
         assert_eq!(version("NAME=x\nVERSION_ID=\"13\"\nIMAGE_VERSION=1.2\n"), "1.2");
         assert_eq!(version("NAME=x\nVERSION_ID=\"13\"\n"), "13");
         assert_eq!(version(""), "");
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        assert_eq!(total_memory("MemTotal:        2014584 kB\nMemFree: 1 kB\n"), 2_014_584 * 1024);
+        assert_eq!(total_memory("MemFree: 1 kB\n"), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Section, parse, read_text};
-use crate::fault::{Fault, Faults, Invalid, Remarks};
+use crate::fault::{Fault, Faults, Invalid, Remarks, render_all};
 use crate::language::read_table;
 use crate::model::Manifest;
 use crate::place::Places;
@@ -26,6 +26,15 @@ pub struct Checked {
     pub not_yet: Vec<Fault>,
     /// The paths of what needs the threshold of the `os` role, in the order of the text.
     pub needs_os: Vec<String>,
+}
+
+impl Checked {
+    /// What is to be said about it, for people: each remark with its line of `text` and a mark below it. `file_name` is
+    /// how the document is called there.
+    pub fn render(&self, file_name: &str, text: &str) -> String {
+        let warnings = render_all(&self.not_yet, "warning", file_name, text);
+        warnings + &render_all(&self.notes, "note", file_name, text)
+    }
 }
 
 /// A host that a manifest is checked for, as `hostctl facts` prints it; what is `None` is not known.

@@ -62,13 +62,21 @@ impl Invalid {
     pub fn render(&self, file_name: &str, text: &str) -> String {
         let mut out = String::new();
         for fault in &self.errors {
-            fault.render(&mut out, file_name, text);
+            fault.render(&mut out, "error", file_name, text);
         }
         if self.more > 0 {
             out.push_str(&format!("and {} more\n", self.more));
         }
         out
     }
+}
+
+/// Faults that keep a document from nothing, for people, as [`Invalid::render`] shows errors; `kind` is what each is
+/// called, as `note`.
+pub(crate) fn render_all(faults: &[Fault], kind: &str, file_name: &str, text: &str) -> String {
+    let mut out = String::new();
+    faults.iter().for_each(|fault| fault.render(&mut out, kind, file_name, text));
+    out
 }
 
 impl Fault {
@@ -81,10 +89,10 @@ impl Fault {
         Self { line, column, span, message, hint }
     }
 
-    fn render(&self, out: &mut String, file_name: &str, text: &str) {
+    fn render(&self, out: &mut String, kind: &str, file_name: &str, text: &str) {
         let Self { line, column, message, hint, .. } = self;
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{file_name}:{line}:{column}: error: {message}");
+        let _ = writeln!(out, "{file_name}:{line}:{column}: {kind}: {message}");
         let source = text.split('\n').nth(line - 1).unwrap_or("").trim_end_matches('\r');
         let gutter = line.to_string().len();
         let first = (column - 1).saturating_sub(MAX_SHOWN / 2);
