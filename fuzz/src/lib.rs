@@ -9,25 +9,30 @@
 //! **Absent:** whether what is accepted is right. That is for the tests of each crate; here nothing panics, hangs, grows
 //! without bound or shows what it must not.
 
+use std::collections::BTreeMap;
+
 use bennu_image_store::cosign::{Candidate, NamedKey, signers};
 use bennu_image_store::registry::document::{INDEX_TYPES, MANIFEST_TYPES, parse};
+use bennu_import::{ComposeOptions, NoFiles};
 use bennu_manifests::model::{Digest, ImageRef};
 use bennu_manifests::{
     Invalid, MANIFEST_NAMESPACE, PublicKey, SshSignature, UnpinnedRef, check, check_trust, unpinned_images,
     verify_signature,
 };
+use jiff::Timestamp;
 
 /// A target: its name, and what it does with an input. `src/bin` has a program of each name.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them. The import of compose files is to follow when there is one.
-pub const TARGETS: [Target; 6] = [
+/// All of them.
+pub const TARGETS: [Target; 7] = [
     ("manifest", manifest),
     ("trust", trust),
     ("signatures", signatures),
     ("reference", reference),
     ("registry", registry),
     ("secret", secret),
+    ("compose", compose),
 ];
 
 /// A manifest, and the images that are to be pinned in it.
@@ -131,6 +136,22 @@ pub fn secret(data: &[u8]) {
         && let Ok(secret) = bennu_secrets::open(&identity, text)
     {
         assert!(secret.len() <= bennu_secrets::MAX_SECRET);
+    }
+}
+
+/// A Compose file: what it becomes is TOML that can be laid out again, whatever else it is.
+pub fn compose(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let options = ComposeOptions {
+        file: "compose.yml".to_owned(),
+        name: None,
+        now: Timestamp::UNIX_EPOCH,
+        environment: BTreeMap::new(),
+    };
+    if let Ok(imported) = bennu_import::compose(text, &options, &NoFiles) {
+        if let Err(error) = bennu_import::layout(&imported.manifest, "f") {
+            panic!("what was written is no TOML: {error}\n{}", imported.manifest);
+        }
     }
 }
 

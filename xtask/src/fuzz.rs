@@ -27,7 +27,7 @@ pub(crate) struct Fuzz {
 /// How long a target runs in the tests, in seconds.
 const SECONDS: u32 = 20;
 /// The names of the programs in `fuzz/src/bin`, besides [`CANARY`].
-const TARGETS: [&str; 6] = ["manifest", "trust", "signatures", "reference", "registry", "secret"];
+const TARGETS: [&str; 7] = ["manifest", "trust", "signatures", "reference", "registry", "secret", "compose"];
 /// The program that breaks where libFuzzer finds what it looks for.
 const CANARY: &str = "canary";
 /// Naming the target keeps the flags away from build scripts.
