@@ -86,7 +86,7 @@ pub(crate) fn milliseconds(text: &str) -> Said<u64> {
 
 /// Milliseconds in the largest unit that says them exactly.
 pub(crate) fn duration_of(milliseconds: u64) -> String {
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let unit = units.iter().find(|(scale, _)| milliseconds > 0 && milliseconds.is_multiple_of(*scale));
     match unit {
         Some((scale, unit)) => format!("{}{unit}", milliseconds / scale),
@@ -317,7 +317,7 @@ mod tests {
             ("1h0m", "1h"),
             ("10", "10s"),
             ("1min 30s", "90s"),
-            ("2d", "2d"),
+            ("2d", "48h"),
             ("0s", "0s"),
             ("1.5s", "1500ms"),
         ] {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::note::Site;
+
 /// A value of TOML.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
@@ -50,8 +52,8 @@ pub(crate) struct Table {
     pub(crate) entries: BTreeMap<String, Value>,
     /// The line above a key.
     pub(crate) remarks: BTreeMap<String, String>,
-    /// The path of the input that it was made of, for what is said about it.
-    pub(crate) origin: Option<String>,
+    /// What of the input it was made of, for what is said about it.
+    pub(crate) origin: Option<Site>,
     /// The paths where something is mounted: each takes one thing only.
     pub(crate) targets: BTreeSet<String>,
 }

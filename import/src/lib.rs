@@ -28,6 +28,7 @@ mod option;
 mod order;
 mod quadlet;
 mod run;
+mod settle;
 mod tree;
 mod unit;
 mod variables;

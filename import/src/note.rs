@@ -84,7 +84,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// One value of the input: where it is, and which keys lead there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Site {
     pub(crate) place: Place,
     pub(crate) path: String,

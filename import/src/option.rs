@@ -4,8 +4,8 @@ use crate::convert;
 use crate::draft::{Table, Value};
 use crate::note::{Site, quoted};
 use crate::tree::Unsupported;
-use crate::workload::{join, unsafe_in_line};
-use crate::world::{Sort, World, is_label};
+use crate::workload::{grant_of, join, unsafe_in_line};
+use crate::world::{Sort, World};
 
 /// A container while its options are read.
 #[derive(Default)]
@@ -130,11 +130,8 @@ impl Options {
     fn simple(&mut self, world: &mut World<'_>, name: &str, value: &str, on: bool, site: &Site) -> bool {
         let (table, notes) = (&mut self.table, world.notes);
         match name {
-            "hostname" if is_label(&value.to_ascii_lowercase()) => {
-                table.set("hostname", value.to_ascii_lowercase())
-            }
-            "hostname" => notes.lost(site, format!("{} is no host name of one label", quoted(value)), ""),
-            "mac-address" => table.set("mac-address", value),
+            "hostname" => world.hostname(table, site, value),
+            "mac-address" => table.set("mac-address", value.to_ascii_lowercase()),
             "dns" => table.push_inner("dns", "servers", value),
             "dns-search" => table.push_inner("dns", "search", value),
             "dns-option" => table.push_inner("dns", "options", value),
@@ -314,15 +311,7 @@ impl Options {
         let Some(path) = world.target(&mut self.table, site, &path) else { return };
         let user = (uid.is_some() || gid.is_some())
             .then(|| format!("{}:{}", uid.unwrap_or("0"), gid.unwrap_or("0")));
-        if mode.is_none() && user.is_none() && path == format!("/run/secrets/{name}") {
-            self.table.push("secrets", name);
-            return;
-        }
-        let mut map =
-            vec![("secret".to_owned(), Value::from(name)), ("target".to_owned(), Value::from(path))];
-        map.extend(mode.map(|mode| ("mode".to_owned(), Value::from(mode))));
-        map.extend(user.map(|user| ("user".to_owned(), Value::from(user))));
-        self.table.push("secrets", Value::Map(map));
+        grant_of(&mut self.table, Sort::Secret, name, path, mode, user);
     }
 
     /// The table, when all options were read.
@@ -400,7 +389,7 @@ const UNSUPPORTED: [Unsupported; 43] = [
     ("device-read-iops", DEVICE_LIMITS, "write `limits.io-weight`"),
     ("device-write-bps", DEVICE_LIMITS, "write `limits.io-weight`"),
     ("device-write-iops", DEVICE_LIMITS, "write `limits.io-weight`"),
-    ("domainname", "a container has no domain of its own", "write `dns = { search = [\"example.org\"] }`"),
+    ("domainname", "a domain goes with the host name", "write `hostname = \"web.example.org\"`"),
     ("gidmap", "each container has a range of ids of its own", ""),
     ("gpus", "GPUs are not given by number", "write `devices`, as `/dev/dri/renderD128`"),
     ("health-start-interval", "there is one interval", "write `health.interval`"),

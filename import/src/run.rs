@@ -66,6 +66,7 @@ pub fn run(command: &[String], options: &RunOptions, files: &dyn Files) -> Resul
     let site = Site { place: place(at), path: "image".to_owned() };
     let name = world.name(Sort::Container, &owner, &site);
     let mut container = Options::new(&owner, "");
+    container.table.origin = Some(Site { place: place(at), path: "container".to_owned() });
     world.image(&mut container.table, &site, image);
     for flag in flags.iter().filter(|flag| flag.name != "name") {
         if flag.value.contains("$(") || flag.value.contains("${") {

@@ -5,7 +5,7 @@ use crate::convert::{self, Said};
 use crate::draft::{Table, Value};
 use crate::note::{Site, quoted};
 use crate::words;
-use crate::world::{MAX_CONFIG, World, is_label, sound_name};
+use crate::world::{MAX_CONFIG, Sort, World, is_alias, is_label, sound_name};
 
 /// What to say of something that needs the keys of the `os` role.
 pub(crate) const OS_ROLE: &str = "the manifest needs the signatures of the `os` role for it";
@@ -103,8 +103,9 @@ impl World<'_> {
     pub(crate) fn label(&self, table: &mut Table, site: &Site, key: &str, value: &str) {
         match unsafe_in_line(key).or_else(|| unsafe_in_line(value)) {
             Some(bad) => self.notes.lost(site, format!("the label contains the character {bad}"), ""),
-            None if key.is_empty() || key.len() > 256 || value.len() > 256 => {
-                self.notes.lost(site, "a label has a name, and no more than 256 bytes", "");
+            None if !is_label_key(key) || value.len() > 256 => {
+                let message = format!("{} is no label of at most 256 bytes", quoted(key));
+                self.notes.lost(site, message, "a label is made of `a-z`, `0-9`, `-`, `_`, `.` and `/`");
             }
             None => table.put("labels", key, value),
         }
@@ -430,10 +431,19 @@ impl World<'_> {
         }
     }
 
+    pub(crate) fn hostname(&self, table: &mut Table, site: &Site, text: &str) {
+        let lower = text.to_ascii_lowercase();
+        if lower.len() <= 253 && lower.split('.').all(is_label) {
+            table.set("hostname", lower);
+        } else {
+            self.notes.lost(site, format!("{} is no host name", quoted(text)), "");
+        }
+    }
+
     /// Another name for a container.
     pub(crate) fn alias(&self, table: &mut Table, site: &Site, alias: &str) {
         let lower = alias.to_ascii_lowercase();
-        if is_label(&lower) {
+        if is_alias(&lower) {
             table.push("aliases", lower);
         } else {
             self.notes.lost(site, format!("{} is no name that can be looked up", quoted(alias)), "");
@@ -484,9 +494,34 @@ const DEFAULT_CAPABILITIES: [&str; 10] = [
     "SYS_CHROOT",
 ];
 
+/// Mounts a secret or config at `path`; in the short form where nothing else is said.
+pub(crate) fn grant_of(
+    table: &mut Table,
+    sort: Sort,
+    name: String,
+    path: String,
+    mode: Option<String>,
+    owner: Option<String>,
+) {
+    let (key, what) = if sort == Sort::Secret { ("secrets", "secret") } else { ("configs", "config") };
+    if mode.is_none() && owner.is_none() {
+        let usual = sort == Sort::Secret && path == format!("/run/secrets/{name}");
+        table.push(key, if usual { name } else { format!("{name}:{path}") });
+        return;
+    }
+    let all = [(what, Some(name)), ("target", Some(path)), ("mode", mode), ("owner", owner)];
+    let pairs = all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), Value::from(value?))));
+    table.push(key, Value::Map(pairs.collect()));
+}
+
 /// `path` as seen from the folder of the file that names it.
 pub(crate) fn join(folder: &str, path: &str) -> String {
     if folder.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("{folder}/{path}") }
+}
+
+fn is_label_key(key: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.' | b'/');
+    (1..=256).contains(&key.len()) && key.bytes().all(word)
 }
 
 fn is_deceptive(c: char) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::draft::{Draft, Table, Value};
 use crate::note::{Kind, Notes, Place, Site, quoted};
+use crate::settle::settle;
 use crate::write::string;
 
 /// The most files that one import reads besides its input.
@@ -181,7 +182,7 @@ impl<'a> World<'a> {
     fn remarks(&mut self) {
         let notes = self.notes.so_far();
         for (_, table) in self.draft.containers.iter_mut().chain(&mut self.draft.jobs) {
-            let Some(origin) = table.origin.take() else { continue };
+            let Some(origin) = table.origin.take().map(|site| site.path) else { continue };
             for note in notes.iter().filter(|note| note.kind != Kind::Advice) {
                 let within = note.path.strip_prefix(&origin);
                 let Some(rest) = within.filter(|rest| rest.is_empty() || rest.starts_with(['.', '['])) else {
@@ -197,6 +198,7 @@ impl<'a> World<'a> {
 
     /// Makes the draft whole: what depends on all containers being known.
     pub(crate) fn finish(mut self) -> Draft {
+        settle(&mut self.draft, self.notes);
         self.remarks();
         let names: BTreeSet<String> =
             self.draft.containers.iter().chain(&self.draft.jobs).map(|(name, _)| name.clone()).collect();
@@ -256,6 +258,11 @@ pub(crate) fn is_label(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
+}
+
+/// Whether a container can have `text` as a further name: the language takes names of its own form only.
+pub(crate) fn is_alias(text: &str) -> bool {
+    text.parse::<bennu_manifests::model::Name>().is_ok()
 }
 
 /// The head of a manifest that was imported from `source` by `command`.

@@ -110,3 +110,38 @@ fn every_import_is_laid_out_as_fmt_lays_out() {
         assert_eq!(laid_out, manifest, "{}", folder.display());
     }
 }
+
+/// The manifest as `hostctl pin` and `hostctl secret encrypt` would leave it.
+fn pinned_and_encrypted(manifest: &str) -> String {
+    let digest = format!("@sha256:{}", "0".repeat(64));
+    let armour = "age = \"-----BEGIN AGE ENCRYPTED FILE-----\\nYQ==\\n-----END AGE ENCRYPTED FILE-----\\n\"";
+    let line = |line: &str| match line.strip_prefix("image = \"").and_then(|rest| rest.strip_suffix('"')) {
+        Some(image) if image.contains('@') => line.to_owned(),
+        Some(image) => format!("image = \"{}{digest}\"", image.replace("TO-BE-NAMED", "named")),
+        None if line == "age = \"\"" => armour.to_owned(),
+        None => line.to_owned(),
+    };
+    manifest.lines().map(|text| line(text) + "\n").collect()
+}
+
+#[test]
+fn every_import_is_valid_once_it_is_pinned_and_encrypted() {
+    let mut wrong = String::new();
+    for folder in folders() {
+        let manifest = pinned_and_encrypted(&import(&folder).manifest);
+        if let Err(invalid) = bennu_manifests::check(manifest.as_bytes()) {
+            wrong.push_str(&invalid.render(&folder.join("expect.toml").display().to_string(), &manifest));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn no_import_is_taken_by_a_host_as_it_is() {
+    for folder in folders() {
+        let manifest = import(&folder).manifest;
+        let digests_only = !manifest.contains(":latest\"") && !manifest.contains("age = \"\"");
+        let valid = bennu_manifests::check(manifest.as_bytes()).is_ok();
+        assert!(!valid || digests_only, "{} is valid already", folder.display());
+    }
+}

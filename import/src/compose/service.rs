@@ -9,7 +9,7 @@ use crate::note::{Site, quoted};
 use crate::tree::{Field, Map, Unsupported};
 use crate::variables;
 use crate::workload::join;
-use crate::world::{Sort, World, is_label};
+use crate::world::{Sort, World, is_alias};
 
 /// What services say of each other, done when all of them are known.
 #[derive(Default)]
@@ -32,8 +32,8 @@ pub(super) fn all(services: Vec<(&str, Field<'_>)>, world: &mut World<'_>, netwo
         .collect();
     let mut later = Later::default();
     for (old, name, field) in &services {
-        let mut table = Table { origin: Some(field.site.path.clone()), ..Table::default() };
-        if old != name && is_label(&old.to_ascii_lowercase()) {
+        let mut table = Table { origin: Some(field.site.clone()), ..Table::default() };
+        if old != name && is_alias(&old.to_ascii_lowercase()) {
             world.alias(&mut table, &field.site, old);
         }
         let Some(mut map) = field.map() else {
@@ -103,7 +103,7 @@ fn one(
         && let Some(text) = field.text()
         && text != name
     {
-        if is_label(text) {
+        if is_alias(text) {
             later.aliases.push((name.to_owned(), text.to_owned(), field.site.clone()));
             field
                 .advice(format!("the container is called `{name}`; it is found as {} too", quoted(text)), "");
@@ -184,17 +184,20 @@ fn plain(map: &mut Map<'_>, table: &mut Table, world: &mut World<'_>) {
     if let Some(field) = map.get("hostname")
         && let Some(text) = field.text()
     {
-        let lower = text.to_ascii_lowercase();
-        if is_label(&lower) {
-            table.set("hostname", lower);
-        } else {
-            field.lost(format!("{} is no host name of one label", quoted(text)), "");
+        world.hostname(table, &field.site, text);
+    }
+    if let Some(field) = map.get("domainname")
+        && let Some(domain) = field.text()
+    {
+        match table.text("hostname").map(|host| format!("{host}.{domain}")) {
+            Some(whole) => world.hostname(table, &field.site, &whole),
+            None => field.lost("a domain goes with a host name", "write `hostname = \"web.example.org\"`"),
         }
     }
     if let Some(field) = map.get("mac_address")
         && let Some(text) = field.text()
     {
-        table.set("mac-address", text);
+        table.set("mac-address", text.to_ascii_lowercase());
     }
     if let Some(field) = map.get("read_only") {
         match field.flag() {
@@ -419,7 +422,7 @@ fn dependencies(name: &str, map: &mut Map<'_>, table: &mut Table, world: &mut Wo
 }
 
 /// Keys of a service that have no place in a manifest.
-const UNSUPPORTED: [Unsupported; 37] = [
+const UNSUPPORTED: [Unsupported; 36] = [
     ("annotations", "containers have no annotations", "use labels"),
     ("attach", "nothing is attached: logs go to the journal", "see `hostctl logs`"),
     ("blkio_config", "limits of single devices are not known", "write `limits.io-weight`"),
@@ -434,7 +437,6 @@ const UNSUPPORTED: [Unsupported; 37] = [
     ("credential_spec", "it is for Windows", ""),
     ("develop", "it is for development", ""),
     ("device_cgroup_rules", "devices are named one by one", "write `devices`"),
-    ("domainname", "a container has no domain of its own", "write `dns = { search = [\"example.org\"] }`"),
     ("external_links", "containers outside the manifest are not known", "use `extra-hosts`"),
     ("gpus", "GPUs are not given by number", "write `devices`, as `/dev/dri/renderD128`"),
     ("isolation", "it is for Windows", ""),

@@ -2,10 +2,10 @@
 
 use super::topology::external;
 use crate::convert;
-use crate::draft::{Table, Value};
+use crate::draft::Table;
 use crate::note::quoted;
 use crate::tree::{Field, Map, Unsupported};
-use crate::workload::{join, unsafe_in_script};
+use crate::workload::{grant_of, join, unsafe_in_script};
 use crate::world::{MAX_CONFIG, Sort, World};
 
 fn named<'a>(field: Option<Field<'a>>) -> Vec<(&'a str, Field<'a>)> {
@@ -196,12 +196,12 @@ fn long(old: &str, field: &Field<'_>, table: &mut Table, world: &mut World<'_>) 
 pub(super) fn grants(map: &mut Map<'_>, table: &mut Table, world: &mut World<'_>) {
     for (key, sort) in [("secrets", Sort::Secret), ("configs", Sort::Config)] {
         for field in map.get(key).map(|field| field.list()).unwrap_or_default() {
-            grant(&field, key, sort, table, world);
+            grant(&field, sort, table, world);
         }
     }
 }
 
-fn grant(field: &Field<'_>, key: &str, sort: Sort, table: &mut Table, world: &mut World<'_>) {
+fn grant(field: &Field<'_>, sort: Sort, table: &mut Table, world: &mut World<'_>) {
     let (mut target, mut mode, mut user) = (None, None, None);
     let old = if field.is_map() {
         let Some(mut map) = field.map() else { return };
@@ -242,16 +242,5 @@ fn grant(field: &Field<'_>, key: &str, sort: Sort, table: &mut Table, world: &mu
         None => format!("{folder}/{old}"),
     };
     let Some(path) = world.target(table, &field.site, &path) else { return };
-    let plain = mode.is_none() && user.is_none();
-    if plain && sort == Sort::Secret && path == format!("/run/secrets/{name}") {
-        table.push(key, name);
-    } else if plain && sort == Sort::Config {
-        table.push(key, format!("{name}:{path}"));
-    } else {
-        let what = if sort == Sort::Secret { "secret" } else { "config" };
-        let mut map = vec![(what.to_owned(), Value::from(name)), ("target".to_owned(), Value::from(path))];
-        map.extend(mode.map(|mode| ("mode".to_owned(), Value::from(mode))));
-        map.extend(user.map(|user| ("user".to_owned(), Value::from(user))));
-        table.push(key, Value::Map(map));
-    }
+    grant_of(table, sort, name, path, mode, user);
 }

@@ -9,7 +9,7 @@ use crate::note::{Site, quoted};
 use crate::option::Options;
 use crate::tree::Unsupported;
 use crate::unit::{self, Setting};
-use crate::world::{Sort, World, is_label};
+use crate::world::{Sort, World, is_alias};
 
 /// Keys of `[Container]` that are options of `podman run` under another name.
 const SAME: [(&str, &str); 42] = [
@@ -76,7 +76,7 @@ pub(super) fn read(
 ) {
     let name = world.name(Sort::Container, &unit.stem, &unit.site());
     let mut container = Options::new(&unit.stem, "");
-    container.table.origin = Some(unit.name());
+    container.table.origin = Some(unit.site());
     let mut job = None;
     let mut group = None;
     let mut podman_name = format!("systemd-{}", unit.stem);
@@ -164,7 +164,7 @@ pub(super) fn read(
         world.notes.changed(&unit.site(), message, "");
     }
     // Others find it by this name, in networks of Podman.
-    if podman_name != name && is_label(&podman_name) && names.len() > 1 {
+    if podman_name != name && is_alias(&podman_name) && names.len() > 1 {
         world.alias(&mut container.table, &unit.site(), &podman_name);
     }
     let mut table = container.finish(world);
