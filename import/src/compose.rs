@@ -19,7 +19,7 @@ use crate::error::ImportError;
 use crate::note::{Notes, Place, Site, quoted};
 use crate::tree::{Field, Map, Unsupported, sweep};
 use crate::variables::{self, fill};
-use crate::world::{Files, Sort, World, head};
+use crate::world::{Files, Sort, World, head, sound_name};
 use crate::yaml::{self, MAX_NODES, Node, Value};
 use crate::{Imported, write};
 
@@ -81,7 +81,7 @@ pub fn compose(text: &str, options: &ComposeOptions, files: &dyn Files) -> Resul
     if world.draft.containers.is_empty() && world.draft.jobs.is_empty() {
         return Err(nothing());
     }
-    let name = options.name.clone().or(name).unwrap_or_else(|| options.project.clone());
+    let name = options.name.clone().or(name).unwrap_or_else(|| sound_name(&options.project));
     let site = Site { place: tree.place.clone(), path: "name".to_owned() };
     let name = world.name(Sort::Manifest, &name, &site);
     let mut draft = world.finish();

@@ -20,8 +20,8 @@ pub(crate) const TABLES: [&str; 13] = [
 /// The keys of the header.
 pub(crate) const HEADER: [&str; 6] = ["schema", "name", "serial", "signed-at", "expires", "allow-empty"];
 
-/// The keys of containers and jobs. Those at the end are tables of their own.
-const WORKLOAD: [&str; 61] = [
+/// The keys of containers and jobs; those that stand under a header of their own come last all the same.
+const WORKLOAD: [&str; 56] = [
     "image",
     "when",
     "deadline",
@@ -31,6 +31,9 @@ const WORKLOAD: [&str; 61] = [
     "replicas",
     "entrypoint",
     "command",
+    "environment",
+    "environment-files",
+    "environment-secrets",
     "working-directory",
     "user",
     "groups",
@@ -38,22 +41,22 @@ const WORKLOAD: [&str; 61] = [
     "init",
     "tty",
     "time-zone",
-    "environment-files",
-    "ports",
     "networks",
     "aliases",
     "addresses",
     "mac-address",
     "dns",
     "extra-hosts",
+    "ports",
     "volumes",
     "binds",
+    "read-only-root",
     "tmpfs",
     "shm-size",
     "devices",
     "secrets",
     "configs",
-    "read-only-root",
+    "on-change",
     "no-new-privileges",
     "privileged",
     "add-capabilities",
@@ -65,25 +68,16 @@ const WORKLOAD: [&str; 61] = [
     "sysctls",
     "ulimits",
     "oom-score-adjust",
+    "limits",
     "depends-on",
     "restart",
     "restart-attempts",
     "stop-signal",
     "stop-timeout",
-    "on-change",
-    "update",
-    "limits",
     "health",
     "readiness",
-    "environment",
-    "environment-secrets",
+    "update",
     "labels",
-    // Of the tables within.
-    "exec",
-    "http",
-    "tcp",
-    "soft",
-    "hard",
 ];
 
 const NETWORK: [&str; 9] =

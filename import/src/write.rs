@@ -7,7 +7,7 @@ use crate::note::printable;
 use crate::order::{OWN_TABLES, rank};
 
 /// The longest line of a list before it gets a line for each element.
-pub(crate) const MAX_LINE: usize = 110;
+pub(crate) const MAX_LINE: usize = 120;
 /// How long an imported manifest may be taken up.
 const VALIDITY: SignedDuration = SignedDuration::from_hours(90 * 24);
 

@@ -81,7 +81,7 @@ fn inputs_that_are_none_end_with_2_and_their_place() {
     for (file, text, place) in [
         ("a.yaml", "services:\n  web: [\n", "a.yaml:"),
         ("b.yaml", "a: 1\n", "b.yaml has nothing to import"),
-        ("c.yaml", "services: {a: {image: \"${X:?why}\"}}\n", "c.yaml:1:24:"),
+        ("c.yaml", "services: {a: {image: \"${X:?why}\"}}\n", "c.yaml:1:23:"),
     ] {
         desk.write(file, text);
         let ended = desk.run(&["import", "compose", file]);
