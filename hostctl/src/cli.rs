@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
+pub(crate) use crate::trust::args::Trust;
+
 /// Describes, signs and hands over what a Bennu host is to be, and looks at what it is.
 ///
 /// A host is what one signed TOML manifest says, and nothing else. Write the manifest, pin its
@@ -82,7 +84,7 @@ pub(crate) enum Command {
     ///
     /// Exit code 0 or 3.
     Verify(Verify),
-    /// Write trust documents
+    /// Say whom hosts trust: write trust documents, change keys, hand them over
     #[command(subcommand)]
     Trust(Trust),
     /// Encrypt secrets for hosts
@@ -279,28 +281,9 @@ pub(crate) struct Verify {
     /// The host's architecture, in the words of OCI [default: any]
     #[arg(long)]
     pub(crate) arch: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Trust {
-    /// Write the first trust document
-    ///
-    ///     hostctl trust init --key ana=ana.pub --key ben=ben.pub --threshold 2 trust.toml
-    #[command(verbatim_doc_comment)]
-    Init(TrustInit),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TrustInit {
-    /// Where to write it; a file that is there is left alone
-    #[arg(default_value = "trust.toml")]
-    pub(crate) file: PathBuf,
-    /// A key: the name of its owner, and the file of the public key (as ~/.ssh/id_ed25519.pub)
-    #[arg(long = "key", value_name = "NAME=PUBFILE", required = true)]
-    pub(crate) keys: Vec<String>,
-    /// How many of the keys must have signed, in each role (trust, os, deploy)
-    #[arg(long, default_value_t = 1)]
-    pub(crate) threshold: u32,
+    /// Say of each rule why it is there, and what to do when it refuses
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 #[derive(Debug, Args)]

@@ -74,7 +74,7 @@ fn run(cli: &Cli, out: &mut Out) -> Outcome {
         Command::Import(command) => import::run(command, now, out),
         Command::Sign(args) => sign::run(args, out),
         Command::Verify(args) => verify::run(args, now, out),
-        Command::Trust(command) => trust::run(command, out),
+        Command::Trust(command) if !matches!(command, cli::Trust::Push { .. }) => trust::run(command, out),
         Command::Secret(command) => secret::run(command, out),
         Command::Provision(args) => provision::run(args, now, out),
         Command::Plan(args) if let Some(state) = &args.state => plan::offline(&args.file, state, out),
@@ -101,6 +101,7 @@ async fn talk(command: &Command, global: &Global, now: Timestamp, out: &mut Out)
     match command {
         Command::Plan(args) => plan::online(&host, args, out).await,
         Command::Push(args) => push::run(&host, args, out).await,
+        Command::Trust(cli::Trust::Push { files }) => trust::push(&host, files, out).await,
         Command::Status => host::status(&host, now, out).await,
         Command::Facts => host::facts_for_checks(&host, out).await,
         Command::Ps => host::containers(&host, now, out).await,

@@ -1,4 +1,15 @@
-//! `trust init`: the first trust document.
+//! `trust`: whom hosts trust, from the first document to the one that takes a stolen key's power away.
+//!
+//! ```text
+//! init ──► trust.toml ──► add-key, rotate ──► trust.toml (next version), trust.1.toml ──► sign … sign ──► push
+//!                                                    └─ show, export-allowed-signers
+//! ```
+
+pub(crate) mod args;
+mod edit;
+mod gathered;
+mod push;
+mod show;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,10 +20,11 @@ use bennu_manifests::{PublicKey, check_trust};
 use serde::Serialize;
 
 use crate::check::not_valid;
-use crate::cli::{Trust, TrustInit};
 use crate::exit::{Failure, Outcome};
 use crate::files;
 use crate::render::{Out, counted};
+
+use args::{Init, Trust};
 
 /// The largest file of a public key, in bytes.
 const MAX_KEY: usize = 16 << 10;
@@ -27,14 +39,21 @@ struct Written {
     keys: BTreeMap<Name, String>,
 }
 
-/// Writes a trust document.
+/// Runs one of its commands that talk to nobody; [`push::run`] is the other one.
 pub(crate) fn run(command: &Trust, out: &mut Out) -> Outcome {
     match command {
         Trust::Init(args) => init(args, out),
+        Trust::AddKey(args) => edit::add_keys(args, out),
+        Trust::Rotate(args) => edit::rotate(args, out),
+        Trust::Show(args) => show::run(args, out),
+        Trust::ExportAllowedSigners { file } => show::export(file, out),
+        Trust::Push { .. } => unreachable!("it talks to a host, and was run as such"),
     }
 }
 
-fn init(args: &TrustInit, out: &mut Out) -> Outcome {
+pub(crate) use push::run as push;
+
+fn init(args: &Init, out: &mut Out) -> Outcome {
     let mut keys = BTreeMap::new();
     for pair in &args.keys {
         let (name, key) = named_key(pair)?;

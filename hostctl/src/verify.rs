@@ -5,8 +5,8 @@ use std::path::Path;
 
 use bennu_manifests::model::{Digest, Name};
 use bennu_manifests::{
-    Floors, HostFacts, MAX_DOCUMENT, MAX_SIGNATURE_FILE, NotAccepted, RuleOutcome, Trust, check, check_trust,
-    verify,
+    Floors, HostFacts, MAX_DOCUMENT, MAX_SIGNATURE_FILE, NotAccepted, Rule, RuleOutcome, Trust, check,
+    check_trust, verify,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -30,9 +30,22 @@ struct Verdict<'a> {
     manifest: Option<Digest>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     signers: &'a [Name],
-    /// The rule that did not hold; the rules after it were not asked.
+    /// The rule that did not hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Refused>,
+    /// The rules after it, which were not asked.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    not_asked: &'a [Rule],
+    /// What each rule is for, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    explained: Vec<Explained>,
+}
+
+#[derive(Debug, Serialize)]
+struct Explained {
+    rule: Rule,
+    why: &'static str,
+    remedy: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,6 +66,10 @@ pub(crate) fn run(args: &Verify, now: Timestamp, out: &mut Out) -> Outcome {
         None => Floors::default(),
     };
     let host = host_facts(args, &bytes)?;
+    let explained = || {
+        let asked = if args.explain { &Rule::FOR_MANIFESTS[..] } else { &[] };
+        asked.iter().map(|rule| Explained { rule: *rule, why: rule.why(), remedy: rule.remedy() }).collect()
+    };
     match verify(&bytes, &sig, &trust, &floors, &host, args.now.unwrap_or(now)) {
         Ok(verified) => {
             let verdict = Verdict {
@@ -61,6 +78,8 @@ pub(crate) fn run(args: &Verify, now: Timestamp, out: &mut Out) -> Outcome {
                 manifest: Some(verified.sha256()),
                 signers: verified.signers(),
                 error: None,
+                not_asked: &[],
+                explained: explained(),
             };
             out.result(&verdict, text)?;
             Ok(0)
@@ -71,9 +90,16 @@ pub(crate) fn run(args: &Verify, now: Timestamp, out: &mut Out) -> Outcome {
                 rule: refusal.rule.code().to_owned(),
                 message: refusal.reason.clone(),
             };
-            let passed = &refusal.passed;
-            let verdict =
-                Verdict { accepted: false, passed, manifest: None, signers: &[], error: Some(error) };
+            let at = Rule::FOR_MANIFESTS.iter().position(|rule| *rule == refusal.rule);
+            let verdict = Verdict {
+                accepted: false,
+                passed: &refusal.passed,
+                manifest: None,
+                signers: &[],
+                error: Some(error),
+                not_asked: at.map_or(&[], |at| &Rule::FOR_MANIFESTS[at + 1..]),
+                explained: explained(),
+            };
             out.result(&verdict, text)?;
             Ok(Code::Refused.number())
         }
@@ -84,7 +110,13 @@ pub(crate) fn run(args: &Verify, now: Timestamp, out: &mut Out) -> Outcome {
 fn text(verdict: &Verdict<'_>) -> String {
     let passed = verdict.passed.iter().map(|rule| (rule.rule.code(), format!("ok  {}", rule.detail)));
     let refused = verdict.error.iter().map(|error| (error.rule.as_str(), format!("NO  {}", error.message)));
-    let rules: Vec<(&str, String)> = passed.chain(refused).collect();
+    let not_asked = verdict.not_asked.iter().map(|rule| (rule.code(), "--  not asked".to_owned()));
+    let mut rules: Vec<(&str, String)> = passed.chain(refused).chain(not_asked).collect();
+    for (code, outcome) in &mut rules {
+        if let Some(explained) = verdict.explained.iter().find(|explained| explained.rule.code() == *code) {
+            outcome.push_str(&format!("\n    why   {}\n    else  {}", explained.why, explained.remedy));
+        }
+    }
     let end = match (&verdict.error, verdict.manifest) {
         (Some(error), _) => format!("refused by rule {}", error.rule),
         (None, Some(digest)) => {

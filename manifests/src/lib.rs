@@ -43,6 +43,7 @@ mod relations;
 mod rules;
 mod sense;
 mod signature;
+mod standing;
 mod text;
 mod trust;
 mod units;
@@ -66,5 +67,6 @@ pub use refusal::{NotAccepted, Refusal, Rule, RuleOutcome};
 pub use signature::{
     BadSignature, BadSignatureFile, MANIFEST_NAMESPACE, SshSignature, TRUST_NAMESPACE, verify_signature,
 };
+pub use standing::{Standing, standing};
 pub use trust::{MAX_KEYS, Recover, Role, RoleKeys, Trust, check_trust};
 pub use values::{MAX_CONTAINERS, MAX_NETWORKS};

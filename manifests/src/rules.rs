@@ -12,7 +12,7 @@ use crate::model::{Digest, Header, Manifest, Name};
 use crate::refusal::{NotAccepted, Refusal, Rule, RuleOutcome};
 use crate::signature::{BadSignature, SshSignature, verify_signature};
 use crate::text::shown;
-use crate::trust::{Role, Trust};
+use crate::trust::{Role, RoleKeys, Trust};
 
 /// How far ahead of the host's clock a document may say that it was signed: three years.
 ///
@@ -136,25 +136,39 @@ pub(crate) fn signed_by(
     Ok(signers)
 }
 
-/// Whether `signers` are enough for `role`. Keys are counted by what they are, not by what they are called.
+/// Whether `signers` are enough for `role`.
 fn threshold(role: Role, trust: &Trust, signers: &BTreeSet<Name>) -> Result<String, String> {
     let role_name = role.as_str();
     let Some(keys) = trust.roles.get(&role) else {
         return Err(format!("the trust document gives the role `{role_name}` to nobody"));
     };
-    let counted: Vec<&Name> = signers.intersection(&keys.keys).collect();
-    let distinct: BTreeSet<&[u8]> =
-        counted.iter().filter_map(|name| Some(trust.keys.get(*name)?.material())).collect();
-    let names = counted.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-    let (have, need) = (distinct.len(), keys.threshold);
-    // A threshold of 0 cannot be read from a document; it is not to mean "anybody" if it ever comes from elsewhere.
-    if have >= need.max(1) {
-        Ok(format!("role `{role_name}` needs {need} of its keys and has {have}: {names}"))
-    } else if counted.is_empty() {
-        Err(format!("role `{role_name}` needs {need} of its keys, and none of them has signed"))
+    let Count { named, distinct, needed } = count(keys, trust, signers);
+    let names = named.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    if distinct >= needed {
+        Ok(format!("role `{role_name}` needs {needed} of its keys and has {distinct}: {names}"))
+    } else if named.is_empty() {
+        Err(format!("role `{role_name}` needs {needed} of its keys, and none of them has signed"))
     } else {
-        Err(format!("role `{role_name}` needs {need} of its keys, and only {have} signed: {names}"))
+        Err(format!("role `{role_name}` needs {needed} of its keys, and only {distinct} signed: {names}"))
     }
+}
+
+/// How many of a role's keys are among the signers.
+pub(crate) struct Count<'a> {
+    /// Their names.
+    pub(crate) named: Vec<&'a Name>,
+    /// How many keys these are: they are counted by what they are, not by what they are called.
+    pub(crate) distinct: usize,
+    /// How many there must be.
+    pub(crate) needed: usize,
+}
+
+pub(crate) fn count<'a>(keys: &'a RoleKeys, trust: &Trust, signers: &'a BTreeSet<Name>) -> Count<'a> {
+    let named: Vec<&Name> = signers.intersection(&keys.keys).collect();
+    let material = named.iter().filter_map(|name| Some(trust.keys.get(*name)?.material()));
+    let distinct = material.collect::<BTreeSet<&[u8]>>().len();
+    // A threshold of 0 cannot be read from a document; it is not to mean "anybody" if it ever comes from elsewhere.
+    Count { named, distinct, needed: keys.threshold.max(1) }
 }
 
 pub(crate) fn serial_grows(

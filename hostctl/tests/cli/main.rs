@@ -10,6 +10,7 @@ mod secrets;
 mod server;
 mod stores;
 mod toml_suite;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -10,6 +10,7 @@ mod keys;
 mod reference;
 mod samples;
 mod soft;
+mod standing;
 mod t01_signers;
 mod t03_replay;
 mod t06_stolen_keys;
