@@ -145,6 +145,7 @@ pub fn compose(data: &[u8]) {
     let options = ComposeOptions {
         file: "compose.yml".to_owned(),
         name: None,
+        project: "demo".to_owned(),
         now: Timestamp::UNIX_EPOCH,
         environment: BTreeMap::new(),
     };
