@@ -411,7 +411,7 @@ mod tests {
             "a = [\n    1, # one\n    # two\n    # behind\n    2,\n    3,\n]\nb = [1, 2, 3]\n\
              c = { x = 1, y = [2] }\nd.e = 1\n",
         );
-        let long = format!("a = [{}]\n", vec!["\"twenty characters ok\""; 6].join(","));
+        let long = format!("a = [{}]\n", ["\"twenty characters ok\""; 6].join(","));
         let laid_out = layout(&long, "a").expect("sound");
         assert_eq!(laid_out.lines().count(), 8, "{laid_out}");
     }
