@@ -149,10 +149,10 @@ pub fn compose(data: &[u8]) {
         now: Timestamp::UNIX_EPOCH,
         environment: BTreeMap::new(),
     };
-    if let Ok(imported) = bennu_import::compose(text, &options, &NoFiles) {
-        if let Err(error) = bennu_import::layout(&imported.manifest, "f") {
-            panic!("what was written is no TOML: {error}\n{}", imported.manifest);
-        }
+    if let Ok(imported) = bennu_import::compose(text, &options, &NoFiles)
+        && let Err(error) = bennu_import::layout(&imported.manifest, "f")
+    {
+        panic!("what was written is no TOML: {error}\n{}", imported.manifest);
     }
 }
 

@@ -8,13 +8,56 @@ use crate::{Desk, manifest, pinned};
 fn a_valid_manifest_is_summed_up() {
     let desk = Desk::new();
     desk.write("host.toml", &manifest(&pinned(), 7));
-    let expect = "host.toml is valid\n\
+    let expect = "host.toml:7:12: note: nothing can reach container `web`\n\
+                  7 | [container.web]\n  |            ^^^\n  \
+                  = help: publish a port with `ports`, or let another container join its network\n\
+                  host.toml is valid\n\
                   manifest  demo serial 7\n\
                   expires   2100-01-01T00:00:00Z\n\
                   declares  1 container: web\n          1 network: default\n          0 volumes\n";
     assert_eq!(desk.run(&["check", "host.toml"]).with(0), expect);
     let json = desk.run(&["check", "host.toml", "--json"]).json(0);
     assert_eq!((&json["valid"], &json["serial"]), (&true.into(), &7.into()));
+}
+
+#[test]
+fn remarks_are_errors_where_they_are_asked_to_be() {
+    let desk = Desk::new();
+    let text = manifest(&pinned(), 7) + "ports = [\"80:80\"]\n";
+    desk.write("host.toml", &text);
+    assert!(desk.run(&["check", "--strict", "host.toml"]).with(0).starts_with("host.toml is valid\n"));
+    desk.write("host.toml", &(text + "privileged = true\n"));
+    let shown = desk.run(&["check", "host.toml"]).with(0);
+    assert!(shown.contains("warning: `container.web.privileged` is not carried out"), "{shown}");
+    assert!(shown.contains("host.toml is valid, and hosts of this release refuse it\n"), "{shown}");
+    assert!(shown.contains("needs role os  container.web.privileged\n"), "{shown}");
+    let strict = desk.run(&["check", "--strict", "host.toml"]);
+    assert_eq!((strict.code, strict.stdout.as_str()), (2, ""));
+    assert!(strict.stderr.contains("is valid, with 1 remark"), "{}", strict.stderr);
+    let json = desk.run(&["check", "host.toml", "--json"]).json(0);
+    assert_eq!(json["needs_os"], serde_json::json!(["container.web.privileged"]));
+    assert_eq!(json["not_yet"][0]["line"], 10);
+}
+
+#[test]
+fn a_manifest_is_checked_for_one_host() {
+    let desk = Desk::new();
+    desk.write("host.toml", &(manifest(&pinned(), 7) + "limits = { memory = \"2GiB\" }\n"));
+    desk.write("small.json", "{ \"memory\": 1073741824, \"arch\": \"amd64\" }");
+    desk.write("other.json", "{ \"memmory\": 1 }");
+    assert_eq!(desk.run(&["check", "host.toml"]).code, 0);
+    let small = desk.run(&["check", "--host-facts", "small.json", "host.toml"]);
+    assert_eq!(small.code, 2);
+    assert!(small.stderr.contains("the host has 1024 MiB of memory"), "{}", small.stderr);
+    let other = desk.run(&["check", "--host-facts", "other.json", "host.toml"]);
+    assert!(other.code == 2 && other.stderr.contains("holds no facts of a host"), "{}", other.stderr);
+}
+
+#[test]
+fn the_schema_is_printed_for_editors() {
+    let schema = Desk::new().run(&["schema"]).json(0);
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert!(schema["properties"]["container"]["additionalProperties"]["properties"]["image"].is_object());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod reference;
 mod samples;
+mod sense;
 mod soft;
 mod standing;
 mod t01_signers;
