@@ -251,7 +251,11 @@ fn power_over_the_host_needs_the_os_role() {
     assert!(bench.offer(&harmless).is_ok());
     let refused = refusal(bench.offer(&dangerous));
     assert_eq!(refused.rule, Rule::RoleOs);
-    assert!(refused.reason.contains("container.web.add-capabilities[1]: capability SYS_ADMIN"), "{}", refused.reason);
+    assert!(
+        refused.reason.contains("container.web.add-capabilities[1]: capability SYS_ADMIN"),
+        "{}",
+        refused.reason
+    );
 
     let bob = std::collections::BTreeSet::from(["bob".parse().expect("a name")]);
     let role = bennu_manifests::RoleKeys { keys: bob, threshold: 1 };

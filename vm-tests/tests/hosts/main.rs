@@ -10,3 +10,4 @@ mod manifest;
 mod power;
 mod pulls;
 mod refusals;
+mod rotation;

@@ -102,3 +102,13 @@ fn a_tag_without_a_digest_is_not_valid() -> Result<(), Failure> {
         host.operator().key().sign(file)
     })
 }
+
+#[test]
+fn a_key_that_hosts_do_not_carry_out_is_not_valid() -> Result<(), Failure> {
+    refused("a_key_that_hosts_do_not_carry_out_is_not_valid", 2, "", |host, file| {
+        rewrite(file, |text| {
+            text.replace("[container.two]\n", "[container.two]\nhostname = \"elsewhere\"\n")
+        })?;
+        host.operator().key().sign(file)
+    })
+}
