@@ -285,3 +285,29 @@ fn a_host_is_never_earlier_than_its_programs() {
     assert_eq!(ledger.floors(), &Floors { latest_time: now(), ..Floors::default() });
     assert!(hostd::os::built() > Timestamp::UNIX_EPOCH);
 }
+
+/// The documents are written before the floors name them: where one of them can't be, none counts.
+#[test]
+fn t08_a_rotation_that_cannot_be_written_is_as_if_it_had_not_been() {
+    let keys = Keys::new();
+    let provisioned = read(&keys.trust(1, "old"));
+    let documents = [keys.trust(2, "old"), keys.trust(3, "new")];
+    for obstacle in ["2.toml", "2.toml.sig", "3.toml", "3.toml.sig"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut ledger = Ledger::open(dir.path(), &provisioned, &facts()).expect("begun");
+        submit(&mut ledger, &keys.manifest("old", 1)).expect("accepted");
+        let floors = ledger.floors().clone();
+        // A folder can't be replaced by a file.
+        let obstacle = dir.path().join("trust").join(obstacle);
+        fs::create_dir(&obstacle).expect("made");
+        let verified = chain(&ledger, &documents).expect("each follows the one before it");
+        assert!(matches!(ledger.take_trust(&verified, &documents), Err(LedgerError::Io { .. })));
+        assert_eq!((ledger.trust().version, ledger.floors()), (1, &floors), "{}", obstacle.display());
+        fs::remove_dir(&obstacle).expect("removed");
+        let mut again = Ledger::open(dir.path(), &provisioned, &facts()).expect("read again");
+        assert_eq!((again.trust().version, again.floors()), (1, &floors), "{}", obstacle.display());
+        assert_eq!(numbers(&again), (None, Some(1)));
+        take(&mut again, &documents);
+        assert_eq!(again.trust().version, 3);
+    }
+}
