@@ -21,6 +21,7 @@ use crate::ledger::{Applicable, Ledger};
 use crate::provision::Identity;
 
 use crate::events::Events;
+use crate::image_policy;
 
 /// The daemon's one state.
 #[derive(Debug)]
@@ -137,8 +138,16 @@ impl Core {
 
     fn verify(&self, ledger: &Ledger, submission: &Submission, now: Timestamp) -> Result<Verified, Problem> {
         let (bytes, signatures) = (submission.manifest.as_bytes(), submission.signatures.as_bytes());
-        verify(bytes, signatures, ledger.trust(), ledger.floors(), &self.facts, now)
-            .map_err(|error| not_accepted(error, "manifest", &submission.manifest))
+        let verified = verify(bytes, signatures, ledger.trust(), ledger.floors(), &self.facts, now)
+            .map_err(|error| not_accepted(error, "manifest", &submission.manifest))?;
+        // Known before anything is fetched: a policy that names nobody could never be fulfilled.
+        image_policy::all(verified.manifest(), ledger.trust()).map_err(|error| Problem {
+            kind: ProblemKind::Invalid,
+            rule: String::new(),
+            message: chain(&error),
+            detail: String::new(),
+        })?;
+        Ok(verified)
     }
 
     /// Takes trust documents in, or says why not. Everything is on disk when this returns; what runs goes on running.

@@ -15,6 +15,7 @@
 pub mod core;
 pub mod events;
 pub mod host;
+pub mod image_policy;
 pub mod ledger;
 pub mod os;
 pub mod provision;

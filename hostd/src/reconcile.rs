@@ -3,19 +3,21 @@
 //! It is level-triggered: it runs when a manifest was accepted and when a timer falls due, starts from what it sees, and
 //! may be killed at any point.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bennu_api::{Activity, Happening};
 use bennu_image_store::Progress;
+use bennu_image_store::policy;
 use bennu_image_store::registry::{Client, ClientError, ClientOptions};
-use bennu_manifests::model::{Digest, Manifest};
+use bennu_manifests::model::{Digest, ImageRef, Manifest};
 use bennu_planner::{Seen, State, Step, Wanted, plan};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
 use crate::host::StartInstance;
+use crate::image_policy;
 use crate::ledger::Applicable;
 
 /// How often a host that is as it should be is looked at for drift.
@@ -120,6 +122,7 @@ async fn stage(core: &Core, pending: &Applicable) -> Result<(), Staging> {
     let number = pending.generation.number;
     let digests = images_of(&pending.manifest);
     let seen = core.host.observe().await.map_err(|e| failed(&e))?;
+    require_signatures(core, pending).await?;
     fetch(core, pending, &seen).await?;
     let previous = core.generations().await.0.map(|a| images_of(&a.manifest)).unwrap_or_default();
     core.store.pin("previous", &previous).map_err(|e| failed(&e))?;
@@ -132,6 +135,34 @@ fn images_of(manifest: &Manifest) -> Vec<Digest> {
     digests.sort();
     digests.dedup();
     digests
+}
+
+/// Demands the signatures that the generation's own policies ask for, also of images that are in the store already: they
+/// may have come without. What the active generation runs under the same policy was asked before, and is not asked again,
+/// so that a registry is not needed for what does not change.
+async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Staging> {
+    let failed = |error: &dyn std::error::Error| Staging::Failed(chain(error));
+    let manifest = &pending.manifest;
+    if manifest.image_policies.is_empty() {
+        return Ok(());
+    }
+    let policies =
+        image_policy::all(manifest, core.ledger.lock().await.trust()).map_err(|error| failed(&error))?;
+    let active = core.generations().await.0;
+    let held = active.filter(|active| active.manifest.image_policies == manifest.image_policies);
+    let asked = |image: &ImageRef| {
+        held.as_ref().is_some_and(|held| held.manifest.containers.values().any(|c| c.image == *image))
+    };
+    let images: BTreeSet<&ImageRef> =
+        manifest.containers.values().map(|container| &container.image).collect();
+    let client = client(manifest).map_err(|e| failed(&e))?;
+    for image in images.into_iter().filter(|image| !asked(image)) {
+        tokio::select! {
+            signed = policy::require(&client, &policies, image) => drop(signed.map_err(|e| failed(&e))?),
+            () = core.accepted.notified() => return Err(Staging::Superseded),
+        }
+    }
+    Ok(())
 }
 
 async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Result<(), Staging> {

@@ -54,7 +54,7 @@ table! {
             "{ \"registry.example:5000\" = { plain-http = true } }";
         /// Whose signatures images must carry, by the beginning of their names. The longest beginning that fits counts.
         pub image_policies: BTreeMap<String, ImagePolicy> = "image-policy",
-            later(or_empty(tables(repository_key(), crate::values::read_repository_prefix, sub_table::<ImagePolicy>("image-policy.\"HOST/PATH\""), 64))),
+            or_empty(tables(repository_key(), crate::values::read_repository_prefix, sub_table::<ImagePolicy>("image-policy.\"HOST/PATH\""), 64)),
             "{ \"registry.example/shop\" = { keys = [\"ci\"] } }";
         /// Networks by name. Every container that names none joins `default`, which always exists.
         pub networks: BTreeMap<Name, Network> = "network",

@@ -72,3 +72,36 @@ fn a_power_cut_in_the_middle_of_a_pull_then_converges() -> Result<(), Failure> {
         Ok(())
     })
 }
+
+#[test]
+fn an_image_that_nobody_signed_is_not_run_where_a_policy_asks_for_signatures() -> Result<(), Failure> {
+    on_host("an_image_that_nobody_signed_is_not_run_where_a_policy_asks_for_signatures", |host| {
+        let registry = &host.registry;
+        host.converge("first.toml", &manifest(registry, 1, &sleeper(registry, "one", "")))?;
+        let policy = format!("[image-policy.\"{}\"]\nkeys = [\"KEY\"]\n", registry.from_guest());
+        // The image is in the store already, and came without signatures.
+        let next = manifest(registry, 2, &(sleeper(registry, "two", "") + &policy));
+        let stranger = host.signed("stranger.toml", &next.replace("KEY", "stranger"))?;
+        let ran = host.push(&stranger, &[])?;
+        assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("has no key `stranger`"), "{}", ran.stderr);
+
+        let file = host.signed("second.toml", &next.replace("KEY", "deploy"))?;
+        host.push(&file, &[])?.done()?;
+        let failed = |status: &serde_json::Value| status["failure"].is_string();
+        let status = wait::until_good(
+            "the host to say what is missing",
+            Duration::from_secs(60),
+            || host.hostctl().status(),
+            failed,
+        )?;
+        let failure = status["failure"].as_str().unwrap_or_default();
+        assert!(failure.contains("needs the signatures of 1 of the keys"), "{failure}");
+        assert_eq!(host.hostctl().container("one")?["state"], "running");
+        assert!(host.hostctl().container("two").is_err(), "it was not started");
+
+        // A manifest that does not ask for signatures takes its place.
+        host.converge("third.toml", &manifest(registry, 3, &sleeper(registry, "two", "")))?;
+        Ok(())
+    })
+}
