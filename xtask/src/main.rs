@@ -1,5 +1,6 @@
 //! What developers run: builds, tests and virtual machines, as `cargo xtask COMMAND`.
 
+mod bench;
 mod build;
 mod demo;
 mod fuzz;
@@ -36,6 +37,9 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Measures, and fails where something is over its bound
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Tries inputs that break a parser, from the kept corpus on
     Fuzz(fuzz::Fuzz),
     /// Runs every check and test
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Image => image::image().map(|disk| image::print(&disk)),
         Command::Demo { once } => demo::demo(once),
+        Command::Bench(what) => bench::bench(&what),
         Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Test => test::test(),
         Command::Vm(command) => vm::vm(command),
