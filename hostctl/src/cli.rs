@@ -201,8 +201,8 @@ pub(crate) enum Import {
     Quadlet(ImportQuadlet),
     /// A command line of `docker run`, `docker create` or `podman run`
     ///
-    ///     hostctl import run 'docker run -d -p 8080:80 --name web nginx:1.27'
-    ///     hostctl import run docker run -d -p 8080:80 --name web nginx:1.27
+    ///   hostctl import run 'docker run -d -p 8080:80 --name web nginx:1.27'
+    ///   hostctl import run docker run -d -p 8080:80 --name web nginx:1.27
     #[command(verbatim_doc_comment)]
     Run(ImportRun),
 }

@@ -1,4 +1,4 @@
-//! The JSON Schema of a document (https://json-schema.org/draft/2020-12).
+//! The JSON Schema of a document (<https://json-schema.org/draft/2020-12>).
 
 use std::fmt::Write;
 
