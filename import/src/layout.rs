@@ -24,7 +24,7 @@ use crate::yaml::MAX_INPUT;
 ///
 /// # Errors
 ///
-/// A text that is no TOML or larger than [`MAX_INPUT`](crate::MAX_INPUT), or one with a comment in a place from which
+/// A text that is no TOML or larger than [`MAX_INPUT`], or one with a comment in a place from which
 /// it could not be carried over.
 pub fn layout(text: &str, file: &str) -> Result<String, ImportError> {
     let place = |at: usize| {

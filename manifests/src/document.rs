@@ -16,6 +16,7 @@ use crate::fault::{Faults, Invalid, MAX_FAULTS, quoted};
 use crate::model::Name;
 use crate::nearest::did_you_mean;
 use crate::text::first_unsafe;
+use crate::weight::{MAX_MARKS, is_too_heavy};
 
 /// The largest document, in bytes.
 pub const MAX_DOCUMENT: usize = 1024 * 1024;
@@ -36,6 +37,15 @@ pub(crate) fn read_text(bytes: &[u8]) -> Result<&str, Invalid> {
 
 /// The tree of a document. Its parser bounds the depth of nesting (at 80; ours is 4) and reports one error.
 pub(crate) fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Invalid> {
+    if is_too_heavy(text) {
+        let message = format!(
+            "the document has more than {MAX_MARKS} of `=`, `.`, `,`, `[` and `{{` outside of strings"
+        );
+        return Err(Invalid::whole(
+            message,
+            Some("no host needs that many keys and elements: make several documents"),
+        ));
+    }
     DeTable::parse(text).map_err(|error| {
         let message = error.message();
         let hint = match message {

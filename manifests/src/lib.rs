@@ -48,6 +48,7 @@ mod text;
 mod trust;
 mod units;
 mod values;
+mod weight;
 mod wire;
 mod words;
 
