@@ -168,6 +168,9 @@ impl<'a> Section<'a> {
 
     /// Every entry, for tables whose keys are names; at most `max`.
     pub(crate) fn entries(self, max: usize) -> Vec<(Sited<&'a str>, Item<'a>)> {
+        if self.faults.is_full() {
+            return Vec::new();
+        }
         if self.table.len() > max {
             let message =
                 format!("{} has {} entries, at most {max} are taken", quoted(&self.path), self.table.len());
@@ -182,6 +185,9 @@ impl<'a> Section<'a> {
 
     /// Reports every key that was not asked for.
     pub(crate) fn end(self) {
+        if self.faults.is_full() {
+            return;
+        }
         let mut unknown: Vec<_> =
             self.table.keys().filter(|key| !self.asked.contains(&key.get_ref().as_ref())).collect();
         unknown.sort_by_key(|key| key.span().start);
@@ -353,6 +359,9 @@ impl<'a> Item<'a> {
 
     /// The elements of an array, at most `max`.
     pub(crate) fn list(&self, max: usize) -> Option<Vec<Item<'a>>> {
+        if self.faults.is_full() {
+            return None;
+        }
         let Some(array) = self.value.as_array() else { return self.wrong_type("an array") };
         if array.len() > max {
             let message =
@@ -372,6 +381,9 @@ impl<'a> Item<'a> {
 
     /// A table.
     pub(crate) fn section(&self) -> Option<Section<'a>> {
+        if self.faults.is_full() {
+            return None;
+        }
         let Some(table) = self.value.as_table() else { return self.wrong_type("a table") };
         let (faults, path, span) = (self.faults, self.path.clone(), self.key_span.clone());
         Some(Section { faults, path, span, table, asked: Vec::new() })

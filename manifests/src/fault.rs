@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::text::{is_deceptive, shown};
 
-/// The most faults that are reported for one document; the rest is counted.
+/// The most faults that are reported for one document; after these it is not looked at any further.
 pub(crate) const MAX_FAULTS: usize = 100;
 /// How many characters of a line of the document are shown at most.
 const MAX_SHOWN: usize = 100;
@@ -19,7 +19,7 @@ const MAX_SHOWN: usize = 100;
 pub struct Invalid {
     /// What is wrong, in the order of the text; at least one.
     pub errors: Vec<Fault>,
-    /// How many more there were than are reported.
+    /// How many more were found than are reported. There may be still more: one that has so many is not read to its end.
     pub more: usize,
 }
 
@@ -65,7 +65,7 @@ impl Invalid {
             fault.render(&mut out, "error", file_name, text);
         }
         if self.more > 0 {
-            out.push_str(&format!("and {} more\n", self.more));
+            out.push_str(&format!("and at least {} more\n", self.more));
         }
         out
     }
@@ -160,6 +160,12 @@ impl Faults {
         hint: impl Into<Option<String>>,
     ) {
         self.faults.borrow_mut().push((span.clone(), message.into(), hint.into()));
+    }
+
+    /// Whether there are more than anybody is shown. Then the rest of the document is not looked at: to say what each of
+    /// ten thousand wrong words was probably meant to be takes seconds.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count() > MAX_FAULTS
     }
 
     /// How many there are; for telling whether a step found any.
@@ -267,6 +273,6 @@ mod tests {
         (0..150).for_each(|_| faults.add(&(0..0), "wrong"));
         let found = faults.end::<()>("", None).expect_err("there are faults");
         assert_eq!((found.errors.len(), found.more), (MAX_FAULTS, 50));
-        assert!(found.render("f", "").ends_with("and 50 more\n"));
+        assert!(found.render("f", "").ends_with("and at least 50 more\n"));
     }
 }

@@ -51,7 +51,7 @@ fn references(manifest: &Manifest, places: &Places<'_>, faults: &Faults) {
     let known = |path: &[&str], kind: &str, name: &Name, is_it: &dyn Fn(&str) -> bool| {
         let names = &declared[kind];
         let name = name.as_str();
-        if names.contains(&name) || (kind == "network" && name == DEFAULT_NETWORK) {
+        if names.contains(&name) || (kind == "network" && name == DEFAULT_NETWORK) || faults.is_full() {
             return;
         }
         let also = if kind == "network" { &[DEFAULT_NETWORK][..] } else { &[] };

@@ -86,6 +86,26 @@ fn documents_that_would_be_large_trees_are_refused_before_they_are() {
 }
 
 #[test]
+fn what_was_meant_is_told_for_as_many_words_as_are_shown_and_no_more() {
+    let words = |number: usize| (0..28).map(|key| format!("volumse{number}{key} = 1\n")).collect::<String>();
+    let one = |number: usize| {
+        format!("[container.c{number}]\n{}{}depends-on = [\"cc{number}\"]\n", image(), words(number))
+    };
+    let text = HEADER.to_owned() + &(0..1000).map(one).collect::<String>();
+    refused(&text, "and at least");
+    let capabilities = "\"NET_ADMINN\",".repeat(64);
+    let one =
+        |number: usize| format!("[container.c{number}]\n{}add-capabilities = [{capabilities}]\n", image());
+    refused(&(HEADER.to_owned() + &(0..900).map(one).collect::<String>()), "help: write `NET_ADMIN`");
+    let name = |number: usize| format!("volume-with-a-very-long-name-{number:04}");
+    let volumes: String =
+        (0..256).map(|number| format!("[volume.{}x]\nlife = \"keep\"\n", name(number))).collect();
+    let mounts: String = (0..60).map(|number| format!("\"{}:/m{number}\",", name(number))).collect();
+    let one = |number: usize| format!("[container.c{number}]\n{}volumes = [{mounts}]\n", image());
+    refused(&(HEADER.to_owned() + &volumes + &(0..300).map(one).collect::<String>()), "help: did you mean");
+}
+
+#[test]
 fn the_most_containers_in_one_long_chain_are_taken_and_in_a_ring_refused() {
     let chain = |first: &str| -> String {
         let link = |number: u32| {
