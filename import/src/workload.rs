@@ -375,7 +375,7 @@ impl World<'_> {
             let hint = "name those that are needed, or write `privileged = true` (`os` role)";
             self.notes.lost(site, "not all capabilities at once", hint);
         } else if name == "ALL" {
-            for name in DEFAULT_CAPABILITIES {
+            for name in bennu_manifests::DEFAULT_CAPABILITIES {
                 table.push(key, name);
             }
         } else {
@@ -479,20 +479,6 @@ impl World<'_> {
         }
     }
 }
-
-/// The capabilities that a container has unless it drops them (docs/import.md, "What is not the same").
-const DEFAULT_CAPABILITIES: [&str; 10] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
 
 /// Mounts a secret or config at `path`; in the short form where nothing else is said.
 pub(crate) fn grant_of(

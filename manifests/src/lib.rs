@@ -71,3 +71,4 @@ pub use signature::{
 pub use standing::{Standing, standing};
 pub use trust::{MAX_KEYS, Recover, Role, RoleKeys, Trust, check_trust};
 pub use values::{MAX_CONTAINERS, MAX_NETWORKS};
+pub use words::DEFAULT_CAPABILITIES;

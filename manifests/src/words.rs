@@ -70,6 +70,21 @@ const CAPABILITIES: [&str; 41] = [
     "WAKE_ALARM",
 ];
 
+/// What every container may do; what it may do more is declared. All of it reaches no further than the container's own
+/// user namespace.
+pub const DEFAULT_CAPABILITIES: [&str; 10] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
 /// Capabilities whose reach is, or has been by way of kernel faults, beyond the container that holds them. They
 /// need the threshold of the `os` role.
 const DANGEROUS: [&str; 20] = [

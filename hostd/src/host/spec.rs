@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use bennu_manifests::DEFAULT_CAPABILITIES;
 use bennu_manifests::model::{Container, Name};
 use oci_spec::OciSpecError;
 use oci_spec::image::Config;
@@ -17,21 +18,6 @@ use oci_spec::runtime::{
 
 use super::seccomp;
 use super::user::User;
-
-/// What every container may do; what it may do more is declared. All of it reaches no further than the container's own
-/// user namespace.
-const CAPABILITIES: [&str; 10] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
 
 /// Where programs are looked for when the image does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -245,7 +231,7 @@ fn capabilities(added: &[String]) -> Result<BTreeSet<String>, SpecError> {
     if let Some(name) = added.iter().find(unknown) {
         return Err(SpecError::UnknownCapability { capability: name.clone() });
     }
-    Ok(CAPABILITIES.map(str::to_owned).into_iter().chain(added.iter().cloned()).collect())
+    Ok(DEFAULT_CAPABILITIES.map(str::to_owned).into_iter().chain(added.iter().cloned()).collect())
 }
 
 fn mounts(wanted: &Wanted<'_>) -> Result<Vec<Mount>, SpecError> {

@@ -79,6 +79,18 @@ pub(crate) enum Presence {
     Default(&'static str),
 }
 
+impl Form {
+    /// The tables that are written in a value of this form.
+    pub(crate) fn tables(&self) -> Vec<TableInfo> {
+        match self {
+            Self::Table(table) => vec![table.clone()],
+            Self::List { of, .. } | Self::Map { of, .. } => of.tables(),
+            Self::Either(forms) => forms.iter().flat_map(Self::tables).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl KeyInfo {
     pub(crate) fn add(
         key: &'static str,

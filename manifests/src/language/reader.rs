@@ -156,7 +156,7 @@ pub(crate) fn spec<T>(
 pub(crate) type Words<T> = &'static [(&'static str, T, &'static str)];
 
 /// The value that a word of `words` stands for, for readers of strings that contain one.
-pub(crate) fn words_of<T: Copy>(what: &str, words: Words<T>, text: &str) -> Result<T, Wrong> {
+fn words_of<T: Copy>(what: &str, words: Words<T>, text: &str) -> Result<T, Wrong> {
     if let Some((_, value, _)) = words.iter().find(|(word, ..)| *word == text) {
         return Ok(*value);
     }

@@ -44,22 +44,12 @@ pub(super) fn of(top: &TableInfo) -> String {
 
 /// The tables that are written below a key, whose marks are theirs, too.
 fn marked_tables(key: &KeyInfo) -> Vec<TableInfo> {
-    let mut tables = tables_of(&key.form);
+    let mut tables = key.form.tables();
     for inner in tables.iter_mut().flat_map(|table| &mut table.keys) {
         inner.os |= key.os;
         inner.carried_out &= key.carried_out;
     }
     tables
-}
-
-/// The tables that are written in a value of this form.
-fn tables_of(form: &Form) -> Vec<TableInfo> {
-    match form {
-        Form::Table(table) => vec![table.clone()],
-        Form::List { of, .. } | Form::Map { of, .. } => tables_of(of),
-        Form::Either(forms) => forms.iter().flat_map(tables_of).collect(),
-        _ => Vec::new(),
-    }
 }
 
 // Writing to a String cannot fail, here and below.
@@ -94,7 +84,7 @@ fn key(info: &KeyInfo, out: &mut String) {
         }
     }
     // A map of tables is written as headers, which the section of the table shows.
-    if !tables_of(&info.form).is_empty() && matches!(info.form, Form::Map { .. }) {
+    if !info.form.tables().is_empty() && matches!(info.form, Form::Map { .. }) {
         return;
     }
     let _ = write!(out, "\n```toml\n{} = {}\n```\n", info.key, info.example);

@@ -1,6 +1,6 @@
 //! What is read, what is described and what is shown are the same.
 
-use super::form::{Form, KeyInfo, Presence, TableInfo};
+use super::form::{KeyInfo, Presence, TableInfo};
 use crate::check::examine;
 use crate::language::Table;
 use crate::model::Manifest;
@@ -10,7 +10,7 @@ fn tables() -> Vec<TableInfo> {
     let mut all = vec![Manifest::info("manifest")];
     let mut next = 0;
     while next < all.len() {
-        let inner: Vec<TableInfo> = all[next].keys.iter().flat_map(|key| inner(&key.form)).collect();
+        let inner: Vec<TableInfo> = all[next].keys.iter().flat_map(|key| key.form.tables()).collect();
         for table in inner {
             if all.iter().all(|known| known.title != table.title) {
                 all.push(table);
@@ -19,15 +19,6 @@ fn tables() -> Vec<TableInfo> {
         next += 1;
     }
     all
-}
-
-fn inner(form: &Form) -> Vec<TableInfo> {
-    match form {
-        Form::Table(table) => vec![table.clone()],
-        Form::List { of, .. } | Form::Map { of, .. } => inner(of),
-        Form::Either(forms) => forms.iter().flat_map(inner).collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// What the examples refer to.
