@@ -7,7 +7,7 @@ use bennu_manifests::model::Digest;
 use nix::fcntl::FlockArg;
 
 use crate::layer::{self, ConvertError};
-use crate::record::LayerRecord;
+use crate::record::{LayerRecord, Origin};
 use crate::store::{Store, write_json};
 use crate::store_error::{StoreError, is_disk_full};
 use crate::tar::{Limits, Refusal, TarError};
@@ -60,7 +60,7 @@ impl Store {
     pub fn import_layer(&self, reader: impl Read, limits: Limits) -> Result<Layer, ImportError> {
         let _lock = self.lock(FlockArg::LockShared)?;
         let record = self.convert_layer(reader, limits, |_| Ok(()))?;
-        let LayerRecord { diff_id, blob, size } = record;
+        let LayerRecord { diff_id, blob, size, .. } = record;
         Ok(Layer { diff_id, blob, size, path: self.blob_path(&blob) })
     }
 
@@ -82,7 +82,12 @@ impl Store {
             ConvertError::Write(error) => StoreError::io("write", &temporary.path)(error).into(),
         })?;
         accept(&converted)?;
-        let record = LayerRecord { diff_id: converted.diff_id, blob: converted.blob, size: converted.size };
+        let record = LayerRecord {
+            diff_id: converted.diff_id,
+            blob: converted.blob,
+            size: converted.size,
+            origin: Origin::Tar,
+        };
         self.install_blob(temporary, &record.blob)?;
         write_json(&self.inner.names.layer(&record.diff_id), &record)?;
         Ok(record)

@@ -19,7 +19,7 @@ use crate::pull_error::{PullError, Refused};
 use crate::record::{Image, ImageRecord, LayerRecord};
 use crate::registry::document::{self, Compression, Descriptor, Document, Manifest, Platform};
 use crate::registry::{Client, MAX_TRIES, RegistryError, Repository, Served};
-use crate::store::{Store, write_json};
+use crate::store::Store;
 use crate::store_error::StoreError;
 use crate::tar::Limits;
 
@@ -143,7 +143,7 @@ impl Pull<'_> {
         let image =
             Image::assemble(&digest, &record).map_err(|fault| self.refused(Refused::Record(fault)))?;
         let store = self.store.clone();
-        blocking(move || write_json(&store.inner.names.image(&digest), &record)).await?;
+        blocking(move || store.record_image(&digest, &record)).await?;
         Ok(image)
     }
 
@@ -189,10 +189,7 @@ impl Pull<'_> {
         diff_id: Digest,
     ) -> Result<LayerRecord, LayerError> {
         let store = self.store.clone();
-        let known = blocking(move || match store.layer(&diff_id) {
-            Err(StoreError::Damaged { .. }) => Ok(None),
-            other => other,
-        });
+        let known = blocking(move || store.layer(&diff_id));
         if let Some(record) = known.await.map_err(PullError::from)? {
             self.progress.layer(&layer.digest, layer.size, layer.size);
             return Ok(record);

@@ -17,6 +17,36 @@ pub struct LayerRecord {
     pub blob: Digest,
     /// Bytes of the blob.
     pub size: u64,
+    /// What the blob was made from.
+    #[serde(default, skip_serializing_if = "Origin::is_tar")]
+    pub origin: Origin,
+}
+
+impl LayerRecord {
+    /// Whether the blob is what every image gets for the layer with this diff id.
+    pub fn is_of(&self, diff_id: &Digest) -> bool {
+        self.diff_id == *diff_id && self.origin == Origin::Tar
+    }
+}
+
+/// What a blob was made from, which says who may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The tar with the diff id and nothing else, on this machine: the layer of every image that names the diff id.
+    #[default]
+    Tar,
+    /// The tar and the layers below it, because it links to files in them: the layer of this image alone.
+    Stacked,
+    /// Nothing; whoever published the image made it and vouches for it: the layer of this image alone.
+    Published,
+}
+
+impl Origin {
+    /// Whether the blob was made here from its tar alone.
+    pub fn is_tar(&self) -> bool {
+        *self == Self::Tar
+    }
 }
 
 /// An image that is in the store, whole.

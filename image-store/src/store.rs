@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::is_damage;
 use crate::durable;
 use crate::names::{self, Names};
-use crate::record::{Image, LayerRecord};
+use crate::record::{Image, ImageRecord, LayerRecord};
 use crate::store_error::{OpenError, StoreError};
 
 /// The largest record that is read, in bytes.
@@ -128,13 +128,40 @@ impl Store {
         digests.iter().filter_map(|digest| self.image(digest).transpose()).collect()
     }
 
-    /// What is known about the layer with this diff id, where its blob is there.
+    /// What is known about the layer with this diff id, where its blob is there: from a record of its own, or from that of
+    /// an image that has it. Records that cannot be believed say nothing.
     ///
     /// # Errors
     /// [`StoreError`]
     pub fn layer(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
-        let Some(record) = self.recorded_layer(diff_id)? else { return Ok(None) };
+        let mut found = believed(self.recorded_layer(diff_id))?;
+        if found.is_none() {
+            for image in self.digests_in(&self.inner.names.images())? {
+                let Some(image) = believed(self.recorded_image(&image))? else { continue };
+                found = image.layers.into_iter().find(|layer| layer.is_of(diff_id));
+                if found.is_some() {
+                    break;
+                }
+            }
+        }
+        let Some(record) = found else { return Ok(None) };
         Ok(self.has_blob(&record)?.then_some(record))
+    }
+
+    /// Writes the record of an image whose blobs are all there. It says what the records of its layers said, so those go.
+    pub(crate) fn record_image(&self, digest: &Digest, record: &ImageRecord) -> Result<(), StoreError> {
+        write_json(&self.inner.names.image(digest), record)?;
+        for layer in record.layers.iter().filter(|layer| layer.is_of(&layer.diff_id)) {
+            let path = self.inner.names.layer(&layer.diff_id);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", path)(error));
+                }
+                // Not fsynced: one that comes back after a power cut says nothing wrong.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The record of a layer, whether its blob is there or not.
@@ -217,6 +244,14 @@ impl Store {
             entries(directory)?.iter().filter_map(|name| names::digest_of(name)).collect();
         digests.sort_unstable();
         Ok(digests)
+    }
+}
+
+/// What was read, or nothing where it is damaged.
+fn believed<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        other => other,
     }
 }
 

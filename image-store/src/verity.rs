@@ -63,7 +63,12 @@ impl Merkle {
     }
 
     /// Adds the next bytes of the file.
-    pub fn update(&mut self, mut bytes: &[u8]) {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.update_noting(bytes, |_| ());
+    }
+
+    /// Adds the next bytes of the file, and gives the digest of every block that they complete.
+    pub fn update_noting(&mut self, mut bytes: &[u8], mut note: impl FnMut(&Digest)) {
         self.len += bytes.len() as u64;
         if !self.partial.is_empty() {
             let (head, rest) = bytes.split_at(bytes.len().min(BLOCK - self.partial.len()));
@@ -74,20 +79,30 @@ impl Merkle {
             }
             let leaf = sha256::digest(&self.partial);
             self.partial.clear();
-            self.leaf(leaf);
+            note(&leaf);
+            self.leaf(leaf.as_bytes());
         }
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
         for block in blocks {
-            self.leaf(sha256::digest(block));
+            let leaf = sha256::digest(block);
+            note(&leaf);
+            self.leaf(leaf.as_bytes());
         }
         self.partial.extend_from_slice(rest);
     }
 
-    fn leaf(&mut self, leaf: Digest) {
+    /// Adds a whole block of which only the digest is known; the bytes before it must be whole blocks.
+    pub(crate) fn push_leaf(&mut self, leaf: &[u8]) {
+        debug_assert!(self.partial.is_empty() && leaf.len() == 32, "a leaf stands for a whole block");
+        self.len += BLOCK as u64;
+        self.leaf(leaf);
+    }
+
+    fn leaf(&mut self, leaf: &[u8]) {
         if self.blocks < PER_BLOCK as u64 {
-            self.first.extend_from_slice(leaf.as_bytes());
+            self.first.extend_from_slice(leaf);
         } else {
-            self.group.extend_from_slice(leaf.as_bytes());
+            self.group.extend_from_slice(leaf);
             if self.group.len() == BLOCK {
                 self.above.extend_from_slice(sha256::digest(&self.group).as_bytes());
                 self.group.clear();
@@ -116,7 +131,7 @@ impl Merkle {
             self.partial.resize(BLOCK, 0);
             let leaf = sha256::digest(&self.partial);
             self.partial.clear();
-            self.leaf(leaf);
+            self.leaf(leaf.as_bytes());
         }
     }
 

@@ -8,12 +8,12 @@ use std::path::Path;
 
 use bennu_image_store::listing::files;
 use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper, mount_layer};
-use bennu_image_store::{Image, LayerRecord, Store, sha256};
+use bennu_image_store::{Image, LayerRecord, Origin, Store, sha256};
 use common::{Tar, can_mount};
 
 fn import(store: &Store, tar: Vec<u8>) -> LayerRecord {
     let layer = store.import_layer(tar.as_slice(), Default::default()).expect("a sound layer");
-    LayerRecord { diff_id: layer.diff_id, blob: layer.blob, size: layer.size }
+    LayerRecord { diff_id: layer.diff_id, blob: layer.blob, size: layer.size, origin: Origin::Tar }
 }
 
 struct Bench {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::registry::{Client, ClientOptions, RegistryError};
+use bennu_image_store::tar::Limits;
 use bennu_image_store::{Image, Progress, PullError, Refused, Store, sha256};
 use bennu_manifests::UnpinnedRef;
 use bennu_manifests::model::{Digest, ImageRef};
@@ -396,6 +397,18 @@ async fn a_layer_that_is_here_already_is_not_fetched_again() {
     bench.pull(&server.image(second.digest())).await.expect("pulled");
     let layers = server.seen().iter().filter(|seen| second.is_layer(&seen.path)).count();
     assert_eq!(layers, 1);
+}
+
+#[tokio::test]
+async fn an_image_takes_one_file_a_layer_and_one_for_its_record() {
+    let (bench, parts) = (Bench::new(), parts());
+    // A layer may be there by itself before.
+    bench.store.import_layer(tars()[0].as_slice(), Limits::default()).expect("sound");
+    let count = |folder: &str| std::fs::read_dir(bench.dir.path().join(folder)).expect("listed").count();
+    assert_eq!((count("layers/sha256"), count("blobs/sha256"), count("images/sha256")), (1, 1, 0));
+    bench.pull(&parts.clone().serve().image(parts.digest())).await.expect("pulled");
+    assert_eq!((count("layers/sha256"), count("blobs/sha256"), count("images/sha256")), (0, 4, 1));
+    assert!(bench.store.layer(&sha256::digest(&tars()[0])).expect("read").is_some());
 }
 
 #[tokio::test]

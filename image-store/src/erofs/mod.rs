@@ -12,11 +12,13 @@
 //! bytes on every machine: nothing depends on time, memory addresses or the order of a hash table.
 //!
 //! The format is that of the kernel's `fs/erofs/erofs_fs.h` and `Documentation/filesystems/erofs.rst`; only what every
-//! kernel since 5.4 reads is used: uncompressed inodes, plain or with an inline tail, and inline attributes.
+//! kernel since 5.4 reads is used: uncompressed inodes, plain or with an inline tail, and inline attributes. Behind the
+//! image, where the kernel does not look, stand its leaves ([`crate::leaves`]).
 
 mod format;
 mod layout;
 mod reader;
+mod spill;
 mod tree;
 mod write;
 

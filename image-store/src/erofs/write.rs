@@ -1,30 +1,33 @@
-//! The writer: data as it comes, everything else at the end.
+//! The writer: data as it comes, everything else at the end, and behind the image its leaves.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bennu_manifests::model::Digest;
 
 use super::BLOCK;
 use super::format::{self, DiskInode, NO_BLOCK, Superblock};
 use super::layout::{self, Layout, Placed};
+use super::spill::Spill;
 use super::tree::{Attributes, FileData, InodeKind, Tree};
+use crate::leaves::{self, LEAF};
 use crate::verity::Merkle;
 
 /// Tails that wait in memory before they go to an unnamed file, in bytes.
 const TAILS_IN_MEMORY: usize = 16 << 20;
+/// Leaves that wait in memory, in bytes: those of 512 MiB.
+const LEAVES_IN_MEMORY: usize = 4 << 20;
 
 /// Bytes that are copied at a time; a whole number of blocks.
 const COPY_BUFFER: usize = 1 << 17;
 
-/// An image that is complete.
+/// An image that is complete, its leaves behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
-    /// Its fs-verity digest.
+    /// The fs-verity digest of both.
     pub verity: Digest,
-    /// Its bytes.
+    /// Bytes of both.
     pub size: u64,
 }
 
@@ -33,7 +36,8 @@ pub struct Written {
 pub struct Writer {
     out: BufWriter<File>,
     merkle: Merkle,
-    tails: Tails,
+    leaves: Spill,
+    tails: Spill,
     buffer: Vec<u8>,
 }
 
@@ -71,7 +75,8 @@ impl Writer {
         let mut writer = Self {
             out: BufWriter::with_capacity(COPY_BUFFER, file),
             merkle: Merkle::new(),
-            tails: Tails { directory: spill.to_owned(), memory: Vec::new(), spilled: None },
+            leaves: Spill::new(spill, LEAVES_IN_MEMORY),
+            tails: Spill::new(spill, TAILS_IN_MEMORY),
             buffer: Vec::new(),
         };
         // The superblock comes last; until then this is no file system.
@@ -110,13 +115,15 @@ impl Writer {
         }
         if inline {
             fill(&mut buffer[..tail], &mut read)?;
-            data.tail = Some(self.tails.add(&buffer[..tail]).map_err(CopyError::Write)?);
+            data.tail = Some(self.tails.len());
+            self.tails.add(&buffer[..tail]);
+            self.tails.settle().map_err(CopyError::Write)?;
         }
         self.buffer = buffer;
         Ok(data)
     }
 
-    /// Writes the tree and the superblock. The file is complete and flushed to the kernel, but not fsynced.
+    /// Writes the tree, the superblock and the leaves. The file is complete and flushed to the kernel, but not fsynced.
     ///
     /// # Errors
     /// Whatever the file says.
@@ -136,6 +143,7 @@ impl Writer {
         // overlayfs tells its layers apart by UUID, so each image has its own, made from all that is in it.
         superblock.uuid = uuid(&self.merkle.peek());
         let first = superblock.encode();
+        self.write_leaves(&leaves::leaf(&first))?;
         let size = self.merkle.len();
         let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
@@ -210,13 +218,15 @@ impl Writer {
         self.zeros(layout.blocks * BLOCK as u64 - at)
     }
 
-    fn tail(&mut self, tree: &Tree, layout: &Layout, placed: &Placed) -> io::Result<Vec<u8>> {
+    fn tail(&self, tree: &Tree, layout: &Layout, placed: &Placed) -> io::Result<Vec<u8>> {
         if placed.inline == 0 {
             return Ok(Vec::new());
         }
         Ok(match &tree.node(placed.id).kind {
             InodeKind::File(data) => {
-                self.tails.get(data.tail.expect("inline files have a tail"), placed.inline)?
+                let mut tail = vec![0; placed.inline];
+                self.tails.read(data.tail.expect("inline files have a tail"), &mut tail)?;
+                tail
             }
             InodeKind::Directory => {
                 let mut content = layout::encode_directory(tree, layout, placed);
@@ -225,6 +235,24 @@ impl Writer {
             InodeKind::Symlink(target) => target.to_vec(),
             _ => Vec::new(),
         })
+    }
+
+    /// The leaves of all blocks so far. That of the first, which was zeros when it was counted, is `first`.
+    fn write_leaves(&mut self, first: &Digest) -> io::Result<()> {
+        let mut buffer = vec![0; BLOCK];
+        let (mut at, len) = (0, self.leaves.len());
+        while at < len {
+            let want = BLOCK.min((len - at) as usize);
+            self.leaves.read(at, &mut buffer[..want])?;
+            if at == 0 {
+                buffer[..LEAF].copy_from_slice(first.as_bytes());
+            }
+            buffer[want..].fill(0);
+            self.merkle.update(&buffer);
+            self.out.write_all(&buffer)?;
+            at += want as u64;
+        }
+        Ok(())
     }
 
     fn next_block(&self) -> io::Result<u32> {
@@ -245,7 +273,9 @@ impl Writer {
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.merkle.update(bytes);
+        let Self { merkle, leaves, .. } = self;
+        merkle.update_noting(bytes, |leaf| leaves.add(leaf.as_bytes()));
+        leaves.settle()?;
         self.out.write_all(bytes)
     }
 }
@@ -267,56 +297,4 @@ fn uuid(digest: &Digest) -> [u8; 16] {
     uuid[6] = uuid[6] & 0x0f | 0x80;
     uuid[8] = uuid[8] & 0x3f | 0x80;
     uuid
-}
-
-/// Last partial blocks of files, waiting for the end.
-#[derive(Debug)]
-struct Tails {
-    directory: PathBuf,
-    memory: Vec<u8>,
-    spilled: Option<(File, u64)>,
-}
-
-impl Tails {
-    /// Keeps `bytes` and gives the place to ask for them.
-    fn add(&mut self, bytes: &[u8]) -> io::Result<u64> {
-        let at = self.spilled.as_ref().map_or(0, |(_, len)| *len) + self.memory.len() as u64;
-        self.memory.extend_from_slice(bytes);
-        if self.memory.len() >= TAILS_IN_MEMORY {
-            self.spill()?;
-        }
-        Ok(at)
-    }
-
-    fn get(&mut self, at: u64, len: usize) -> io::Result<Vec<u8>> {
-        let mut out = vec![0; len];
-        let spilled = self.spilled.as_ref().map_or(0, |(_, len)| *len);
-        // A tail is added whole, so it is on one side or the other.
-        if at >= spilled {
-            let from = usize::try_from(at - spilled).expect("a place in memory");
-            out.copy_from_slice(&self.memory[from..from + len]);
-        } else if let Some((file, _)) = &self.spilled {
-            file.read_exact_at(&mut out, at)?;
-        }
-        Ok(out)
-    }
-
-    fn spill(&mut self) -> io::Result<()> {
-        let (file, len) = match &mut self.spilled {
-            Some(spilled) => spilled,
-            none => none.insert((unnamed_file(&self.directory)?, 0)),
-        };
-        file.write_all_at(&self.memory, *len)?;
-        *len += self.memory.len() as u64;
-        self.memory.clear();
-        Ok(())
-    }
-}
-
-/// A file that goes away with its last descriptor.
-fn unnamed_file(directory: &Path) -> io::Result<File> {
-    let path = directory.join(crate::durable::temporary_name());
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }

@@ -1,0 +1,233 @@
+//! The leaves that every blob carries behind its image: SHA-256 of each of the image's blocks.
+//!
+//! ```text
+//!  block 0 …                     N              N + ceil(N / 128)
+//!  ┌───────────────────────────┬──────────────────┐
+//!  │ EROFS image, N blocks     │ N × 32 bytes,    │   fs-verity covers both, so the name of a blob vouches for its leaves
+//!  │                           │ then zeros       │
+//!  └───────────────────────────┴──────────────────┘
+//! ```
+//! With them a blob tells by itself which of its blocks are bad and what should stand there, and which of its blocks another
+//! version has too; and where they are bad themselves, they are made anew from the image. Nothing beside the blob has to be
+//! kept, or could be lost.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use bennu_manifests::model::Digest;
+
+use crate::sha256;
+use crate::verity::{BLOCK, Merkle};
+
+/// Bytes of a leaf.
+pub const LEAF: usize = 32;
+/// Leaves in a block.
+pub const PER_BLOCK: u64 = (BLOCK / LEAF) as u64;
+/// Bytes that are read at a time; a whole number of blocks.
+const READ_BUFFER: usize = 1 << 18;
+
+/// How a blob is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Blocks of the image.
+    pub image: u64,
+    /// Blocks of leaves behind them.
+    pub leaves: u64,
+}
+
+impl Extent {
+    /// The division of a blob whose image has so many blocks.
+    pub const fn of_image(blocks: u64) -> Self {
+        Self { image: blocks, leaves: blocks.div_ceil(PER_BLOCK) }
+    }
+
+    /// The division of a blob of so many bytes; `None` where no blob has that length.
+    pub const fn of_blob(bytes: u64) -> Option<Self> {
+        if bytes == 0 || !bytes.is_multiple_of(BLOCK as u64) {
+            return None;
+        }
+        let blocks = bytes / BLOCK as u64;
+        // 128 blocks and their block of leaves are 129, and what is left over needs a block of leaves besides its own.
+        let extent =
+            Self { image: blocks - blocks.div_ceil(PER_BLOCK + 1), leaves: blocks.div_ceil(PER_BLOCK + 1) };
+        if Self::of_image(extent.image).leaves == extent.leaves { Some(extent) } else { None }
+    }
+
+    /// Bytes of the image, which is where the leaves begin.
+    pub const fn image_bytes(&self) -> u64 {
+        self.image * BLOCK as u64
+    }
+
+    /// Bytes of the whole blob.
+    pub const fn bytes(&self) -> u64 {
+        (self.image + self.leaves) * BLOCK as u64
+    }
+}
+
+/// What is wrong with a blob, or that nothing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It is what its name says.
+    Sound,
+    /// Its leaves are right, and these blocks of its image are not; sorted.
+    BadBlocks(Vec<u64>),
+    /// Its image is right, and its leaves are not: they can be made again from it.
+    BadLeaves,
+    /// Neither can be told from the other.
+    Lost,
+}
+
+/// The leaf of one block.
+pub fn leaf(block: &[u8]) -> Digest {
+    sha256::digest(block)
+}
+
+/// Reads all blocks of a blob through `read`, which gives the bytes at an offset or fails for those that cannot be read, and
+/// says what is wrong with it. `pace` is told of every piece before it is read.
+///
+/// # Errors
+/// What `pace` says. A block that cannot be read is a bad block, no error.
+pub fn examine<E>(
+    blob: &File,
+    bytes: u64,
+    name: &Digest,
+    mut pace: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Health, E> {
+    let Some(extent) = Extent::of_blob(bytes) else { return Ok(Health::Lost) };
+    let mut found = Merkle::new();
+    let mut computed = Vec::new();
+    let mut buffer = vec![0; READ_BUFFER];
+    let mut at = 0;
+    while at < extent.image_bytes() {
+        let want = READ_BUFFER.min((extent.image_bytes() - at) as usize);
+        pace(want)?;
+        read_or_zeros(blob, &mut buffer[..want], at);
+        found.update_noting(&buffer[..want], |leaf| computed.extend_from_slice(leaf.as_bytes()));
+        at += want as u64;
+    }
+    let mut stored = vec![0; (extent.leaves * BLOCK as u64) as usize];
+    pace(stored.len())?;
+    read_or_zeros(blob, &mut stored, at);
+    // The tree over what should be there, if the leaves that are stored are right …
+    let mut promised = Merkle::new();
+    stored.chunks_exact(LEAF).take(extent.image as usize).for_each(|leaf| promised.push_leaf(leaf));
+    // … and over what is there, if they are not.
+    computed.resize(stored.len(), 0);
+    for (merkle, leaves) in [(&mut promised, &stored), (&mut found, &computed)] {
+        merkle.update(leaves);
+    }
+    let image_is_right = found.finish(None) == *name;
+    if image_is_right {
+        return Ok(if stored == computed { Health::Sound } else { Health::BadLeaves });
+    }
+    if promised.finish(None) != *name {
+        return Ok(Health::Lost);
+    }
+    let pairs = stored.chunks_exact(LEAF).zip(computed.chunks_exact(LEAF));
+    let bad = (0..extent.image).zip(pairs).filter(|(_, (stored, computed))| stored != computed);
+    Ok(Health::BadBlocks(bad.map(|(block, _)| block).collect()))
+}
+
+/// Fills `buffer` from `at`, block by block where the whole cannot be read; what cannot be read at all becomes zeros.
+fn read_or_zeros(file: &File, buffer: &mut [u8], at: u64) {
+    if file.read_exact_at(buffer, at).is_ok() {
+        return;
+    }
+    for (i, block) in buffer.chunks_mut(BLOCK).enumerate() {
+        if file.read_exact_at(block, at + (i * BLOCK) as u64).is_err() {
+            block.fill(0);
+        }
+    }
+}
+
+/// The leaves of a blob's image, as they are stored: checked against the blob's name, without reading its image.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] where they are not those that the name vouches for, else what reading says.
+pub fn read(blob: &File, name: &Digest) -> io::Result<Vec<Digest>> {
+    let damaged =
+        || io::Error::new(io::ErrorKind::InvalidData, "the leaves are not those of the blob's name");
+    let extent = Extent::of_blob(blob.metadata()?.len()).ok_or_else(damaged)?;
+    let mut stored = vec![0; (extent.leaves * BLOCK as u64) as usize];
+    blob.read_exact_at(&mut stored, extent.image_bytes())?;
+    let mut merkle = Merkle::new();
+    let leaves = stored.as_chunks::<LEAF>().0.iter().take(extent.image as usize);
+    let leaves: Vec<Digest> = leaves.map(|leaf| Digest::from_bytes(*leaf)).collect();
+    leaves.iter().for_each(|leaf| merkle.push_leaf(leaf.as_bytes()));
+    merkle.update(&stored);
+    if merkle.finish(None) == *name { Ok(leaves) } else { Err(damaged()) }
+}
+
+/// The bytes that stand behind an image with these leaves.
+pub fn encode(leaves: &[Digest]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = leaves.iter().flat_map(|leaf| *leaf.as_bytes()).collect();
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::Write;
+
+    use super::*;
+
+    fn blob(blocks: u64) -> (File, Digest, u64) {
+        let mut file = tempfile::tempfile().expect("a file");
+        let image: Vec<u8> = (0..blocks as usize * BLOCK).map(|i| (i / 7 + i / BLOCK * 13) as u8).collect();
+        let leaves: Vec<Digest> = image.chunks(BLOCK).map(leaf).collect();
+        let whole = [image, encode(&leaves)].concat();
+        file.write_all(&whole).expect("written");
+        let (name, len) = crate::verity::digest(whole.as_slice()).expect("read");
+        (file, name, len)
+    }
+
+    fn health(file: &File, len: u64, name: &Digest) -> Health {
+        examine(file, len, name, |_| Ok::<_, Infallible>(())).unwrap_or_else(|never| match never {})
+    }
+
+    #[test]
+    fn the_length_of_a_blob_says_how_it_is_divided() {
+        for image in (1..1000).chain([1 << 20, (1 << 24) + 77]) {
+            let extent = Extent::of_image(image);
+            assert_eq!(Extent::of_blob(extent.bytes()), Some(extent), "{image} blocks");
+        }
+        for bytes in [0, 1, 4095, 4096, 4097, 130 * 4096, 259 * 4096] {
+            assert_eq!(Extent::of_blob(bytes), None, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn leaves_are_read_back_and_believed_only_if_the_name_vouches_for_them() {
+        for blocks in [1, 2, 127, 128, 129, 300] {
+            let (file, name, _) = blob(blocks);
+            let leaves = read(&file, &name).expect("sound");
+            assert_eq!(leaves.len() as u64, blocks);
+            file.write_all_at(b"x", blocks * BLOCK as u64 + 40).expect("written");
+            assert_eq!(read(&file, &name).map_err(|e| e.kind()), Err(io::ErrorKind::InvalidData), "{blocks}");
+        }
+    }
+
+    #[test]
+    fn bad_blocks_are_named_and_bad_leaves_are_told_from_them() {
+        let (file, name, len) = blob(300);
+        assert_eq!(health(&file, len, &name), Health::Sound);
+        file.write_all_at(b"spoiled", 17 * BLOCK as u64 + 5).expect("written");
+        file.write_all_at(b"spoiled", 299 * BLOCK as u64).expect("written");
+        assert_eq!(health(&file, len, &name), Health::BadBlocks(vec![17, 299]));
+
+        let (file, name, len) = blob(300);
+        file.write_all_at(b"spoiled", 301 * BLOCK as u64).expect("written");
+        assert_eq!(health(&file, len, &name), Health::BadLeaves);
+        // The padding behind the leaves counts as well.
+        let (file, name, len) = blob(300);
+        file.write_all_at(b"x", len - 1).expect("written");
+        assert_eq!(health(&file, len, &name), Health::BadLeaves);
+
+        file.write_all_at(b"spoiled", 0).expect("written");
+        assert_eq!(health(&file, len, &name), Health::Lost);
+        file.set_len(len - 1).expect("cut");
+        assert_eq!(health(&file, len - 1, &name), Health::Lost);
+    }
+}
