@@ -195,7 +195,7 @@ impl Registries {
             name: wanted.repository.clone(),
         };
         let failed = |error| failed(wanted, error);
-        let served = self.client.manifest(&repository, digest, None).await.map_err(failed)?;
+        let served = self.client.manifest(&repository, digest).await.map_err(failed)?;
         let document = parse(&served.bytes, Some(&served.media_type)).map_err(|e| failed(e.into()))?;
         let platform = Platform::linux(arch);
         Ok(match document {

@@ -31,6 +31,7 @@ mod pull_error;
 mod record;
 pub mod registry;
 pub mod sha256;
+pub mod source;
 mod store;
 mod store_error;
 pub mod tar;

@@ -1,7 +1,7 @@
-//! From a reference to an image in the store.
+//! From a reference to an image in the store, or from files; see [`crate::source`].
 //!
 //! ```text
-//!  registry ──pieces──► SHA-256 = descriptor? ──► gunzip/unzstd ──► SHA-256 = diff id? ──► tar ──► EROFS ──► fs-verity digest
+//!  source ──pieces──► SHA-256 = descriptor? ──► gunzip/unzstd ──► SHA-256 = diff id? ──► tar ──► EROFS ──► fs-verity digest
 //! ```
 //! One pass for each layer, three layers side by side. What is on disk before all checks have passed lies in `tmp/` only.
 
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
 use bennu_manifests::model::{Digest, ImageRef};
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use nix::fcntl::FlockArg;
 use oci_spec::image::ImageConfiguration;
@@ -18,7 +19,8 @@ use crate::import::ImportError;
 use crate::pull_error::{PullError, Refused};
 use crate::record::{Image, ImageRecord, LayerRecord};
 use crate::registry::document::{self, Compression, Descriptor, Document, Manifest, Platform};
-use crate::registry::{Client, MAX_TRIES, RegistryError, Repository, Served};
+use crate::registry::{Client, MAX_TRIES, Repository, Served};
+use crate::source::{Source, SourceError, blocking};
 use crate::store::Store;
 use crate::store_error::StoreError;
 use crate::tar::Limits;
@@ -54,7 +56,25 @@ impl Store {
         platform: &Platform,
         progress: &(dyn Progress + Sync),
     ) -> Result<Image, PullError> {
-        let (store, digest) = (self.clone(), image.digest);
+        let repository = Repository { registry: image.registry.clone(), name: image.repository.clone() };
+        let source = Source::Registry { client: client.clone(), repository };
+        self.pull_from(&source, &image.to_string(), &image.digest, platform, progress).await
+    }
+
+    /// Makes sure that the image with this digest is here, and gives it; `name` is what errors call it. Where it is here, the
+    /// source is not touched.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub async fn pull_from(
+        &self,
+        source: &Source,
+        name: &str,
+        digest: &Digest,
+        platform: &Platform,
+        progress: &(dyn Progress + Sync),
+    ) -> Result<Image, PullError> {
+        let (store, digest) = (self.clone(), *digest);
         // The lock comes first: an image that is seen now is not collected before the caller could pin it, at least while
         // this call lasts.
         let (_lock, present) = blocking(move || {
@@ -69,18 +89,20 @@ impl Store {
         })
         .await?;
         if let Some(present) = present {
-            check_platform(image, platform, &present.config)?;
+            check_platform(name, platform, &present.config)?;
             return Ok(present);
         }
         let stop = watch::Sender::new(false);
-        Pull { store: self, client, image, platform, progress, stop }.run().await
+        Pull { store: self, source, name, digest, platform, progress, stop }.run().await
     }
 }
 
 struct Pull<'a> {
     store: &'a Store,
-    client: &'a Client,
-    image: &'a ImageRef,
+    source: &'a Source,
+    /// What errors call the image.
+    name: &'a str,
+    digest: Digest,
     platform: &'a Platform,
     progress: &'a (dyn Progress + Sync),
     /// Whether a layer has failed.
@@ -89,23 +111,17 @@ struct Pull<'a> {
 
 impl Pull<'_> {
     async fn run(&self) -> Result<Image, PullError> {
-        let repository = repository_of(self.image);
-        let (index, served, manifest) = self.manifest(&repository).await?;
-        let config = self
-            .client
-            .small_blob(&repository, &manifest.config.digest, manifest.config.size)
-            .await
-            .map_err(|error| self.failed(error))?;
+        let (index, served, manifest) = self.manifest().await?;
+        let config = self.source.small_blob(&manifest.config).await.map_err(|error| self.failed(error))?;
         let config = text(config).map_err(|refused| self.refused(refused))?;
         let parsed = ImageConfiguration::from_reader(config.as_bytes())
             .map_err(|error| self.refused(Refused::Config(error)))?;
-        check_platform(self.image, self.platform, &parsed)?;
+        check_platform(self.name, self.platform, &parsed)?;
         let diff_ids = document::diff_ids(&parsed).map_err(|error| self.refused(error.into()))?;
         if diff_ids.len() != manifest.layers.len() {
             return Err(self.refused(Refused::LayerCount));
         }
 
-        let repository = &repository;
         // An image may have the same layer twice; it is fetched once.
         let wanted: BTreeMap<Digest, Descriptor> = diff_ids.iter().copied().zip(manifest.layers).collect();
         // The first layer that fails stops the others, and each is waited for: when a pull returns, nothing of it is at work any
@@ -113,7 +129,7 @@ impl Pull<'_> {
         let mut known = BTreeMap::new();
         let mut first_error = None;
         let mut layers = stream::iter(wanted)
-            .map(|(diff_id, layer)| async move { (diff_id, self.layer(repository, &layer, diff_id).await) })
+            .map(|(diff_id, layer)| async move { (diff_id, self.layer(&layer, diff_id).await) })
             .buffer_unordered(LAYERS_AT_ONCE);
         while let Some((diff_id, result)) = layers.next().await {
             match result {
@@ -139,7 +155,7 @@ impl Pull<'_> {
             config,
             layers: diff_ids.iter().map(|diff_id| known[diff_id]).collect(),
         };
-        let digest = self.image.digest;
+        let digest = self.digest;
         let image =
             Image::assemble(&digest, &record).map_err(|fault| self.refused(Refused::Record(fault)))?;
         let store = self.store.clone();
@@ -148,17 +164,14 @@ impl Pull<'_> {
     }
 
     /// The manifest for the platform, and the index that led to it.
-    async fn manifest(
-        &self,
-        repository: &Repository,
-    ) -> Result<(Option<String>, Served, Manifest), PullError> {
+    async fn manifest(&self) -> Result<(Option<String>, Served, Manifest), PullError> {
         let fetch = async |digest: &Digest, expected: Option<&str>| {
-            let served = self.client.manifest(repository, digest, expected).await;
+            let served = self.source.document(digest, expected).await;
             let served = served.map_err(|error| self.failed(error))?;
             let document = document::parse(&served.bytes, Some(&served.media_type));
             Ok::<_, PullError>((document.map_err(|error| self.refused(error.into()))?, served))
         };
-        let (document, served) = fetch(&self.image.digest, None).await?;
+        let (document, served) = fetch(&self.digest, None).await?;
         let entries = match document {
             Document::Manifest(manifest) => return Ok((None, served, manifest)),
             Document::Index(entries) => entries,
@@ -168,7 +181,7 @@ impl Pull<'_> {
             let found =
                 found.map(|p| format!("{}/{}", document::shown(&p.os), document::shown(&p.architecture)));
             return Err(PullError::WrongPlatform {
-                image: self.image.to_string(),
+                image: self.name.to_owned(),
                 wanted: self.platform.to_string(),
                 found: found.take(16).collect::<Vec<_>>().join(", "),
             });
@@ -182,12 +195,7 @@ impl Pull<'_> {
     }
 
     /// One layer: known already, or fetched and converted, from the beginning each time the connection breaks.
-    async fn layer(
-        &self,
-        repository: &Repository,
-        layer: &Descriptor,
-        diff_id: Digest,
-    ) -> Result<LayerRecord, LayerError> {
+    async fn layer(&self, layer: &Descriptor, diff_id: Digest) -> Result<LayerRecord, LayerError> {
         let store = self.store.clone();
         let known = blocking(move || store.layer(&diff_id));
         if let Some(record) = known.await.map_err(PullError::from)? {
@@ -198,9 +206,9 @@ impl Pull<'_> {
         let compression = compression.map_err(|error| self.refused(error.into()))?;
         let mut tried = 1;
         loop {
-            match self.fetch_layer(repository, layer, diff_id, compression).await {
+            match self.fetch_layer(layer, diff_id, compression).await {
                 Err(LayerError::Failed(error)) if error.is_retryable() && tried < MAX_TRIES => {
-                    let pause = self.client.pause(tried, None);
+                    let pause = self.source.pause(tried);
                     tracing::warn!(%error, layer = %layer.digest, tried, ?pause, "fetching the layer again");
                     self.unless_stopped(tokio::time::sleep(pause)).await?;
                     tried += 1;
@@ -212,7 +220,6 @@ impl Pull<'_> {
 
     async fn fetch_layer(
         &self,
-        repository: &Repository,
         layer: &Descriptor,
         diff_id: Digest,
         compression: Compression,
@@ -221,7 +228,7 @@ impl Pull<'_> {
         let store = self.store.clone();
         let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, compression));
         // When this ends, for whatever reason, the channel is closed and the conversion ends as well.
-        let downloaded = self.unless_stopped(self.download(repository, layer, pieces)).await;
+        let downloaded = self.unless_stopped(self.download(layer, pieces)).await;
         let converted =
             conversion.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         // Where both failed, the download is the cause unless the conversion had given up first.
@@ -242,14 +249,9 @@ impl Pull<'_> {
     }
 
     /// Sends the bytes of a layer to its conversion until they end or are not wanted any more.
-    async fn download(
-        &self,
-        repository: &Repository,
-        layer: &Descriptor,
-        pieces: mpsc::Sender<Piece>,
-    ) -> Result<(), RegistryError> {
+    async fn download(&self, layer: &Descriptor, pieces: mpsc::Sender<Piece>) -> Result<(), SourceError> {
         self.progress.layer(&layer.digest, 0, layer.size);
-        let mut blob = self.client.blob(repository, &layer.digest, layer.size).await?;
+        let mut blob = self.source.download(layer);
         let mut done = 0;
         while let Some(piece) = blob.next().await? {
             done += piece.len() as u64;
@@ -263,12 +265,12 @@ impl Pull<'_> {
         Ok(())
     }
 
-    fn failed(&self, error: RegistryError) -> PullError {
-        PullError::from_registry(&self.image.to_string(), error)
+    fn failed(&self, error: SourceError) -> PullError {
+        PullError::from_source(self.name, error)
     }
 
     fn refused(&self, refused: Refused) -> PullError {
-        PullError::Refused { image: self.image.to_string(), source: Box::new(refused) }
+        PullError::Refused { image: self.name.to_owned(), source: Box::new(refused) }
     }
 
     fn import_failed(&self, error: ImportError, layer: &Descriptor) -> PullError {
@@ -280,7 +282,7 @@ impl Pull<'_> {
             ImportError::DiffId { expected, found } => {
                 self.refused(Refused::DiffId { layer: layer.digest, expected, found })
             }
-            ImportError::DiskFull(source) => PullError::DiskFull { image: self.image.to_string(), source },
+            ImportError::DiskFull(source) => PullError::DiskFull { image: self.name.to_owned(), source },
             ImportError::Store(error) => error.into(),
         }
     }
@@ -302,7 +304,7 @@ impl From<PullError> for LayerError {
 
 /// What goes from the download to the conversion.
 enum Piece {
-    Bytes(Vec<u8>),
+    Bytes(Bytes),
     /// All bytes came and their digest fits. A channel that closes without it is a download that failed.
     End,
 }
@@ -313,8 +315,7 @@ fn convert(
     diff_id: Digest,
     compression: Compression,
 ) -> Result<LayerRecord, ImportError> {
-    let pieces =
-        BufReader::with_capacity(1 << 16, PieceReader { pieces, piece: Vec::new(), at: 0, ended: false });
+    let pieces = BufReader::with_capacity(1 << 16, PieceReader { pieces, piece: Bytes::new(), ended: false });
     let tar: Box<dyn Read> = match compression {
         Compression::None => Box::new(pieces),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(pieces)),
@@ -336,53 +337,35 @@ fn convert(
 /// Reads what the channel brings.
 struct PieceReader {
     pieces: mpsc::Receiver<Piece>,
-    piece: Vec<u8>,
-    at: usize,
+    piece: Bytes,
     ended: bool,
 }
 
 impl Read for PieceReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() && !self.ended {
+        while self.piece.is_empty() && !self.ended {
             match self.pieces.blocking_recv() {
-                Some(Piece::Bytes(bytes)) => (self.piece, self.at) = (bytes, 0),
+                Some(Piece::Bytes(bytes)) => self.piece = bytes,
                 Some(Piece::End) => self.ended = true,
                 None => return Err(io::ErrorKind::ConnectionAborted.into()),
             }
         }
-        let n = buf.len().min(self.piece.len() - self.at);
-        buf[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
-        self.at += n;
+        let n = buf.len().min(self.piece.len());
+        buf[..n].copy_from_slice(&self.piece.split_to(n));
         Ok(n)
     }
 }
 
-fn repository_of(image: &ImageRef) -> Repository {
-    Repository { registry: image.registry.clone(), name: image.repository.clone() }
-}
-
-fn check_platform(
-    image: &ImageRef,
-    platform: &Platform,
-    config: &ImageConfiguration,
-) -> Result<(), PullError> {
+fn check_platform(image: &str, platform: &Platform, config: &ImageConfiguration) -> Result<(), PullError> {
     let found = format!("{}/{}", config.os(), config.architecture());
     if found == format!("{}/{}", platform.os, platform.architecture) {
         return Ok(());
     }
     let found = document::shown(&found);
-    Err(PullError::WrongPlatform { image: image.to_string(), wanted: platform.to_string(), found })
+    Err(PullError::WrongPlatform { image: image.to_owned(), wanted: platform.to_string(), found })
 }
 
 /// Documents are JSON and so have to be UTF-8.
 fn text(bytes: Vec<u8>) -> Result<String, Refused> {
     String::from_utf8(bytes).map_err(|_| Refused::NotText)
-}
-
-/// Runs what may block on a thread that may.
-async fn blocking<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -7,6 +7,7 @@ use bennu_manifests::model::Digest;
 use crate::record::RecordFault;
 use crate::registry::RegistryError;
 use crate::registry::document::DocumentError;
+use crate::source::SourceError;
 use crate::store_error::StoreError;
 use crate::tar::Refusal;
 
@@ -33,14 +34,14 @@ pub enum PullError {
         /// What there is.
         found: String,
     },
-    /// The registry does not have it.
+    /// The source does not have it.
     #[error("{image} was not found")]
     NotFound {
         /// The reference.
         image: String,
-        /// What the registry was asked for.
+        /// What it was asked for.
         #[source]
-        source: RegistryError,
+        source: SourceError,
     },
     /// The registry wants credentials, or answers with an error that will not pass by itself.
     #[error("the registry does not give {image}")]
@@ -49,7 +50,7 @@ pub enum PullError {
         image: String,
         /// What the registry says.
         #[source]
-        source: RegistryError,
+        source: SourceError,
     },
     /// The network or the registry failed, several times. Trying again later may help.
     #[error("could not fetch {image}")]
@@ -58,7 +59,16 @@ pub enum PullError {
         image: String,
         /// What happened last.
         #[source]
-        source: RegistryError,
+        source: SourceError,
+    },
+    /// The files that it should come from cannot be read.
+    #[error("could not read {image}")]
+    Archive {
+        /// The reference.
+        image: String,
+        /// What happened.
+        #[source]
+        source: SourceError,
     },
     /// There is no room for it.
     #[error("the disk is full, there is no room for {image}")]
@@ -85,14 +95,17 @@ impl PullError {
         matches!(self, Self::Network { .. })
     }
 
-    pub(crate) fn from_registry(image: &str, error: RegistryError) -> Self {
+    pub(crate) fn from_source(image: &str, error: SourceError) -> Self {
         let image = image.to_owned();
         match error {
-            error @ RegistryError::NotFound { .. } => Self::NotFound { image, source: error },
-            error if error.is_retryable() => Self::Network { image, source: error },
-            error if error.is_refusal() => {
+            SourceError::Missing { .. } | SourceError::Registry(RegistryError::NotFound { .. }) => {
+                Self::NotFound { image, source: error }
+            }
+            SourceError::Read { .. } => Self::Archive { image, source: error },
+            SourceError::Registry(error) if error.is_refusal() => {
                 Self::Refused { image, source: Box::new(Refused::Registry(error)) }
             }
+            error if error.is_retryable() => Self::Network { image, source: error },
             error => Self::Denied { image, source: error },
         }
     }

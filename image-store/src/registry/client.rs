@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bennu_manifests::UnpinnedRef;
 use bennu_manifests::model::Digest;
+use bytes::Bytes;
 
 use super::auth::{self, BearerChallenge};
 use super::document::{self, INDEX_TYPES, MANIFEST_TYPES};
 use super::error::{ClientError, RegistryError};
 use super::http::{Http, HttpError, Request, Response, is_loopback};
-use crate::sha256::{self, Sha256};
+use crate::sha256;
 
 /// The largest manifest, index or configuration, in bytes (the distribution specification asks for at least 4 MiB).
 pub const MAX_DOCUMENT: usize = 4 << 20;
@@ -90,7 +91,7 @@ impl Client {
     pub async fn resolve(&self, image: &UnpinnedRef) -> Result<Digest, RegistryError> {
         let repository = Repository { registry: image.registry.clone(), name: image.repository.clone() };
         match (&image.digest, &image.tag) {
-            (Some(digest), _) => self.manifest(&repository, digest, None).await.map(|_| *digest),
+            (Some(digest), _) => self.manifest(&repository, digest).await.map(|_| *digest),
             (None, tag) => {
                 let tag = tag.as_deref().unwrap_or("latest");
                 let served = self.document(&repository, tag, None).await?;
@@ -100,25 +101,12 @@ impl Client {
         }
     }
 
-    /// The manifest or index with this digest, and with this media type where one is expected.
+    /// The manifest or index with this digest.
     ///
     /// # Errors
     /// [`RegistryError`]
-    pub async fn manifest(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        expected_type: Option<&str>,
-    ) -> Result<Served, RegistryError> {
-        let served = self.document(repository, &digest.to_string(), Some(digest)).await?;
-        if let Some(expected) = expected_type.filter(|expected| *expected != served.media_type) {
-            return Err(document::DocumentError::MediaType {
-                stated: document::shown(expected),
-                served: document::shown(&served.media_type),
-            }
-            .into());
-        }
-        Ok(served)
+    pub async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<Served, RegistryError> {
+        self.document(repository, &digest.to_string(), Some(digest)).await
     }
 
     /// A small blob, whole: `size` bytes with this digest.
@@ -135,25 +123,24 @@ impl Client {
             return Err(RegistryError::TooLarge { what: digest.to_string(), limit: MAX_DOCUMENT as u64 });
         }
         self.retrying(|| async {
-            let mut blob = self.blob(repository, digest, size).await?;
-            let mut bytes = Vec::with_capacity(size as usize);
-            while let Some(piece) = blob.next().await? {
-                bytes.extend_from_slice(&piece);
+            let response = self.get(repository, &format!("blobs/{digest}"), &[]).await?;
+            let what = || digest.to_string();
+            let bytes = response.bytes(size as usize).await?;
+            let bytes = bytes.ok_or_else(|| RegistryError::TooLarge { what: what(), limit: size })?;
+            let received = bytes.len() as u64;
+            if received < size {
+                return Err(RegistryError::Truncated { what: what(), expected: size, found: received });
             }
-            Ok(bytes)
+            let found = sha256::digest(&bytes);
+            if found == *digest { Ok(bytes) } else { Err(RegistryError::Digest { expected: *digest, found }) }
         })
         .await
     }
 
     /// Begins to fetch a blob, once; see [`Client::retrying`] for more tries.
-    pub(crate) async fn blob(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        size: u64,
-    ) -> Result<Blob, RegistryError> {
+    pub(crate) async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Blob, RegistryError> {
         let response = self.get(repository, &format!("blobs/{digest}"), &[]).await?;
-        Ok(Blob { response, expected: *digest, size, received: 0, hash: Some(Sha256::new()) })
+        Ok(Blob { response })
     }
 
     pub(super) async fn document(
@@ -288,38 +275,15 @@ impl Client {
     }
 }
 
-/// A blob on its way: never more bytes than announced, and the digest is checked before the end is reported.
+/// The bytes of a blob as they come; nothing about them is checked here.
 #[derive(Debug)]
 pub(crate) struct Blob {
     response: Response,
-    expected: Digest,
-    size: u64,
-    received: u64,
-    hash: Option<Sha256>,
 }
 
 impl Blob {
-    /// The next piece; `None` only after all bytes have come and their digest fits.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, RegistryError> {
-        let Some(hash) = &mut self.hash else { return Ok(None) };
-        let piece = self.response.chunk().await?;
-        let Some(piece) = piece else {
-            if self.received < self.size {
-                let what = self.expected.to_string();
-                return Err(RegistryError::Truncated { what, expected: self.size, found: self.received });
-            }
-            let found = std::mem::take(hash).finish();
-            self.hash = None;
-            if found != self.expected {
-                return Err(RegistryError::Digest { expected: self.expected, found });
-            }
-            return Ok(None);
-        };
-        self.received += piece.len() as u64;
-        if self.received > self.size {
-            return Err(RegistryError::TooLarge { what: self.expected.to_string(), limit: self.size });
-        }
-        hash.update(&piece);
-        Ok(Some(piece))
+    /// The next piece; `None` at the end of what the registry sends.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        Ok(self.response.chunk().await?)
     }
 }

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::{Method, StatusCode, Url, header};
 
 /// How long a connection may take to come about.
@@ -163,9 +164,9 @@ impl Response {
     }
 
     /// The next piece of the body; `None` at its end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, HttpError> {
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         match self.inner.chunk().await {
-            Ok(piece) => Ok(piece.map(|bytes| bytes.to_vec())),
+            Ok(piece) => Ok(piece),
             Err(error) => {
                 Err(HttpError::Network { host: self.host.clone(), source: error.without_url().into() })
             }

@@ -15,5 +15,6 @@ mod error;
 mod http;
 mod signatures;
 
+pub(crate) use client::Blob;
 pub use client::{Client, ClientOptions, MAX_DOCUMENT, MAX_TRIES, Repository, Served};
 pub use error::{ClientError, RegistryError};

@@ -72,7 +72,7 @@ impl Client {
             if candidates.len() >= MAX_CANDIDATES {
                 break;
             }
-            if let Some(served) = there(self.manifest(&repository, &referrer, None).await)? {
+            if let Some(served) = there(self.manifest(&repository, &referrer).await)? {
                 self.collect(&repository, &served.bytes, &served.media_type, &mut candidates).await?;
             }
         }
