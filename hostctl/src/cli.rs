@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
+pub(crate) use crate::store::args::Store;
 pub(crate) use crate::trust::args::Trust;
 
 /// Describes, signs and hands over what a Bennu host is to be, and looks at what it is.
@@ -391,64 +392,6 @@ pub(crate) struct Logs {
     /// Go on with what is written from now
     #[arg(short, long)]
     pub(crate) follow: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Store {
-    /// The folder of the store
-    #[arg(long)]
-    pub(crate) root: PathBuf,
-    #[command(subcommand)]
-    pub(crate) command: StoreCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StoreCommand {
-    /// Fetch an image, verify and keep it; nothing holds it against `gc` but a pin of a host
-    Pull {
-        /// `HOST[:PORT]/NAME[:TAG][@DIGEST]`
-        #[arg(value_name = "REF")]
-        reference: String,
-        /// Speak HTTP without TLS to registries beyond loopback, too
-        #[arg(long)]
-        plain_http: bool,
-    },
-    /// Convert and keep one layer: an uncompressed tar file, or - for standard input
-    ///
-    /// Exit code 2 where the tar is refused.
-    Import {
-        /// The tar
-        path: PathBuf,
-    },
-    /// List the images
-    Ls,
-    /// Everything that a container of an image would see, sorted: one line an entry
-    ///
-    /// Path, type, mode, uid:gid, size, mtime, link target or device, extended attributes and
-    /// SHA-256, separated by tabs.
-    Files {
-        /// The image: `sha256:…` as `ls` prints it, or a reference; what a tag means is asked of
-        /// its registry
-        #[arg(value_name = "REF")]
-        reference: String,
-        /// Speak HTTP without TLS to registries beyond loopback, too
-        #[arg(long)]
-        plain_http: bool,
-    },
-    /// Check records, pins and lengths, without reading blobs; exit code 1 where something is wrong
-    Verify,
-    /// Read every blob and check that it is what its name says; exit code 1 where one is not
-    Scrub {
-        /// Remove bad blobs, so that the next pull fetches them again
-        #[arg(long)]
-        discard: bool,
-    },
-    /// Remove what no pin holds
-    Gc {
-        /// Only say what would be removed
-        #[arg(long)]
-        dry_run: bool,
-    },
 }
 
 #[derive(Debug, Subcommand)]

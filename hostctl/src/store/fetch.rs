@@ -1,0 +1,84 @@
+//! `pull`: an image from its registry.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+
+use bennu_image_store::registry::document::Platform;
+use bennu_image_store::{Progress, PullError};
+use bennu_manifests::model::Digest;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::exit::{Code, Failure, Outcome};
+use crate::render::{Out, bytes, counted, facts, interactive, progress};
+
+use super::look::Shown;
+use super::{client, open, pinned};
+
+pub(super) async fn pull(root: &Path, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
+    let store = open(root)?;
+    let client = client(plain_http)?;
+    let image = pinned(&client, reference).await?;
+    let display = Display::new(image.to_string());
+    let pulled = store.pull(&client, &image, &Platform::host(), &display).await;
+    display.end();
+    let pulled = pulled.map_err(not_pulled)?;
+    let shown = Shown::new(&pulled, &[]);
+    out.result(&shown, |s| {
+        facts(&[
+            ("image", image.to_string()),
+            ("layers", format!("{}, {}", counted(s.layers.len(), "layer"), bytes(s.size))),
+        ])
+    })?;
+    Ok(0)
+}
+
+fn not_pulled(error: PullError) -> Failure {
+    let code = match &error {
+        error if error.is_refusal() => Code::Refused,
+        PullError::NotFound { .. } => Code::NotFound,
+        PullError::WrongPlatform { .. } => Code::Invalid,
+        _ => Code::Failed,
+    };
+    Failure::new(code, "pull").because(error)
+}
+
+/// How far a pull is: a bar over all layers on a terminal, elsewhere a line for each layer that has come.
+struct Display {
+    bar: Option<ProgressBar>,
+    layers: Mutex<BTreeMap<Digest, (u64, u64)>>,
+}
+
+impl Display {
+    fn new(image: String) -> Self {
+        let bar = interactive().then(|| {
+            let template = "{spinner} {msg} {wide_bar} {bytes}/{total_bytes}";
+            let style = ProgressStyle::with_template(template).expect("the template is well formed");
+            ProgressBar::new(0).with_style(style).with_message(image)
+        });
+        Self { bar, layers: Mutex::default() }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Display {
+    fn layer(&self, digest: &Digest, done: u64, total: u64) {
+        let mut layers = self.layers.lock().expect("nothing panics while it is held");
+        let before = layers.insert(*digest, (done, total));
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(layers.values().map(|(_, total)| total).sum());
+                bar.set_position(layers.values().map(|(done, _)| done).sum());
+            }
+            None if done == total && before != Some((done, total)) => {
+                progress(&format!("{digest}  {}", bytes(total)));
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `ls` and `files`: what is in a store.
+
+use bennu_image_store::listing::{self, Line};
+use bennu_image_store::{Image, LayerRecord, Store as ImageStore};
+use bennu_manifests::model::Digest;
+use serde::Serialize;
+
+use crate::exit::{Failure, Outcome};
+use crate::render::{Out, Table, bytes};
+
+use super::{client, failed, pinned};
+
+/// An image, as it is shown.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    pub(super) digest: Digest,
+    #[serde(rename = "manifest-digest")]
+    manifest_digest: Digest,
+    pub(super) size: u64,
+    pub(super) layers: Vec<LayerRecord>,
+    /// Pins that hold it.
+    pins: Vec<String>,
+}
+
+impl Shown {
+    pub(super) fn new(image: &Image, pins: &[(String, Vec<Digest>)]) -> Self {
+        let holding = pins.iter().filter(|(_, holds)| holds.contains(&image.digest));
+        Self {
+            digest: image.digest,
+            manifest_digest: image.manifest_digest,
+            size: image.size,
+            layers: image.layers.clone(),
+            pins: holding.map(|(name, _)| name.clone()).collect(),
+        }
+    }
+}
+
+pub(super) fn list(store: &ImageStore, out: &mut Out) -> Outcome {
+    #[derive(Debug, Serialize)]
+    struct List {
+        images: Vec<Shown>,
+    }
+    let pins = store.pins().map_err(failed)?;
+    let images = store.images().map_err(failed)?;
+    let list = List { images: images.iter().map(|image| Shown::new(image, &pins)).collect() };
+    out.result(&list, |list| {
+        let mut table = Table::new(&[">LAYERS", ">SIZE", "HELD BY", "DIGEST"]);
+        for image in &list.images {
+            table.row([
+                image.layers.len().to_string(),
+                bytes(image.size),
+                image.pins.join(","),
+                image.digest.to_string(),
+            ]);
+        }
+        table.text("no images")
+    })?;
+    Ok(0)
+}
+
+pub(super) async fn files(store: &ImageStore, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
+    let digest = match reference.parse::<Digest>() {
+        Ok(digest) => digest,
+        Err(_) => pinned(&client(plain_http)?, reference).await?.digest,
+    };
+    let missing = || Failure::not_found(format!("the store has no image {digest}"));
+    let image = store.image(&digest).map_err(failed)?.ok_or_else(missing)?;
+    let lines = listing::files(store, &image)
+        .map_err(|e| Failure::failed(format!("list the files of {digest}")).because(e))?;
+    show_listing(lines, out)?;
+    Ok(0)
+}
+
+/// The entries of a tree, one a line, with nothing shortened: it is for comparing.
+pub(crate) fn show_listing(entries: Vec<Line>, out: &mut Out) -> Result<(), Failure> {
+    #[derive(Debug, Serialize)]
+    struct Listing {
+        entries: Vec<Line>,
+    }
+    out.result(&Listing { entries }, |listing| {
+        listing.entries.iter().map(|line| format!("{line}\n")).collect()
+    })
+}
