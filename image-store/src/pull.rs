@@ -85,6 +85,10 @@ impl Store {
                 Err(StoreError::Damaged { .. }) => None,
                 other => other?,
             };
+            if present.is_some() {
+                // Whoever wrote it may have been killed between a rename and the fsync of its directory.
+                store.sync_names(true)?;
+            }
             Ok::<_, StoreError>((lock, present))
         })
         .await?;

@@ -150,6 +150,8 @@ impl Store {
 
     /// Writes the record of an image whose blobs are all there. It says what the records of its layers said, so those go.
     pub(crate) fn record_image(&self, digest: &Digest, record: &ImageRecord) -> Result<(), StoreError> {
+        // Layers that were here already may have lost their writer before their names were durable.
+        self.sync_names(false)?;
         write_json(&self.inner.names.image(digest), record)?;
         for layer in record.layers.iter().filter(|layer| layer.is_of(&layer.diff_id)) {
             let path = self.inner.names.layer(&layer.diff_id);
@@ -188,6 +190,16 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => Ok(false),
             Err(error) => Err(StoreError::io("look at", path)(error)),
         }
+    }
+
+    /// Makes the names of blobs durable, and after them those of image records where `images` says so: what is seen under its
+    /// name need not be durable yet. Costs next to nothing where it is.
+    pub(crate) fn sync_names(&self, images: bool) -> Result<(), StoreError> {
+        let names = &self.inner.names;
+        for directory in [Some(names.blobs()), images.then(|| names.images())].into_iter().flatten() {
+            durable::sync_dir(&directory).map_err(StoreError::io("write", directory))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn writable(&self) -> Result<(), StoreError> {
