@@ -1,8 +1,9 @@
 //! `store`: an image store on this machine, without a daemon.
 //!
 //! ```text
-//! args ──► run ──┬─► fetch: pull
+//! args ──► run ──┬─► fetch: pull, and what it would fetch
 //!                ├─► import
+//!                ├─► export
 //!                ├─► look:  ls, files
 //!                ├─► hold:  gc
 //!                └─► check: verify, scrub
@@ -10,6 +11,7 @@
 
 pub(crate) mod args;
 mod check;
+mod export;
 mod fetch;
 mod hold;
 mod import;
@@ -20,7 +22,7 @@ use std::path::Path;
 use bennu_image_store::registry::{Client, ClientOptions};
 use bennu_image_store::{OpenError, Store as ImageStore, StoreError};
 use bennu_manifests::UnpinnedRef;
-use bennu_manifests::model::ImageRef;
+use bennu_manifests::model::{Digest, ImageRef};
 
 use crate::exit::{Code, Failure, Outcome};
 use crate::pin::failed as not_resolved;
@@ -32,8 +34,14 @@ pub(crate) use look::show_listing;
 /// Carries one command out.
 pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
     match &args.command {
-        StoreCommand::Pull { reference, plain_http } => {
+        StoreCommand::Pull { reference, dry_run: true, plain_http } => {
+            fetch::estimate(&args.root, reference, *plain_http, out).await
+        }
+        StoreCommand::Pull { reference, dry_run: false, plain_http } => {
             fetch::pull(&args.root, reference, *plain_http, out).await
+        }
+        StoreCommand::Export { reference, path, native: _, tag, level } => {
+            export::native(&open_existing(&args.root)?, &digest_in(reference)?, path, tag, *level, out)
         }
         StoreCommand::Import { path } => import::import(&open(&args.root)?, path, out),
         StoreCommand::Files { reference, plain_http } => {
@@ -80,6 +88,16 @@ async fn pinned(client: &Client, reference: &str) -> Result<ImageRef, Failure> {
         Some(image) => Ok(image),
         None => Ok(wanted.pin(client.resolve(&wanted).await.map_err(|e| not_resolved(&wanted, e))?)),
     }
+}
+
+/// The digest that a reference has, without asking anybody.
+fn digest_in(reference: &str) -> Result<Digest, Failure> {
+    if let Ok(digest) = reference.parse() {
+        return Ok(digest);
+    }
+    let invalid = || Failure::invalid(format!("'{reference}' has no digest; `ls` prints those of the store"));
+    let parsed: UnpinnedRef = reference.parse().map_err(|e| invalid().because(e))?;
+    parsed.digest.ok_or_else(invalid)
 }
 
 fn failed(error: StoreError) -> Failure {

@@ -43,6 +43,12 @@ pub enum ImportError {
         /// What came.
         found: Digest,
     },
+    /// A native layer makes another blob than it says.
+    #[error("the layer does not make the blob {expected}")]
+    Blob {
+        /// What it says.
+        expected: Digest,
+    },
     /// The disk is full.
     #[error("the disk is full")]
     DiskFull(#[source] io::Error),

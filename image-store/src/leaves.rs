@@ -12,12 +12,14 @@
 //! kept, or could be lost.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use bennu_manifests::model::Digest;
 
 use crate::sha256;
+use crate::spill::Spill;
 use crate::verity::{BLOCK, Merkle};
 
 /// Bytes of a leaf.
@@ -26,6 +28,8 @@ pub const LEAF: usize = 32;
 pub const PER_BLOCK: u64 = (BLOCK / LEAF) as u64;
 /// Bytes that are read at a time; a whole number of blocks.
 const READ_BUFFER: usize = 1 << 18;
+/// Leaves that wait in memory while a blob is written, in bytes: those of 512 MiB.
+const LEAVES_IN_MEMORY: usize = 4 << 20;
 
 /// How a blob is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +145,61 @@ fn read_or_zeros(file: &File, buffer: &mut [u8], at: u64) {
     }
 }
 
+/// Computes the leaves of a blob while its image is written, and its name at the end.
+#[derive(Debug)]
+pub(crate) struct Namer {
+    merkle: Merkle,
+    leaves: Spill,
+}
+
+impl Namer {
+    /// Nothing was written yet. What does not fit into memory waits in an unnamed file in `spill`.
+    pub(crate) fn new(spill: &Path) -> Self {
+        Self { merkle: Merkle::new(), leaves: Spill::new(spill, LEAVES_IN_MEMORY) }
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.merkle.len()
+    }
+
+    /// The next bytes of the image.
+    pub(crate) fn update(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Self { merkle, leaves } = self;
+        merkle.update_noting(bytes, |leaf| leaves.add(leaf.as_bytes()));
+        leaves.settle()
+    }
+
+    /// The name of what was written so far, as if that were the blob.
+    pub(crate) fn peek(&self) -> Digest {
+        self.merkle.peek()
+    }
+
+    /// Writes the leaves behind the image, which must be whole blocks. `first` stands for its first block, where that became
+    /// known only at the end. Gives the name and the bytes of the blob.
+    pub(crate) fn finish(
+        mut self,
+        first: Option<&[u8; BLOCK]>,
+        mut out: impl Write,
+    ) -> io::Result<(Digest, u64)> {
+        let mut buffer = vec![0; BLOCK];
+        let (mut at, len) = (0, self.leaves.len());
+        while at < len {
+            let want = BLOCK.min((len - at) as usize);
+            self.leaves.read(at, &mut buffer[..want])?;
+            if let Some(first) = first.filter(|_| at == 0) {
+                buffer[..LEAF].copy_from_slice(leaf(first).as_bytes());
+            }
+            buffer[want..].fill(0);
+            self.merkle.update(&buffer);
+            out.write_all(&buffer)?;
+            at += want as u64;
+        }
+        let size = self.merkle.len();
+        Ok((self.merkle.finish(first), size))
+    }
+}
+
 /// The leaves of a blob's image, as they are stored: checked against the blob's name, without reading its image.
 ///
 /// # Errors
@@ -168,10 +227,8 @@ pub fn encode(leaves: &[Digest]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::io::Write;
-
     use super::*;
+    use std::convert::Infallible;
 
     fn blob(blocks: u64) -> (File, Digest, u64) {
         let mut file = tempfile::tempfile().expect("a file");

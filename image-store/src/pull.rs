@@ -5,6 +5,9 @@
 //! ```
 //! One pass for each layer, three layers side by side. What is on disk before all checks have passed lies in `tmp/` only.
 
+mod estimate;
+mod native;
+
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
@@ -15,7 +18,10 @@ use nix::fcntl::FlockArg;
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::{mpsc, watch};
 
+pub use estimate::{Estimate, LayerEstimate};
+
 use crate::import::ImportError;
+use crate::native::Native;
 use crate::pull_error::{PullError, Refused};
 use crate::record::{Image, ImageRecord, LayerRecord};
 use crate::registry::document::{self, Compression, Descriptor, Document, Manifest, Platform};
@@ -34,7 +40,8 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// Is told how a pull is getting on. Calls come from several layers in turn.
 pub trait Progress {
-    /// `done` of `total` compressed bytes of the layer with this compressed digest have come. A try that broke off begins again
+    /// `done` of `total` compressed bytes of the layer with this compressed digest have come; `total` is less than its size where
+    /// parts of it are here. A try that broke off begins again
     /// at 0. A layer that is here already is reported once, as done.
     fn layer(&self, digest: &Digest, done: u64, total: u64);
 }
@@ -200,6 +207,9 @@ impl Pull<'_> {
 
     /// One layer: known already, or fetched and converted, from the beginning each time the connection breaks.
     async fn layer(&self, layer: &Descriptor, diff_id: Digest) -> Result<LayerRecord, LayerError> {
+        if layer.media_type == crate::native::MEDIA_TYPE {
+            return self.native_layer(layer, diff_id).await;
+        }
         let store = self.store.clone();
         let known = blocking(move || store.layer(&diff_id));
         if let Some(record) = known.await.map_err(PullError::from)? {
@@ -208,9 +218,19 @@ impl Pull<'_> {
         }
         let compression = document::layer_compression(&layer.media_type);
         let compression = compression.map_err(|error| self.refused(error.into()))?;
+        self.fetched(layer, diff_id, Kind::Tar(compression)).await
+    }
+
+    /// The whole layer, asked for again where the connection breaks.
+    async fn fetched(
+        &self,
+        layer: &Descriptor,
+        diff_id: Digest,
+        kind: Kind,
+    ) -> Result<LayerRecord, LayerError> {
         let mut tried = 1;
         loop {
-            match self.fetch_layer(layer, diff_id, compression).await {
+            match self.fetch_layer(layer, diff_id, kind).await {
                 Err(LayerError::Failed(error)) if error.is_retryable() && tried < MAX_TRIES => {
                     let pause = self.source.pause(tried);
                     tracing::warn!(%error, layer = %layer.digest, tried, ?pause, "fetching the layer again");
@@ -226,11 +246,11 @@ impl Pull<'_> {
         &self,
         layer: &Descriptor,
         diff_id: Digest,
-        compression: Compression,
+        kind: Kind,
     ) -> Result<LayerRecord, LayerError> {
         let (pieces, waiting) = mpsc::channel(PIECES_WAITING);
         let store = self.store.clone();
-        let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, compression));
+        let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, kind));
         // When this ends, for whatever reason, the channel is closed and the conversion ends as well.
         let downloaded = self.unless_stopped(self.download(layer, pieces)).await;
         let converted =
@@ -286,10 +306,18 @@ impl Pull<'_> {
             ImportError::DiffId { expected, found } => {
                 self.refused(Refused::DiffId { layer: layer.digest, expected, found })
             }
+            ImportError::Blob { expected } => self.refused(Refused::Blob { layer: layer.digest, expected }),
             ImportError::DiskFull(source) => PullError::DiskFull { image: self.name.to_owned(), source },
             ImportError::Store(error) => error.into(),
         }
     }
+}
+
+/// What a layer is.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Tar(Compression),
+    Native(Native),
 }
 
 /// Why there is no layer.
@@ -317,9 +345,13 @@ fn convert(
     store: &Store,
     pieces: mpsc::Receiver<Piece>,
     diff_id: Digest,
-    compression: Compression,
+    kind: Kind,
 ) -> Result<LayerRecord, ImportError> {
     let pieces = BufReader::with_capacity(1 << 16, PieceReader { pieces, piece: Bytes::new(), ended: false });
+    let compression = match kind {
+        Kind::Native(native) => return native::convert(store, pieces, &native, diff_id),
+        Kind::Tar(compression) => compression,
+    };
     let tar: Box<dyn Read> = match compression {
         Compression::None => Box::new(pieces),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(pieces)),

@@ -154,6 +154,20 @@ pub enum Refused {
         #[source]
         source: io::Error,
     },
+    /// A native layer whose descriptor does not say what it makes.
+    #[error("native layer {layer} does not say which blob it makes")]
+    Annotations {
+        /// Its digest.
+        layer: Digest,
+    },
+    /// A native layer that makes another blob than its descriptor says.
+    #[error("native layer {layer} does not make the blob {expected}")]
+    Blob {
+        /// Its digest.
+        layer: Digest,
+        /// What its descriptor says.
+        expected: Digest,
+    },
     /// A layer that is not the one that the configuration names.
     #[error("layer {layer} contains {found} where the configuration says {expected}")]
     DiffId {

@@ -83,9 +83,6 @@ pub(crate) struct ImageRecord {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordFault {
-    /// It is no record.
-    #[error("{0}")]
-    Json(#[from] serde_json::Error),
     /// One of its documents is none.
     #[error("{0}")]
     Document(#[from] DocumentError),
@@ -98,12 +95,7 @@ pub enum RecordFault {
 }
 
 impl Image {
-    /// Reads a record; every digest that holds it together is computed anew, so a changed byte is noticed.
-    pub(crate) fn from_record(digest: &Digest, bytes: &[u8]) -> Result<Self, RecordFault> {
-        let record: ImageRecord = serde_json::from_slice(bytes)?;
-        Self::assemble(digest, &record)
-    }
-
+    /// The image of a record; every digest that holds it together is computed anew, so a changed byte is noticed.
     pub(crate) fn assemble(digest: &Digest, record: &ImageRecord) -> Result<Self, RecordFault> {
         let manifest_digest = sha256::digest(record.manifest.as_bytes());
         let asked = record.index.as_ref().map_or(manifest_digest, |index| sha256::digest(index.as_bytes()));

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +143,20 @@ impl Source {
         match self {
             Self::Registry { client, .. } => client.pause(tried, None),
             Self::Archive(_) => Duration::ZERO,
+        }
+    }
+
+    /// Bytes of a blob; `None` where the source gives no parts. What comes is checked by nobody yet.
+    pub(crate) async fn range(
+        &self,
+        wanted: &Descriptor,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, SourceError> {
+        match self {
+            Self::Registry { client, repository } => {
+                Ok(client.blob_range(repository, &wanted.digest, range).await?)
+            }
+            Self::Archive(_) => Ok(None),
         }
     }
 

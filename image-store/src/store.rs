@@ -112,11 +112,18 @@ impl Store {
 
     /// The image as its record has it, whether its blobs are there or not.
     pub(crate) fn recorded_image(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
+        let Some(record) = self.image_record(digest)? else { return Ok(None) };
+        let path = self.inner.names.image(digest);
+        let damaged = |fault: crate::RecordFault| StoreError::Damaged { path, fault: fault.to_string() };
+        Image::assemble(digest, &record).map(Some).map_err(damaged)
+    }
+
+    /// The record of an image; it is not looked at whether its parts fit together.
+    pub(crate) fn image_record(&self, digest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
         let path = self.inner.names.image(digest);
         let Some(bytes) = read_bounded(&path)? else { return Ok(None) };
-        let damaged =
-            |fault: crate::RecordFault| StoreError::Damaged { path: path.clone(), fault: fault.to_string() };
-        Image::from_record(digest, &bytes).map(Some).map_err(damaged)
+        let damaged = |error: serde_json::Error| StoreError::Damaged { path, fault: error.to_string() };
+        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
     }
 
     /// All images that are whole, by digest.

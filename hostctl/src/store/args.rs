@@ -20,6 +20,9 @@ pub(crate) enum StoreCommand {
         /// `HOST[:PORT]/NAME[:TAG][@DIGEST]`
         #[arg(value_name = "REF")]
         reference: String,
+        /// Only say how many bytes would be fetched
+        #[arg(long)]
+        dry_run: bool,
         /// Speak HTTP without TLS to registries beyond loopback, too
         #[arg(long)]
         plain_http: bool,
@@ -30,6 +33,26 @@ pub(crate) enum StoreCommand {
     Import {
         /// The tar
         path: PathBuf,
+    },
+    /// Write an image for others, as an OCI image layout that `skopeo copy` pushes
+    ///
+    /// A native image: each layer is a blob as hosts keep it, and whoever has another version fetches
+    /// only the blocks that differ. Other programs cannot run it.
+    Export {
+        /// The image: `sha256:…` as `ls` prints it, or a reference with a digest
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// The folder to write; it must not be there yet
+        path: PathBuf,
+        /// Write a native image
+        #[arg(long, required = true)]
+        native: bool,
+        /// The tag in the layout
+        #[arg(long, default_value = "latest")]
+        tag: String,
+        /// How hard zstd tries
+        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=22))]
+        level: i32,
     },
     /// List the images
     Ls,

@@ -1,16 +1,18 @@
-//! `pull`: an image from its registry.
+//! `pull`: an image from its registry, or what that would fetch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
+use bennu_image_store::registry::Repository;
 use bennu_image_store::registry::document::Platform;
+use bennu_image_store::source::Source;
 use bennu_image_store::{Progress, PullError};
 use bennu_manifests::model::Digest;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::{Code, Failure, Outcome};
-use crate::render::{Out, bytes, counted, facts, interactive, progress};
+use crate::render::{Out, Table, bytes, counted, facts, interactive, progress};
 
 use super::look::Shown;
 use super::{client, open, pinned};
@@ -29,6 +31,26 @@ pub(super) async fn pull(root: &Path, reference: &str, plain_http: bool, out: &m
             ("image", image.to_string()),
             ("layers", format!("{}, {}", counted(s.layers.len(), "layer"), bytes(s.size))),
         ])
+    })?;
+    Ok(0)
+}
+
+/// What a pull would fetch.
+pub(super) async fn estimate(root: &Path, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
+    let store = open(root)?;
+    let client = client(plain_http)?;
+    let image = pinned(&client, reference).await?;
+    let repository = Repository { registry: image.registry.clone(), name: image.repository.clone() };
+    let source = Source::Registry { client, repository };
+    let name = image.to_string();
+    let estimate = store.estimate(&source, &name, &image.digest, &Platform::host()).await;
+    let estimate = estimate.map_err(not_pulled)?;
+    out.result(&estimate, |estimate| {
+        let mut table = Table::new(&[">TO FETCH", ">OF", "LAYER"]);
+        for layer in &estimate.layers {
+            table.row([bytes(layer.bytes), bytes(layer.size), layer.digest.to_string()]);
+        }
+        format!("{}{} to fetch\n", table.text(""), bytes(estimate.bytes))
     })?;
     Ok(0)
 }

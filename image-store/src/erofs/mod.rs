@@ -18,7 +18,6 @@
 mod format;
 mod layout;
 mod reader;
-mod spill;
 mod tree;
 mod write;
 

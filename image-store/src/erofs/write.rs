@@ -9,15 +9,12 @@ use bennu_manifests::model::Digest;
 use super::BLOCK;
 use super::format::{self, DiskInode, NO_BLOCK, Superblock};
 use super::layout::{self, Layout, Placed};
-use super::spill::Spill;
 use super::tree::{Attributes, FileData, InodeKind, Tree};
-use crate::leaves::{self, LEAF};
-use crate::verity::Merkle;
+use crate::leaves::Namer;
+use crate::spill::Spill;
 
 /// Tails that wait in memory before they go to an unnamed file, in bytes.
 const TAILS_IN_MEMORY: usize = 16 << 20;
-/// Leaves that wait in memory, in bytes: those of 512 MiB.
-const LEAVES_IN_MEMORY: usize = 4 << 20;
 
 /// Bytes that are copied at a time; a whole number of blocks.
 const COPY_BUFFER: usize = 1 << 17;
@@ -35,8 +32,7 @@ pub struct Written {
 #[derive(Debug)]
 pub struct Writer {
     out: BufWriter<File>,
-    merkle: Merkle,
-    leaves: Spill,
+    name: Namer,
     tails: Spill,
     buffer: Vec<u8>,
 }
@@ -74,8 +70,7 @@ impl Writer {
     pub fn new(file: File, spill: &Path) -> io::Result<Self> {
         let mut writer = Self {
             out: BufWriter::with_capacity(COPY_BUFFER, file),
-            merkle: Merkle::new(),
-            leaves: Spill::new(spill, LEAVES_IN_MEMORY),
+            name: Namer::new(spill),
             tails: Spill::new(spill, TAILS_IN_MEMORY),
             buffer: Vec::new(),
         };
@@ -141,14 +136,13 @@ impl Writer {
             uuid: [0; 16],
         };
         // overlayfs tells its layers apart by UUID, so each image has its own, made from all that is in it.
-        superblock.uuid = uuid(&self.merkle.peek());
+        superblock.uuid = uuid(&self.name.peek());
         let first = superblock.encode();
-        self.write_leaves(&leaves::leaf(&first))?;
-        let size = self.merkle.len();
+        let (verity, size) = self.name.finish(Some(&first), &mut self.out)?;
         let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&first)?;
-        Ok((file, Written { verity: self.merkle.finish(Some(&first)), size }))
+        Ok((file, Written { verity, size }))
     }
 
     /// Contents of directories and links that do not fit behind their inode. Gives the first block for each inode.
@@ -237,27 +231,9 @@ impl Writer {
         })
     }
 
-    /// The leaves of all blocks so far. That of the first, which was zeros when it was counted, is `first`.
-    fn write_leaves(&mut self, first: &Digest) -> io::Result<()> {
-        let mut buffer = vec![0; BLOCK];
-        let (mut at, len) = (0, self.leaves.len());
-        while at < len {
-            let want = BLOCK.min((len - at) as usize);
-            self.leaves.read(at, &mut buffer[..want])?;
-            if at == 0 {
-                buffer[..LEAF].copy_from_slice(first.as_bytes());
-            }
-            buffer[want..].fill(0);
-            self.merkle.update(&buffer);
-            self.out.write_all(&buffer)?;
-            at += want as u64;
-        }
-        Ok(())
-    }
-
     fn next_block(&self) -> io::Result<u32> {
         // 2^32 - 1 blocks are 16 TiB, and the last number means "none".
-        u32::try_from(self.merkle.len() / BLOCK as u64)
+        u32::try_from(self.name.len() / BLOCK as u64)
             .ok()
             .filter(|block| *block != NO_BLOCK)
             .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
@@ -273,9 +249,7 @@ impl Writer {
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Self { merkle, leaves, .. } = self;
-        merkle.update_noting(bytes, |leaf| leaves.add(leaf.as_bytes()));
-        leaves.settle()?;
+        self.name.update(bytes)?;
         self.out.write_all(bytes)
     }
 }

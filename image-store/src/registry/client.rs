@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -143,6 +144,33 @@ impl Client {
         Ok(Blob { response })
     }
 
+    /// A part of a blob, which is not empty; `None` where the server gives no parts of files. What it gives is checked by nobody
+    /// yet.
+    pub(crate) async fn blob_range(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        self.retrying(|| async {
+            let what = format!("blobs/{digest}");
+            let response = self.ask(repository, &what, &[], Some(range.clone())).await?;
+            if !response.is_range(&range) {
+                return Ok(None);
+            }
+            let wanted = range.end - range.start;
+            let too_large = || RegistryError::TooLarge { what: digest.to_string(), limit: wanted };
+            let limit = usize::try_from(wanted).map_err(|_| too_large())?;
+            let bytes = response.bytes(limit).await?.ok_or_else(too_large)?;
+            if (bytes.len() as u64) < wanted {
+                let found = bytes.len() as u64;
+                return Err(RegistryError::Truncated { what: digest.to_string(), expected: wanted, found });
+            }
+            Ok(Some(Bytes::from(bytes)))
+        })
+        .await
+    }
+
     pub(super) async fn document(
         &self,
         repository: &Repository,
@@ -202,21 +230,32 @@ impl Client {
         what: &str,
         accept: &[&str],
     ) -> Result<Response, RegistryError> {
+        self.ask(repository, what, accept, None).await
+    }
+
+    /// The same, for a part of it where `range` says so: the answer is a success also where the server gives the whole.
+    async fn ask(
+        &self,
+        repository: &Repository,
+        what: &str,
+        accept: &[&str],
+        range: Option<Range<u64>>,
+    ) -> Result<Response, RegistryError> {
         let url = format!("{}/v2/{}/{what}", self.base(&repository.registry), repository.name);
         let key = (repository.registry.clone(), repository.name.clone());
         let token = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let mut response = self.send(&url, accept, token.as_deref()).await?;
+        let mut response = self.send(&url, accept, token.as_deref(), range.clone()).await?;
         if response.status() == 401 {
             let challenge = response.headers("www-authenticate").find_map(auth::parse_challenge);
             let Some(challenge) = challenge else {
                 return Err(RegistryError::Unauthorized { registry: repository.registry.clone() });
             };
             let token = self.token(repository, &challenge).await?;
-            response = self.send(&url, accept, Some(&token)).await?;
+            response = self.send(&url, accept, Some(&token), range.clone()).await?;
             self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key, token);
         }
         let status = response.status();
-        if response.is_success() {
+        if response.is_success() || range.is_some_and(|range| response.is_range(&range)) {
             return Ok(response);
         }
         let what = format!("{}/{} {what}", repository.registry, repository.name);
@@ -240,7 +279,7 @@ impl Client {
         if self.base(&repository.registry).starts_with("https") && !challenge.realm.starts_with("https://") {
             return Err(HttpError::PlainHttp { host: document::shown(&challenge.realm) }.into());
         }
-        let response = self.send(&auth::token_url(challenge, &repository.name), &[], None).await?;
+        let response = self.send(&auth::token_url(challenge, &repository.name), &[], None, None).await?;
         if !response.is_success() {
             return match response.status() {
                 status @ (429 | 500..) => {
@@ -254,11 +293,17 @@ impl Client {
         auth::parse_token(&body).ok_or_else(unauthorized)
     }
 
-    async fn send(&self, url: &str, accept: &[&str], token: Option<&str>) -> Result<Response, RegistryError> {
+    async fn send(
+        &self,
+        url: &str,
+        accept: &[&str],
+        token: Option<&str>,
+        range: Option<Range<u64>>,
+    ) -> Result<Response, RegistryError> {
         let authorization = token.map(|token| format!("Bearer {token}"));
         let plain_http = |host: &str| self.is_plain(host);
         let request =
-            Request { url, accept, authorization: authorization.as_deref(), plain_http: &plain_http };
+            Request { url, accept, authorization: authorization.as_deref(), range, plain_http: &plain_http };
         Ok(self.http.get(&request).await?)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! OCI image specification, `manifest.md`, `image-index.md` and `descriptor.md`; Docker image manifest version 2, schema 2.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bennu_manifests::model::Digest;
@@ -50,6 +51,9 @@ pub struct Descriptor {
     /// What it runs on; in indexes.
     #[serde(default)]
     pub platform: Option<DescriptorPlatform>,
+    /// What else is said about it.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What an entry of an index runs on.
@@ -296,6 +300,7 @@ mod tests {
             media_type: MANIFEST_TYPES[0].to_owned(),
             digest: Digest::from_bytes([0; 32]),
             size: 1,
+            annotations: BTreeMap::new(),
             platform: Some(DescriptorPlatform {
                 architecture: architecture.to_owned(),
                 os: os.to_owned(),

@@ -4,6 +4,7 @@
 //! guard: a header with credentials goes to the origin it was made for and nowhere else, and nothing leads from HTTPS to HTTP.
 
 use std::error::Error;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub(super) struct Request<'a> {
     pub(super) accept: &'a [&'a str],
     /// The value of `Authorization`; sent to the origin of `url` only.
     pub(super) authorization: Option<&'a str>,
+    /// The bytes that are wanted, where not all are (RFC 9110, section 14.1.2).
+    pub(super) range: Option<Range<u64>>,
     /// Whether plain HTTP is allowed to a host, besides loopback.
     pub(super) plain_http: &'a (dyn Fn(&str) -> bool + Sync),
 }
@@ -89,6 +92,9 @@ impl Http {
             if !request.accept.is_empty() {
                 builder = builder.header(header::ACCEPT, request.accept.join(", "));
             }
+            if let Some(Range { start, end }) = &request.range {
+                builder = builder.header(header::RANGE, format!("bytes={start}-{}", end - 1));
+            }
             if let Some(value) = request.authorization.filter(|_| url.origin() == first.origin()) {
                 builder = builder.header(header::AUTHORIZATION, value);
             }
@@ -145,6 +151,13 @@ impl Response {
 
     pub(super) fn is_success(&self) -> bool {
         self.inner.status() == StatusCode::OK
+    }
+
+    /// Whether the answer is just the bytes that were asked for.
+    pub(super) fn is_range(&self, range: &Range<u64>) -> bool {
+        let stated = format!("bytes {}-{}/", range.start, range.end - 1);
+        self.inner.status() == StatusCode::PARTIAL_CONTENT
+            && self.header("content-range").is_some_and(|text| text.starts_with(&stated))
     }
 
     /// A header, where it is text.

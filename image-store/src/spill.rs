@@ -1,4 +1,4 @@
-//! Bytes that wait for the end of an image: in memory, and beyond a bound in a file without a name.
+//! Bytes that wait for the end of a blob: in memory, and beyond a bound in a file without a name.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that are added in order and read anywhere.
 #[derive(Debug)]
-pub(super) struct Spill {
+pub(crate) struct Spill {
     directory: PathBuf,
     /// Bytes that wait in memory before they go to the file.
     bound: usize,
@@ -18,22 +18,22 @@ pub(super) struct Spill {
 
 impl Spill {
     /// Nothing yet. What is more than `bound` bytes will go to a file in `directory`.
-    pub(super) fn new(directory: &Path, bound: usize) -> Self {
+    pub(crate) fn new(directory: &Path, bound: usize) -> Self {
         Self { directory: directory.to_owned(), bound, memory: Vec::new(), file: None }
     }
 
     /// Bytes added so far, which is where the next ones will be.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.in_file() + self.memory.len() as u64
     }
 
     /// Adds bytes; [`Self::settle`] bounds the memory that they take.
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.memory.extend_from_slice(bytes);
     }
 
     /// Moves what is in memory to the file where it is more than the bound.
-    pub(super) fn settle(&mut self) -> io::Result<()> {
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
         if self.memory.len() < self.bound {
             return Ok(());
         }
@@ -48,7 +48,7 @@ impl Spill {
     }
 
     /// Fills `out` from `at`; all of it must have been added before.
-    pub(super) fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         let from_file =
             usize::try_from(self.in_file().saturating_sub(at)).unwrap_or(usize::MAX).min(out.len());
         let (head, rest) = out.split_at_mut(from_file);

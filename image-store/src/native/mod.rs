@@ -1,0 +1,81 @@
+//! Native layers: blobs as they are, in a form of which any part can be fetched by itself.
+//!
+//! ```text
+//!  ┌────────────┬─────────┬─────────────────────────┬──────────────────────┐
+//!  │ frames     │ 8 bytes │ details of each group   │ table of the groups  │
+//!  └────────────┴─────────┴─────────────────────────┴──────────────────────┘
+//!   group = 128 blocks = 32 frames of 4 blocks (16 KiB), each a zstd frame of its own
+//! ```
+//! Whoever has another version of the blob reads the table (12 bytes for 512 KiB), then the details of the groups that are
+//! not here (8 bytes a block), then the frames with blocks that are not here: three kinds of range requests, which any registry
+//! and any static server answers. The leaves at the end of the blob are not sent: they are computed.
+//!
+//! What table and details say is a hint from a stranger. What was put together is the blob only if its fs-verity digest is the
+//! one that the manifest names; where it is not, the whole layer is fetched.
+//!
+//! The format is described in `docs/native-images.md`. The 8 bytes between make the rest a skippable frame
+//! (RFC 8878, section 3.1.2), so any zstd program makes the image out of the whole file.
+//!
+//! **Absent:** patches from earlier versions.
+
+mod assemble;
+mod encode;
+mod export;
+mod layout;
+mod local;
+mod plan;
+
+use std::collections::BTreeMap;
+
+use bennu_manifests::model::Digest;
+
+use crate::leaves::Extent;
+use crate::registry::document::Descriptor;
+
+pub(crate) use assemble::{Assembled, NativeError, Parts, from_parts, from_stream, plan};
+pub use encode::{Encoded, encode};
+pub use export::{ExportError, Exported};
+pub use layout::Layout;
+pub(crate) use local::Local;
+
+/// The media type of a native layer.
+pub const MEDIA_TYPE: &str = "application/vnd.bennu.layer.v1.erofs+zstd";
+/// The annotation of its descriptor with the fs-verity digest of the blob.
+pub const BLOB: &str = "dev.bennu.blob";
+/// The annotation of its descriptor with the bytes of the blob, in decimal.
+pub const BLOB_SIZE: &str = "dev.bennu.blob.size";
+/// The largest blob, in bytes: what a layer may have at most, and its leaves.
+pub const MAX_BLOB: u64 = 65 << 30;
+
+/// What a descriptor says of the blob that a native layer makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Native {
+    /// Its fs-verity digest.
+    pub blob: Digest,
+    /// How it is divided.
+    pub extent: Extent,
+    /// Where what is in the layer.
+    pub layout: Layout,
+}
+
+impl Native {
+    /// What the descriptor of a native layer says; `None` where its annotations are missing or make no sense.
+    pub fn of(descriptor: &Descriptor) -> Option<Self> {
+        let annotation = |name: &str| descriptor.annotations.get(name);
+        let blob = annotation(BLOB)?.parse().ok()?;
+        let size: u64 = annotation(BLOB_SIZE)?.parse().ok().filter(|size| *size <= MAX_BLOB)?;
+        let extent = Extent::of_blob(size)?;
+        Some(Self { blob, extent, layout: Layout::new(extent.image, descriptor.size)? })
+    }
+
+    /// The annotations that say it.
+    pub fn annotations(blob: &Digest, size: u64) -> BTreeMap<String, String> {
+        BTreeMap::from([(BLOB.to_owned(), blob.to_string()), (BLOB_SIZE.to_owned(), size.to_string())])
+    }
+}
+
+/// The first eight bytes of a digest, by which blocks are looked for. A block that has them by chance is noticed when the
+/// whole is checked.
+pub(crate) fn short(digest: &Digest) -> u64 {
+    u64::from_le_bytes(digest.as_bytes()[..8].try_into().expect("a digest has 32 bytes"))
+}

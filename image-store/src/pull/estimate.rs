@@ -1,0 +1,90 @@
+//! What a pull would fetch, without fetching it.
+
+use bennu_manifests::model::Digest;
+use oci_spec::image::ImageConfiguration;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::{Pull, text};
+use crate::native::{self, Local, Native, NativeError, Parts};
+use crate::pull_error::{PullError, Refused};
+use crate::registry::document::{self, Descriptor, Platform};
+use crate::source::{Source, blocking};
+use crate::store::Store;
+
+/// What a pull would fetch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Estimate {
+    /// Bytes in all, the documents not included.
+    pub bytes: u64,
+    /// Its layers, the lowest first. Empty where the image is here.
+    pub layers: Vec<LayerEstimate>,
+}
+
+/// What a pull would fetch of one layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LayerEstimate {
+    /// Its compressed digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Bytes of it that would be fetched.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// What [`Store::pull_from`] would fetch now. Documents are fetched to find out, and of native layers the index.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub async fn estimate(
+        &self,
+        source: &Source,
+        name: &str,
+        digest: &Digest,
+        platform: &Platform,
+    ) -> Result<Estimate, PullError> {
+        let (store, digest) = (self.clone(), *digest);
+        if blocking(move || store.image(&digest)).await?.is_some() {
+            return Ok(Estimate { bytes: 0, layers: Vec::new() });
+        }
+        let stop = watch::Sender::new(false);
+        let pull = Pull { store: self, source, name, digest, platform, progress: &(), stop };
+        let (_, _, manifest) = pull.manifest().await?;
+        let config = source.small_blob(&manifest.config).await.map_err(|error| pull.failed(error))?;
+        let config = text(config).map_err(|refused| pull.refused(refused))?;
+        let config = ImageConfiguration::from_reader(config.as_bytes())
+            .map_err(|error| pull.refused(Refused::Config(error)))?;
+        let diff_ids = document::diff_ids(&config).map_err(|error| pull.refused(error.into()))?;
+        let mut layers: Vec<LayerEstimate> = Vec::with_capacity(manifest.layers.len());
+        for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+            let again = layers.iter().any(|earlier| earlier.digest == layer.digest);
+            let bytes = if again { 0 } else { pull.layer_bytes(layer, diff_id).await? };
+            layers.push(LayerEstimate { digest: layer.digest, size: layer.size, bytes });
+        }
+        Ok(Estimate { bytes: layers.iter().map(|layer| layer.bytes).sum(), layers })
+    }
+}
+
+impl Pull<'_> {
+    async fn layer_bytes(&self, layer: &Descriptor, diff_id: Digest) -> Result<u64, PullError> {
+        let store = self.store.clone();
+        let Some(native) = Native::of(layer).filter(|_| layer.media_type == native::MEDIA_TYPE) else {
+            let known = blocking(move || store.layer(&diff_id)).await?;
+            return Ok(if known.is_some() { 0 } else { layer.size });
+        };
+        let (blob, bytes) = (native.blob, native.extent.bytes());
+        let path = self.store.blob_path(&blob);
+        if std::fs::metadata(path).is_ok_and(|blob| blob.len() == bytes) {
+            return Ok(0);
+        }
+        let local = blocking(move || Local::of(&store)).await?;
+        match native::plan(&native, Parts { source: self.source, layer }, &local).await {
+            Ok(plan) => Ok((plan.index_bytes + plan.frame_bytes()).min(layer.size)),
+            Err(NativeError::Source(error)) => Err(self.failed(error)),
+            Err(_) => Ok(layer.size),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Native images: exported, served with and without range requests, spoiled, and pulled.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bennu_image_store::registry::document::Platform;
+use bennu_image_store::registry::{Client, ClientOptions};
+use bennu_image_store::{Image, Origin, PullError, Refused, Store, sha256};
+use bennu_manifests::model::{Digest, ImageRef};
+use common::Tar;
+use common::registry::{Answer, MANIFEST, Parts, Seen, Server};
+
+/// A store in a directory that goes away.
+struct Bench {
+    dir: tempfile::TempDir,
+    store: Store,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().join("store")).expect("a store");
+        Self { dir, store }
+    }
+
+    async fn pull(&self, image: &ImageRef) -> Result<Image, PullError> {
+        let client = Client::new(ClientOptions::default()).expect("a client");
+        self.store.pull(&client, image, &Platform::linux("amd64"), &()).await
+    }
+
+    async fn refused(&self, image: &ImageRef) -> Refused {
+        match self.pull(image).await {
+            Err(PullError::Refused { source, .. }) => *source,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn temporary_files(&self) -> usize {
+        fs::read_dir(self.store.root().join("tmp")).expect("listed").count()
+    }
+}
+
+/// Bytes that do not compress and differ by seed.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(&mut next).take(len).collect()
+}
+
+/// A base of 4 MiB in many files, and a small layer; `changed` is one file of the base.
+fn tars(changed: &[u8]) -> Vec<Vec<u8>> {
+    let mut base = Tar::new().dir("usr/");
+    for i in 0..64 {
+        let content = if i == 40 { changed.to_vec() } else { noise(i, 65_536) };
+        base = base.file(&format!("usr/{i:02}"), content);
+    }
+    vec![base.end(), Tar::new().file("etc/config", noise(99, 3000)).end()]
+}
+
+/// The files of a native image.
+#[derive(Clone)]
+struct Native {
+    blobs: Arc<BTreeMap<String, Vec<u8>>>,
+    digest: Digest,
+}
+
+impl Native {
+    async fn of(tars: &[Vec<u8>]) -> (Self, Image) {
+        let (bench, parts) = (Bench::new(), Parts::new("amd64", tars));
+        let image = bench.pull(&parts.clone().serve().image(parts.digest())).await.expect("pulled");
+        let target = bench.dir.path().join("native");
+        let exported = bench.store.export_native(&image.digest, &target, "1", 9).expect("exported");
+        let entries = fs::read_dir(target.join("blobs/sha256")).expect("listed");
+        let blobs = entries.map(|entry| {
+            let entry = entry.expect("an entry");
+            (entry.file_name().into_string().expect("hexadecimal"), fs::read(entry.path()).expect("read"))
+        });
+        (Self { blobs: Arc::new(blobs.collect()), digest: exported.digest }, image)
+    }
+
+    fn bytes(&self, path: &str) -> Option<&Vec<u8>> {
+        self.blobs.get(path.rsplit("sha256:").next()?)
+    }
+
+    /// The answer of a server that knows ranges.
+    fn answer(&self, seen: &Seen) -> Answer {
+        let Some(bytes) = self.bytes(&seen.path) else { return Answer::status(404) };
+        if seen.path.contains("/manifests/") {
+            return Answer::ok(MANIFEST, bytes.clone());
+        }
+        let Some(range) = seen.headers.get("range").and_then(|range| range.strip_prefix("bytes=")) else {
+            return Answer::ok("application/octet-stream", bytes.clone());
+        };
+        let (first, last) = range.split_once('-').expect("a range");
+        let (first, last): (usize, usize) =
+            (first.parse().expect("a number"), last.parse().expect("a number"));
+        let header = format!("bytes {first}-{last}/{}", bytes.len());
+        Answer { body: bytes[first..=last].to_vec(), ..Answer::status(206) }.header("Content-Range", header)
+    }
+
+    fn serve(&self) -> Server {
+        let native = self.clone();
+        Server::start(move |seen| native.answer(seen))
+    }
+
+    /// The same with some bytes of the large layer changed in what ranges give.
+    fn serve_spoiled(&self, spoil: impl Fn(usize, &mut Vec<u8>) + Send + Sync + 'static) -> Server {
+        let native = self.clone();
+        Server::start(move |seen| {
+            let mut answer = native.answer(seen);
+            if let Some(range) = seen.headers.get("range").and_then(|range| range.strip_prefix("bytes=")) {
+                let first = range.split('-').next().and_then(|first| first.parse().ok()).expect("a number");
+                spoil(first, &mut answer.body);
+            }
+            answer
+        })
+    }
+
+    fn layer_sizes(&self) -> Vec<usize> {
+        let manifest = self.blobs.get(&self.digest.hex()).expect("the manifest");
+        let manifest: serde_json::Value = serde_json::from_slice(manifest).expect("JSON");
+        let layers = manifest["layers"].as_array().expect("layers");
+        layers.iter().map(|layer| layer["size"].as_u64().expect("a size") as usize).collect()
+    }
+}
+
+/// Bytes of layers that a server was asked for; `None` for a request without a range.
+fn asked(server: &Server) -> Vec<Option<usize>> {
+    let seen = server.seen();
+    let blobs = seen.iter().filter(|seen| seen.path.contains("/blobs/"));
+    blobs
+        .map(|seen| {
+            let range = seen.headers.get("range")?.strip_prefix("bytes=")?;
+            let (first, last) = range.split_once('-')?;
+            Some(last.parse::<usize>().ok()? + 1 - first.parse::<usize>().ok()?)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_native_image_has_the_blobs_of_the_image_that_it_was_made_of() {
+    let (native, original) = Native::of(&tars(b"one")).await;
+    let bench = Bench::new();
+    let server = native.serve();
+    let pulled = bench.pull(&server.image(native.digest)).await.expect("pulled");
+    assert_eq!(pulled.config, original.config);
+    let blobs = |image: &Image| image.layers.iter().map(|layer| (layer.blob, layer.size)).collect::<Vec<_>>();
+    assert_eq!(blobs(&pulled), blobs(&original));
+    assert!(pulled.layers.iter().all(|layer| layer.origin == Origin::Published));
+    assert!(bench.store.verify().expect("looked at").is_empty());
+    assert!(bench.store.scrub().expect("read").is_empty());
+    assert_eq!(bench.temporary_files(), 0);
+    // Nothing was here, so the layers came whole; the configuration is the third.
+    assert_eq!(asked(&server), [None; 3]);
+}
+
+#[tokio::test]
+async fn of_a_second_version_only_what_changed_is_fetched() {
+    let ((first, _), (second, original)) = (Native::of(&tars(b"one")).await, Native::of(&tars(b"two")).await);
+    let bench = Bench::new();
+    bench.pull(&first.serve().image(first.digest)).await.expect("pulled");
+    let server = second.serve();
+    let pulled = bench.pull(&server.image(second.digest)).await.expect("pulled");
+    assert_eq!(pulled.layers[0].blob, original.layers[0].blob);
+    let ranges = asked(&server);
+    let fetched: usize = ranges.iter().flatten().sum();
+    // The table, the details of a few groups, and a few frames. The configuration is new and comes whole.
+    assert_eq!(ranges.iter().filter(|range| range.is_none()).count(), 1, "{ranges:?}");
+    assert!(fetched * 20 < second.layer_sizes()[0], "{fetched} of {:?}", second.layer_sizes());
+    assert!(bench.store.scrub().expect("read").is_empty());
+    assert_eq!(bench.temporary_files(), 0);
+}
+
+#[tokio::test]
+async fn files_that_moved_within_a_layer_are_found_where_they_are_now() {
+    let mut shifted = Tar::new().dir("usr/").file("usr/000", noise(1000, 10 * 4096));
+    for i in 0..64 {
+        shifted =
+            shifted.file(&format!("usr/{i:02}"), if i == 40 { b"one".to_vec() } else { noise(i, 65_536) });
+    }
+    let second = Native::of(&[shifted.end(), tars(b"one")[1].clone()]).await.0;
+    let (bench, parts) = (Bench::new(), Parts::new("amd64", &tars(b"one")));
+    // What is here may have come as an ordinary image.
+    bench.pull(&parts.clone().serve().image(parts.digest())).await.expect("pulled");
+    let server = second.serve();
+    bench.pull(&server.image(second.digest)).await.expect("pulled");
+    let fetched: usize = asked(&server).iter().flatten().sum();
+    assert!(fetched * 20 < second.layer_sizes()[0], "{fetched} of {:?}", second.layer_sizes());
+    assert!(bench.store.scrub().expect("read").is_empty());
+}
+
+#[tokio::test]
+async fn a_server_without_ranges_gives_the_whole() {
+    let ((first, _), (second, original)) = (Native::of(&tars(b"one")).await, Native::of(&tars(b"two")).await);
+    let bench = Bench::new();
+    bench.pull(&first.serve().image(first.digest)).await.expect("pulled");
+    let native = second.clone();
+    let server = Server::start(move |seen| {
+        let without = Seen { headers: BTreeMap::new(), ..seen.clone() };
+        native.answer(&without)
+    });
+    let pulled = bench.pull(&server.image(second.digest)).await.expect("pulled");
+    assert_eq!(pulled.layers[0].blob, original.layers[0].blob);
+    assert!(bench.store.scrub().expect("read").is_empty());
+}
+
+#[tokio::test]
+async fn parts_that_lie_cost_a_second_request_and_nothing_else() {
+    let ((first, _), (second, original)) = (Native::of(&tars(b"one")).await, Native::of(&tars(b"two")).await);
+    let spoils: [fn(usize, &mut Vec<u8>); 5] = [
+        |_, body| body.fill(0),
+        |_, body| body.iter_mut().for_each(|byte| *byte = !*byte),
+        |_, body| *body.last_mut().expect("not empty") ^= 1,
+        |_, body| body[0] ^= 1,
+        |first, body| {
+            let middle = body.len() / 2;
+            if first < 1000 { body[0] ^= 1 } else { body[middle] ^= 0x80 }
+        },
+    ];
+    for (i, spoil) in spoils.into_iter().enumerate() {
+        let bench = Bench::new();
+        bench.pull(&first.serve().image(first.digest)).await.expect("pulled");
+        let server = second.serve_spoiled(spoil);
+        let pulled = bench.pull(&server.image(second.digest)).await.expect("pulled");
+        assert_eq!(pulled.layers[0].blob, original.layers[0].blob, "{i}");
+        assert!(asked(&server).iter().filter(|range| range.is_none()).count() >= 2, "{i}: fetched whole");
+        assert!(bench.store.scrub().expect("read").is_empty(), "{i}");
+        assert_eq!(bench.temporary_files(), 0, "{i}");
+    }
+}
+
+#[tokio::test]
+async fn t20_a_local_blob_that_rotted_spoils_no_delta() {
+    let ((first, _), (second, original)) = (Native::of(&tars(b"one")).await, Native::of(&tars(b"two")).await);
+    let bench = Bench::new();
+    let here = bench.pull(&first.serve().image(first.digest)).await.expect("pulled");
+    let path = bench.store.blob_path(&here.layers[0].blob);
+    let Ok(file) = writable(&path) else { return }; // fs-verity guards it.
+    file.write_all_at(b"rot", 500_000).expect("written");
+    let pulled = bench.pull(&second.serve().image(second.digest)).await.expect("pulled");
+    assert_eq!(pulled.layers[0].blob, original.layers[0].blob);
+    let bad = bench.store.scrub().expect("read");
+    assert_eq!(bad.iter().map(|bad| bad.blob).collect::<Vec<_>>(), [here.layers[0].blob]);
+}
+
+fn writable(path: &Path) -> std::io::Result<fs::File> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+    fs::OpenOptions::new().write(true).open(path)
+}
+
+#[tokio::test]
+async fn a_layer_that_makes_another_blob_than_it_says_is_refused() {
+    let ((one, _), (two, _)) = (Native::of(&tars(b"one")).await, Native::of(&tars(b"two")).await);
+    // The manifest of one, with the descriptor's blob taken from the other.
+    let blob = |native: &Native| {
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&native.blobs[&native.digest.hex()]).expect("JSON");
+        manifest["layers"][0]["annotations"]["dev.bennu.blob"].as_str().expect("there").to_owned()
+    };
+    let text = String::from_utf8(one.blobs[&one.digest.hex()].clone()).expect("JSON");
+    for (manifest, annotations) in [
+        (text.replace(&blob(&one), &blob(&two)), true),
+        (text.replace("dev.bennu.blob.size", "other"), false),
+        (text.replace(&blob(&one), "sha256:../../x"), false),
+    ] {
+        let digest = sha256::digest(manifest.as_bytes());
+        let mut blobs = (*one.blobs).clone();
+        blobs.insert(digest.hex(), manifest.into_bytes());
+        let spoiled = Native { blobs: Arc::new(blobs), digest };
+        let bench = Bench::new();
+        let refused = bench.refused(&spoiled.serve().image(digest)).await;
+        match annotations {
+            true => assert!(matches!(refused, Refused::Blob { .. }), "{refused:?}"),
+            false => assert!(matches!(refused, Refused::Annotations { .. }), "{refused:?}"),
+        }
+        assert!(bench.store.images().expect("listed").is_empty());
+        assert_eq!(bench.temporary_files(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_a_publisher_says_of_a_diff_id_counts_for_his_image_alone() {
+    let evil = tars(b"evil");
+    let honest = Parts::new("amd64", &tars(b"good"));
+    let (native, _) = Native::of(&evil).await;
+    // The evil blobs under the configuration of the honest image.
+    let mut blobs = (*native.blobs).clone();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&blobs[&native.digest.hex()]).expect("JSON");
+    let config = sha256::digest(&honest.config);
+    manifest["config"]["digest"] = config.to_string().into();
+    manifest["config"]["size"] = honest.config.len().into();
+    let manifest = serde_json::to_vec(&manifest).expect("JSON");
+    let digest = sha256::digest(&manifest);
+    blobs.insert(config.hex(), honest.config.clone());
+    blobs.insert(digest.hex(), manifest);
+    let bench = Bench::new();
+    let spoiled = Native { blobs: Arc::new(blobs), digest };
+    let lie = bench.pull(&spoiled.serve().image(digest)).await.expect("it is his to say");
+    let pulled = bench.pull(&honest.clone().serve().image(honest.digest())).await.expect("pulled");
+    assert_eq!(pulled.layers[0].diff_id, lie.layers[0].diff_id);
+    assert_ne!(pulled.layers[0].blob, lie.layers[0].blob);
+    assert_eq!(pulled.layers[0].origin, Origin::Tar);
+}
+
+#[tokio::test]
+async fn any_zstd_program_makes_the_image_out_of_a_native_layer() {
+    let (native, original) = Native::of(&tars(b"one")).await;
+    let bench = Bench::new();
+    let pulled = bench.pull(&native.serve().image(native.digest)).await.expect("pulled");
+    let blob = fs::read(bench.store.blob_path(&pulled.layers[0].blob)).expect("read");
+    let largest = native.blobs.values().max_by_key(|bytes| bytes.len()).expect("there");
+    let mut image = Vec::new();
+    zstd::stream::read::Decoder::new(largest.as_slice())
+        .and_then(|mut decoder| decoder.read_to_end(&mut image))
+        .expect("sound");
+    assert!(image.len() < blob.len() && blob.starts_with(&image));
+    assert_eq!(original.layers[0].size, blob.len() as u64);
+}
