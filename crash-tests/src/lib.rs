@@ -1,6 +1,17 @@
-//! What tests of power cuts are made of. So far the reader of the log of all writes to a device, which `qemu-storage-daemon`
-//! writes with its `blklogwrites` driver under a FUSE export.
+//! Power cuts, kills and failing disks, tried on a store at each place where they may come.
 //!
-//! **Absent:** nothing here runs a scenario or makes the states that a power cut may leave yet.
+//! ```text
+//!  scenario ──child process──► file system on a recorded device ──► log of writes ──► states a power cut may leave
+//!                                                                                        │ each mounted
+//!                                                   what the caller was told ──► check ◄─┘
+//! ```
+//! [`scenario`] says what is done and what the caller is told, [`disk`] records it, [`state`] makes the states, [`check`] judges
+//! them. The tests under `tests/` put them together. `docs/durability.md` says what is promised.
+//!
+//! **Absent:** no change to the store for the sake of a test. What runs is the crate as others use it.
 
+pub mod check;
+pub mod disk;
 pub mod log;
+pub mod scenario;
+pub mod state;

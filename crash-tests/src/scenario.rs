@@ -1,0 +1,258 @@
+//! What is done to a store while it is recorded, step by step. After each step the caller is told, which leaves a mark.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bennu_image_store::registry::Served;
+use bennu_image_store::registry::document::Platform;
+use bennu_image_store::source::{Archive, Source};
+use bennu_image_store::{Image, PullError, Store, durable, sha256};
+use bennu_manifests::model::Digest;
+
+/// Bytes of a mark, the smallest that the device below takes at once.
+pub const MARK: u64 = 4096;
+
+/// What went wrong, whatever it was: a step has one of many errors, and the test only has to show it.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// One step; images are named by their place in [`Sample::all`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Pulls an image.
+    Pull(usize),
+    /// Imports the lowest layer of an image, as a tar. Nothing is promised about it but that it is whole where it is.
+    Import(usize),
+    /// Pins an image under this name, and nothing else.
+    Pin(&'static str, usize),
+    /// Pins the lowest blob of an image under this name.
+    PinBlob(&'static str, usize),
+    /// Removes a pin.
+    Unpin(&'static str),
+    /// Collects.
+    Collect,
+    /// Turns the lowest blob of an image bad, as a failing disk does; no step of the store.
+    Spoil(usize),
+    /// Finds bad blobs and removes them.
+    Scrub,
+    /// Leaves the names of an image as a writer does that is killed between its renames and the fsyncs of the directories:
+    /// seen by everyone, and lost in a power cut.
+    KilledPull(usize),
+    /// Leaves a pin as one does who is killed while removing it.
+    KilledUnpin(&'static str),
+}
+
+/// Steps in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// What it is called by the tests and on the command line.
+    pub name: &'static str,
+    /// What is done.
+    pub steps: &'static [Step],
+}
+
+use Step::{Collect, Import, KilledPull, KilledUnpin, Pin, PinBlob, Pull, Scrub, Spoil, Unpin};
+
+/// All scenarios. A new one needs a line here and nothing else.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "pull", steps: &[Pull(0), Pull(1), Pin("a", 0), Pin("b", 1)] },
+    Scenario { name: "import", steps: &[Import(0), Pull(0), Import(1), Import(0)] },
+    Scenario {
+        name: "pins",
+        steps: &[Pull(0), Pin("a", 0), Pull(1), Pin("a", 1), Unpin("a"), Pin("b", 0), Unpin("b")],
+    },
+    Scenario {
+        name: "collect",
+        steps: &[Pull(0), Pull(1), Pin("a", 0), Collect, Pull(1), Unpin("a"), Collect],
+    },
+    Scenario { name: "repair", steps: &[Pull(0), Pin("a", 0), Pull(1), Spoil(0), Scrub, Pull(0), Pull(1)] },
+    Scenario {
+        name: "after a kill",
+        steps: &[Pull(0), KilledPull(0), Pull(0), Pin("a", 0), KilledUnpin("a"), Unpin("a")],
+    },
+    Scenario { name: "pin after a kill", steps: &[Pull(0), KilledPull(0), PinBlob("a", 0)] },
+];
+
+/// A small image, served from memory.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    documents: Vec<(Digest, Vec<u8>)>,
+    manifest: Digest,
+    /// The tar of the lowest layer.
+    base: Vec<u8>,
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+impl Sample {
+    /// The images that scenarios name by number. They share their lowest layer.
+    pub fn all() -> [Self; 2] {
+        [Self::new(b"one"), Self::new(b"two")]
+    }
+
+    fn new(own: &[u8]) -> Self {
+        let tars = [tar("base", &[7; 9000]), tar("own", &own.repeat(2000))];
+        let diff_ids: Vec<String> = tars.iter().map(|tar| format!("\"{}\"", sha256::digest(tar))).collect();
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+            diff_ids.join(",")
+        );
+        let config_type = "application/vnd.oci.image.config.v1+json";
+        let layer_type = "application/vnd.oci.image.layer.v1.tar";
+        let layers: Vec<String> = tars.iter().map(|tar| descriptor(layer_type, tar)).collect();
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{},"layers":[{}]}}"#,
+            descriptor(config_type, config.as_bytes()),
+            layers.join(",")
+        );
+        let digest = sha256::digest(manifest.as_bytes());
+        let base = tars[0].clone();
+        let documents = [config.into_bytes(), manifest.into_bytes()].into_iter().chain(tars);
+        let documents = documents.map(|bytes| (sha256::digest(&bytes), bytes)).collect();
+        Self { documents, manifest: digest, base }
+    }
+
+    /// What it is asked for by.
+    pub fn digest(&self) -> Digest {
+        self.manifest
+    }
+
+    /// Pulls it into `store`.
+    ///
+    /// # Errors
+    /// As [`Store::pull_from`].
+    pub fn pull(&self, store: &Store) -> Result<Image, PullError> {
+        let source = Source::Archive(Arc::new(self.clone()));
+        // A runtime of this thread: its threads are in the mount namespace of this one.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime needs nothing but descriptors");
+        runtime.block_on(store.pull_from(&source, "sample", &self.manifest, &Platform::linux("amd64"), &()))
+    }
+
+    fn bytes(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.documents.iter().find(|(of, _)| of == digest).map(|(_, bytes)| bytes.clone())
+    }
+}
+
+impl Archive for Sample {
+    fn document(&self, digest: &Digest) -> io::Result<Option<Served>> {
+        Ok(self.bytes(digest).map(|bytes| Served { bytes, media_type: MANIFEST.to_owned() }))
+    }
+
+    fn blob(&self, digest: &Digest) -> io::Result<Option<Box<dyn Read + Send>>> {
+        Ok(self.bytes(digest).map(|bytes| Box::new(io::Cursor::new(bytes)) as _))
+    }
+}
+
+fn descriptor(media_type: &str, bytes: &[u8]) -> String {
+    format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#, sha256::digest(bytes), bytes.len())
+}
+
+fn tar(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(data.len() as u64);
+    header.set_mode(0o644);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, name, data).and_then(|()| builder.into_inner()).expect("in memory")
+}
+
+/// Where acknowledgements go.
+#[derive(Debug)]
+pub struct Marks {
+    file: File,
+    at: u64,
+}
+
+impl Marks {
+    /// Marks are written to the file at `path`, `at` bytes from its beginning.
+    ///
+    /// # Errors
+    /// Whatever `open` says.
+    pub fn new(path: &Path, at: u64) -> io::Result<Self> {
+        Ok(Self { file: OpenOptions::new().write(true).open(path)?, at })
+    }
+
+    fn write(&self, done: usize) -> io::Result<()> {
+        self.file.write_all_at(&mark(done), self.at)
+    }
+}
+
+/// The bytes that say that the first `done` steps are acknowledged.
+pub fn mark(done: usize) -> [u8; MARK as usize] {
+    let mut bytes = [0; MARK as usize];
+    bytes[..8].copy_from_slice(&(done as u64).to_le_bytes());
+    bytes
+}
+
+/// How many steps a mark says are acknowledged.
+pub fn marked(bytes: &[u8]) -> usize {
+    let number = bytes.first_chunk().map_or(0, |number| u64::from_le_bytes(*number));
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Does the steps with the store at `root`, marking each when its caller is told.
+///
+/// # Errors
+/// That of the first step that fails; what comes after it is not done.
+pub fn run(scenario: &Scenario, root: &Path, marks: &Marks) -> Result<(), Failure> {
+    let store = Store::open(root)?;
+    let samples = Sample::all();
+    for (index, step) in scenario.steps.iter().enumerate() {
+        take(&store, &samples, *step)?;
+        marks.write(index + 1)?;
+    }
+    Ok(())
+}
+
+fn take(store: &Store, samples: &[Sample; 2], step: Step) -> Result<(), Failure> {
+    let lowest = |image: usize| -> Result<_, Failure> {
+        let image = store.image(&samples[image].digest())?.ok_or("the image is not there")?;
+        Ok(store.blob_path(&image.layers[0].blob))
+    };
+    match step {
+        Pull(image) => drop(samples[image].pull(store)?),
+        Import(image) => drop(store.import_layer(samples[image].base.as_slice(), Default::default())?),
+        Pin(name, image) => store.pin(name, &[samples[image].digest()])?,
+        PinBlob(name, image) => {
+            let image = store.image(&samples[image].digest())?.ok_or("the image is not there")?;
+            store.pin(name, &[image.layers[0].blob])?;
+        }
+        Unpin(name) => store.unpin(name)?,
+        Collect => drop(store.gc()?),
+        Spoil(image) => {
+            let path = lowest(image)?;
+            let mut bytes = fs::read(&path)?;
+            bytes[5000] ^= 1;
+            // Not in place: where the file system has fs-verity it would not let us.
+            durable::replace(&path, &bytes)?;
+        }
+        Scrub => store.discard(&store.scrub()?)?,
+        KilledPull(image) => {
+            let record = store.root().join("images/sha256").join(samples[image].digest().hex());
+            let blob = lowest(image)?;
+            for path in [blob, record] {
+                let away = store.root().join("tmp/away");
+                fs::rename(&path, &away)?;
+                durable::sync_dir(path.parent().expect("it has one"))?;
+                durable::sync_dir(&store.root().join("tmp"))?;
+                fs::rename(&away, &path)?;
+            }
+        }
+        KilledUnpin(name) => fs::remove_file(store.root().join("pins").join(name))?,
+    }
+    Ok(())
+}
+
+/// Prints an error with its causes.
+pub fn print(error: &(dyn std::error::Error + 'static)) {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    // Nobody may be listening, and that changes nothing.
+    let _ = writeln!(io::stderr(), "{line}");
+}
