@@ -28,7 +28,9 @@ impl Store {
                 |file: &File| file.metadata().map(|m| m.len()).map_err(StoreError::io("look at", &path));
             let measured = verity::measure(&existing).map_err(StoreError::io("measure", &path))?;
             if len(&existing)? == len(file)? && matches!(measured, Measured::Digest(d) if d == *verity) {
-                return Ok(()); // The same bytes; the temporary file goes away.
+                // The same bytes; the temporary file goes away. Whoever wrote the other may have been killed before its name
+                // was durable.
+                return self.sync_names(false);
             }
         }
         let temporary = temporary.close_for_writing().map_err(StoreError::io("open", &path))?;

@@ -50,25 +50,31 @@ pub fn sync_dir(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Removes the file at `path` durably; one that is not there is no error.
+/// Removes the file at `path` durably; one that is not there is no error, and is durably not there afterwards: whoever removed
+/// it may have been killed before the fsync.
 ///
 /// # Errors
 /// Whatever the file system says.
 pub fn remove(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match sync_dir(parent) {
+            // Not even its directory is there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        },
+        other => other.and_then(|()| sync_dir(parent)),
     }
-    sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
-/// Creates `directory` where it is missing, and makes its name durable.
+/// Creates `directory` where it is missing, and makes its name durable in any case: whoever created it may have been killed
+/// before the fsync.
 ///
 /// # Errors
 /// Whatever the file system says.
 pub fn create_dir(directory: &Path) -> io::Result<()> {
     match std::fs::create_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
         other => other?,
     }
     sync_dir(directory.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))

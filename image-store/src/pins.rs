@@ -32,6 +32,8 @@ impl Store {
                 return Err(StoreError::NothingToPin { digest: *digest });
             }
         }
+        // Whoever brought them may have been killed before their names were durable; a pin is a promise that they are.
+        self.sync_names(true)?;
         let mut holds = digests.to_vec();
         holds.sort_unstable();
         holds.dedup();
