@@ -21,19 +21,36 @@ pub struct Registry {
     address: SocketAddr,
 }
 
+/// How a registry runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Writable,
+    ReadOnly,
+    /// Writable, and each answer is logged.
+    Logged,
+}
+
 impl Registry {
     /// Starts a registry on a free port, with its storage below `directory` and its log in `directory/registry.log`.
     ///
     /// # Errors
     /// Where `docker-registry` is missing or ends at once.
     pub fn start(directory: &Path) -> Result<Self, Error> {
-        Self::start_on(directory, &directory.join("storage"), false)
+        Self::start_on(directory, &directory.join("storage"), Mode::Writable)
     }
 
-    fn start_on(directory: &Path, storage: &Path, read_only: bool) -> Result<Self, Error> {
+    /// As [`Registry::start`]; the log holds a line for each answer, too, in the combined format of Apache.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub fn start_with_access_log(directory: &Path) -> Result<Self, Error> {
+        Self::start_on(directory, &directory.join("storage"), Mode::Logged)
+    }
+
+    fn start_on(directory: &Path, storage: &Path, mode: Mode) -> Result<Self, Error> {
         let log = directory.join("registry.log");
         for _ in 0..5 {
-            match Self::try_start(directory, storage, read_only) {
+            match Self::try_start(directory, storage, mode) {
                 // Another process took the port between choosing and listening.
                 Err(Error::Gone { serial, .. }) if serial.contains("address already in use") => {}
                 other => return other,
@@ -42,13 +59,14 @@ impl Registry {
         Err(Error::Answer { who: "docker-registry".into(), text: format!("see {}", log.display()) })
     }
 
-    fn try_start(directory: &Path, storage: &Path, read_only: bool) -> Result<Self, Error> {
+    fn try_start(directory: &Path, storage: &Path, mode: Mode) -> Result<Self, Error> {
         let free = TcpListener::bind("127.0.0.1:0").doing("listen on", "127.0.0.1")?;
         let address = free.local_addr().doing("ask the port of", "127.0.0.1")?;
         drop(free);
         let config = directory.join("registry.yml");
+        let (read_only, silent) = (mode == Mode::ReadOnly, mode != Mode::Logged);
         let text = format!(
-            "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: \
+            "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: {silent}}}}}\nstorage:\n  filesystem: \
              {{rootdirectory: {storage:?}}}\n  maintenance:\n    readonly: {{enabled: {read_only}}}\n\
              http: {{addr: \"{address}\"}}\n"
         );
@@ -126,7 +144,7 @@ impl Stocked {
             let registry = Registry::start(making)?;
             images.iter().try_for_each(|image| image.push(&registry.address().to_string()))
         })?;
-        let registry = Registry::start_on(directory, &stock.join("storage"), true)?;
+        let registry = Registry::start_on(directory, &stock.join("storage"), Mode::ReadOnly)?;
         let gate = Gate::open(registry.address())?;
         Ok(Self { images, gate, _registry: registry })
     }

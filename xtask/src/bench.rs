@@ -2,6 +2,8 @@
 
 mod manifest;
 mod measure;
+mod program;
+mod store;
 
 use std::path::PathBuf;
 
@@ -15,6 +17,8 @@ use crate::build::{target_dir, workspace};
 pub(crate) enum Bench {
     /// `hostctl check`: a manifest of 1,000 containers beside Python's tomllib and jsonschema, and the worst 1 MiB
     Manifest,
+    /// `hostctl store`: pulls beside podman, containerd, docker, skopeo with umoci, and the least that any of them could take
+    Store(store::Options),
     /// Runs a program once and says what it took, for the others
     #[command(hide = true)]
     Measure {
@@ -31,6 +35,7 @@ pub(crate) enum Bench {
 pub(crate) fn bench(what: &Bench) -> Result<(), Failure> {
     match what {
         Bench::Manifest => manifest::bench(),
+        Bench::Store(options) => store::bench(options),
         Bench::Measure { command } => measure::child(command),
     }
 }

@@ -57,6 +57,21 @@ pub(crate) const TEST: &[&str] = &[
     "erofs-utils",
 ];
 
+/// Packages that `cargo xtask bench store` needs besides: who is measured, and what images are made with.
+pub(crate) const BENCH: &[&str] = &[
+    "podman",
+    "containerd",
+    "docker.io",
+    "skopeo",
+    "umoci",
+    "docker-registry",
+    "curl",
+    "gzip",
+    "e2fsprogs",
+    // The packages that the images are made of are signed with these keys.
+    "debian-archive-keyring",
+];
+
 /// Installs the packages that are missing, and a newer QEMU where the one at hand is too old.
 ///
 /// # Errors
