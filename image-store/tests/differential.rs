@@ -203,6 +203,50 @@ fn a_blob_is_barely_larger_than_its_archive() {
     assert!(layer.size * 100 <= archive.len() as u64 * 105, "{} of {}", layer.size, archive.len());
 }
 
+#[test]
+fn files_with_holes_read_as_if_the_holes_were_zeros_in_every_format_that_tar_writes() {
+    if !has_program("tar") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("tree");
+    fs::create_dir(&root).expect("made");
+    // More parts than a header holds, and more than the first block behind it; an odd end; nothing but a hole; no hole.
+    let sparse = |name: &str, size: u64, parts: &[u64]| {
+        use std::os::unix::fs::FileExt;
+        let file = fs::File::create(root.join(name)).expect("made");
+        file.set_len(size).expect("set");
+        for at in parts {
+            file.write_all_at(format!("data at {at}").as_bytes(), *at).expect("written");
+        }
+    };
+    sparse("many", 8 << 20, &(0..60).map(|i| i * 131_072).collect::<Vec<_>>());
+    sparse("few", 1_000_001, &[0, 500_000, 999_900]);
+    sparse("empty", 3 << 20, &[]);
+    fs::write(root.join("ordinary"), "no hole").expect("written");
+    let list = |options: &[&str]| -> Vec<Line> {
+        let output = Command::new("tar")
+            .args(["--create", "--sort=name", "--numeric-owner", "--mtime=@1"])
+            .args(options)
+            .arg("--directory")
+            .arg(&root)
+            .arg(".")
+            .output()
+            .expect("tar runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        if options.contains(&"--sparse") {
+            assert!(output.stdout.len() < 1 << 20, "{options:?}: the holes are in the archive");
+        }
+        layer_listing(output.stdout.as_slice(), dir.path(), Limits::default()).expect("sound")
+    };
+    let whole = list(&["--format=pax"]);
+    assert_eq!(list(&["--sparse", "--format=gnu"]), whole);
+    for version in ["0.0", "0.1", "1.0"] {
+        let version = format!("--sparse-version={version}");
+        assert_eq!(list(&["--sparse", "--format=pax", &version]), whole, "{version}");
+    }
+}
+
 fn golden_tar() -> Vec<u8> {
     Tar::new()
         .dir("./")

@@ -178,11 +178,7 @@ fn bombs_end_at_the_limit_and_leave_nothing() {
     limited(&many.end(), 100);
     // Directories that are only implied count as well.
     limited(
-        &Tar::new()
-            .file(&"d/".repeat(49), "")
-            .file(&format!("{}f", "e/".repeat(49)), "")
-            .file("x/y/z", "")
-            .end(),
+        &Tar::new().dir(&"d/".repeat(49)).file(&format!("{}f", "e/".repeat(49)), "").file("x/y/z", "").end(),
         100,
     );
     let names =
@@ -191,6 +187,63 @@ fn bombs_end_at_the_limit_and_leave_nothing() {
     let header =
         Tar::new().entry("x", b'x', "", b"", |h| h[124..136].copy_from_slice(b"00100000000\0")).end();
     limited(&header, 1 << 20);
+}
+
+#[test]
+fn t14_holes_count_as_if_they_were_there() {
+    // A file of 2 TiB, and one that just does not fit any more, in an archive of a few hundred bytes.
+    let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+    for size in ["2199023255552", "1048576"] {
+        let records: [(&str, &[u8]); 3] =
+            [("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.numblocks", b"0"), ("GNU.sparse.map", b"")];
+        let archive = Tar::new().pax(&records).file("a", "").end();
+        assert_eq!(
+            refused(&archive, limits),
+            Ok(Reason::TooMuch { what: "bytes in the archive", limit: 1 << 20 }),
+            "{size}"
+        );
+    }
+    let halves = (0..2).fold(Tar::new(), |tar, i| {
+        let records: [(&str, &[u8]); 3] =
+            [("GNU.sparse.size", b"600000"), ("GNU.sparse.numblocks", b"0"), ("GNU.sparse.map", b"")];
+        tar.pax(&records).file(&i.to_string(), "")
+    });
+    assert!(matches!(refused(&halves.end(), limits), Ok(Reason::TooMuch { limit: 1_048_576, .. })));
+}
+
+#[test]
+fn sparse_files_whose_map_is_not_plain_are_refused() {
+    let sparse = |records: &[(&str, &[u8])], data: &[u8]| Tar::new().pax(records).file("a", data).end();
+    let map = |map: &'static [u8], count: &'static [u8]| -> [(&'static str, &'static [u8]); 3] {
+        [("GNU.sparse.size", b"100"), ("GNU.sparse.numblocks", count), ("GNU.sparse.map", map)]
+    };
+    check(sparse(&map(b"0,4", b"1"), b"12345"), Reason::Sparse);
+    check(sparse(&map(b"98,4", b"1"), b"1234"), Reason::Sparse);
+    check(sparse(&map(b"10,2,5,2", b"2"), b"1234"), Reason::Sparse);
+    check(sparse(&map(b"0,4", b"2"), b"1234"), Reason::Sparse);
+    let text: [(&str, &[u8]); 3] =
+        [("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"100")];
+    check(sparse(&text, b"1\n0\n4\n"), Reason::Sparse);
+    check(Tar::new().pax(&map(b"", b"0")).symlink("s", "t").end(), Reason::Sparse);
+    // More blocks of the map are announced than there are.
+    let cut = Tar::new().entry("a", b'S', "", b"", |h| {
+        h[257..265].copy_from_slice(b"ustar  \0");
+        h[482] = 1;
+    });
+    check(cut.cut(), Reason::Truncated);
+    check(Tar::new().pax(&[("SCHILY.realsize", b"9")]).file("a", "").end(), Reason::Sparse);
+    let global = Tar::new().entry("g", b'g', "", &pax_records(&[("GNU.sparse.major", b"1")]), |_| {});
+    check(global.end(), Reason::GlobalPax("GNU.sparse.major".to_owned()));
+}
+
+#[test]
+fn a_file_with_a_slash_at_the_end_of_its_name_is_refused_where_readers_disagree() {
+    check(Tar::new().file("dir/", "").end(), Reason::FileWithSlash);
+    // Before ustar there was no type for directories.
+    let dir = tempfile::tempdir().expect("a directory");
+    let old = Tar::new().entry("dir/", 0, "", b"", |_| {}).end();
+    let lines = layer_listing(old.as_slice(), dir.path(), Limits::default()).expect("sound");
+    assert_eq!(lines[1].kind, "dir");
 }
 
 #[test]
@@ -207,7 +260,7 @@ fn odd_but_sound_archives_are_taken() {
         Tar::new().dir("a").file("a/b", "x").file("a", "y").end(),
         Tar::new().file("a", "x").dir("a").end(),
         Tar::new().file("a", "x").hard_link("b", "a").hard_link("b", "a").hard_link("a", "b").end(),
-        Tar::new().file("dir/", "").end(),
+        Tar::new().entry("dir/", 0, "", b"", |_| {}).end(),
         Tar::new().raw(&Tar::new().file("a", "x").end()).raw(b"what follows the end is not looked at").cut(),
         Tar::new().pax(&[("SCHILY.xattr.user.a", b""), ("comment", "ä".as_bytes())]).file("a", "").end(),
     ] {
@@ -270,8 +323,8 @@ fn blobs_spoiled_at_random_are_listed_or_called_damaged_and_nothing_else() {
         Tar::new().pax(&[("SCHILY.xattr.user.a", b"b")]).file("d/f", vec![1; 5000]).symlink("s", "t").end();
     let layer = store.import_layer(tar.as_slice(), Limits::default()).expect("sound");
     let sound = std::fs::read(&layer.path).expect("read");
-    // The last block holds the inodes; what is before it is data.
-    let inodes = sound.len() - 4096;
+    // The last block holds the leaves, the one before it the inodes; what is before that is data.
+    let inodes = sound.len() - 2 * 4096;
     let mut numbers = noise(7);
     let mut next = |below: usize| numbers.next().expect("endless") % below;
     let path = dir.path().join("tmp/spoiled");

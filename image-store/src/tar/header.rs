@@ -25,13 +25,27 @@ impl<'a> Header<'a> {
         self.0[156]
     }
 
+    pub(super) fn bytes(&self) -> &'a [u8; RECORD] {
+        self.0
+    }
+
+    /// Whether this is GNU tar's own format (`OLDGNU_MAGIC`).
+    pub(super) fn is_gnu(&self) -> bool {
+        &self.0[257..265] == b"ustar  \0"
+    }
+
     /// The name, with the ustar prefix before it where this header has one.
     pub(super) fn name(&self) -> Vec<u8> {
         let name = text(&self.0[0..100]);
-        // In GNU's own format these bytes hold times, and star keeps its own times in the last 24 of them.
         let prefix = match &self.0[257..263] {
+            // star keeps its own times in the last 24 bytes.
             b"ustar\0" if &self.0[508..512] == b"tar\0" => text(&self.0[345..476]),
             b"ustar\0" => text(&self.0[345..500]),
+            // In GNU's own format these bytes hold times. Go before 1.8 wrote a prefix there by mistake, Docker was written in
+            // it, and every reader of layers that is written in Go still makes up for it.
+            _ if self.is_gnu() && !self.has_gnu_times() => {
+                Some(text(&self.0[345..500])).filter(|prefix| prefix.is_ascii()).unwrap_or_default()
+            }
             _ => b"",
         };
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
@@ -75,15 +89,27 @@ impl<'a> Header<'a> {
         Ok((major as u32, minor as u32))
     }
 
+    /// Whether the fields for the times of access and change hold numbers, or nothing.
+    fn has_gnu_times(&self) -> bool {
+        [345..357, 357..369].into_iter().all(|field| number(&self.0[field]).is_some())
+    }
+
+    /// The number in a field of this form, at least 0.
+    pub(super) fn number_in(field: &[u8], name: &'static str) -> Result<u64, Reason> {
+        number(field).and_then(|number| u64::try_from(number).ok()).ok_or(Reason::Number(name))
+    }
+
     fn number(&self, range: std::ops::Range<usize>, name: &'static str) -> Result<u64, Reason> {
-        u64::try_from(self.signed_number(range, name)?).map_err(|_| Reason::Number(name))
+        Self::number_in(&self.0[range], name)
     }
 
     fn signed_number(&self, range: std::ops::Range<usize>, name: &'static str) -> Result<i64, Reason> {
-        let field = &self.0[range];
-        let number = if field[0] & 0x80 != 0 { base256(field) } else { octal(field) };
-        number.ok_or(Reason::Number(name))
+        number(&self.0[range]).ok_or(Reason::Number(name))
     }
+}
+
+fn number(field: &[u8]) -> Option<i64> {
+    if field[0] & 0x80 != 0 { base256(field) } else { octal(field) }
 }
 
 /// Bytes up to the first NUL.

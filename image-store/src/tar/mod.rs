@@ -1,7 +1,7 @@
 //! A strict, streaming reader of tar archives that come from strangers.
 //!
 //! ```text
-//!  bytes ──► header (512 bytes: ustar, GNU, v7) ──► pax and GNU long names joined in ──► Entry ──► data
+//!  bytes ──► header (512 bytes: ustar, GNU, v7) ──► pax and GNU long names joined in ──► Entry ──► data, holes filled
 //! ```
 //! Where readers of tar are known to disagree about what an archive means (a size that differs between the pax and the
 //! ustar header, two long names for one entry, data behind a symbolic link), the archive is refused instead of
@@ -14,6 +14,7 @@ mod header;
 mod path;
 mod pax;
 mod reader;
+mod sparse;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +29,7 @@ pub(crate) const RECORD: usize = 512;
 /// How much of an archive is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the whole archive, headers and padding included.
+    /// Bytes of the whole archive, headers and padding included; the holes of sparse files count as if they were there.
     pub bytes: u64,
     /// Entries, directories that are only implied included.
     pub entries: u64,
@@ -57,9 +58,9 @@ pub struct Entry {
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// A regular file of so many bytes, which follow in the archive.
+    /// A regular file of so many bytes, which follow in the archive, all but holes.
     File {
-        /// Bytes of data.
+        /// Bytes of data, holes included.
         size: u64,
     },
     /// Another name for the entry at `target`.
@@ -154,9 +155,12 @@ pub enum Reason {
     /// A kind of entry that is not taken.
     #[error("entries of type '{0}' are not supported")]
     Type(char),
-    /// A sparse file.
-    #[error("sparse files are not supported")]
+    /// A sparse file of a kind that is not known, or whose map does not fit.
+    #[error("the map of the sparse file is malformed or of an unknown kind")]
     Sparse,
+    /// A file whose name ends with a slash: some readers make a directory of it.
+    #[error("a file's name cannot end with a slash")]
+    FileWithSlash,
     /// A path that would leave the tree, or is no path.
     #[error("the path {0}")]
     Path(PathFault),

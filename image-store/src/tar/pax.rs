@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
 use super::path::printable;
+use super::sparse::PaxSparse;
 use super::{RECORD, Reason};
 
 /// The largest extended header, in bytes; attributes of an entry have to fit into it.
@@ -24,18 +29,39 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<(i64, u32)>,
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) sparse: Option<PaxSparse>,
 }
 
+/// An attribute as star writes it, and every reader of layers understands it: the value as it is.
 const XATTR: &[u8] = b"SCHILY.xattr.";
+/// An attribute as libarchive writes it beside that: the name in percent-encoding, the value in Base64 (libarchive, `tar.5`).
+const LIBARCHIVE_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
+const SPARSE: &[u8] = b"GNU.sparse.";
+/// libarchive leaves the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Reads the records of an extended header. Of a repeated key the last one counts; an empty value takes a key back.
 pub(super) fn parse(bytes: &[u8]) -> Result<Pax, Reason> {
     let mut pax = Pax::default();
     let mut xattr_bytes = 0;
+    let mut of_libarchive = BTreeMap::new();
     for record in Records(bytes) {
         let (key, value) = record?;
-        if key.starts_with(b"GNU.sparse.") || key == b"SCHILY.realsize" {
+        if key == b"SCHILY.realsize" {
+            // star's own sparse files.
             return Err(Reason::Sparse);
+        }
+        if let Some(key) = key.strip_prefix(SPARSE) {
+            pax.sparse.get_or_insert_default().take(key, value)?;
+            continue;
+        }
+        if let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR) {
+            let value = BASE64.decode(value).map_err(|_| Reason::Pax)?;
+            of_libarchive.insert(percent_decode(name).ok_or(Reason::Pax)?, value);
+            continue;
         }
         let given = !value.is_empty();
         match key {
@@ -63,15 +89,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Pax, Reason> {
             }
         }
     }
-    Ok(pax)
+    // Readers of layers know star's form only. Another value in libarchive's would be a second meaning.
+    match of_libarchive.iter().find(|(name, value)| pax.xattrs.get(*name) != Some(value)) {
+        Some((name, _)) => Err(Reason::Xattr { name: printable(name), fault: "has two meanings" }),
+        None => Ok(pax),
+    }
 }
 
 /// Refuses a global header that says more than a comment: readers disagree on how long it lasts.
 pub(super) fn check_global(bytes: &[u8]) -> Result<(), Reason> {
     for record in Records(bytes) {
         let (key, _) = record?;
-        let acted_on = matches!(key, b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime");
-        if acted_on || key.starts_with(XATTR) || key.starts_with(b"GNU.sparse.") {
+        let acted_on =
+            matches!(key, b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime" | b"SCHILY.realsize");
+        if acted_on || [XATTR, LIBARCHIVE_XATTR, SPARSE].iter().any(|prefix| key.starts_with(prefix)) {
             return Err(Reason::GlobalPax(printable(key)));
         }
     }
@@ -127,11 +158,28 @@ impl<'a> Records<'a> {
     }
 }
 
+/// `%41` back to `A`.
+fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(byte) = rest.next() {
+        out.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(*rest.next()?).to_digit(16);
+                (digit()? << 4 | digit()?) as u8
+            }
+            byte => *byte,
+        });
+    }
+    Some(out)
+}
+
 fn number(value: &[u8], name: &'static str) -> Result<Option<u64>, Reason> {
     if value.is_empty() { Ok(None) } else { digits(value).map(Some).ok_or(Reason::Number(name)) }
 }
 
-fn digits(text: &[u8]) -> Option<u64> {
+/// A decimal number without a sign.
+pub(super) fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -211,6 +259,25 @@ mod tests {
         let record = b"42 SCHILY.xattr.trusted.overlay.opaque=y\n";
         let record = [format!("{} ", record.len()).as_bytes(), &record[3..]].concat();
         assert!(matches!(parse(&record), Err(Reason::Xattr { .. })), "{:?}", parse(&record));
+    }
+
+    #[test]
+    fn attributes_in_the_form_of_libarchive_have_to_say_the_same() {
+        let record = |key: &str, value: &str| {
+            let len = key.len() + value.len() + 5;
+            format!("{len} {key}={value}\n")
+        };
+        let star = record("SCHILY.xattr.user.b", "value");
+        let same = star.clone() + &record("LIBARCHIVE.xattr.user.%62", "dmFsdWU");
+        assert_eq!(parse(same.as_bytes()).expect("the same").xattrs[&b"user.b"[..]], b"value");
+        let padded = record("LIBARCHIVE.xattr.user.b", "dmFsdWU=") + &star;
+        parse(padded.as_bytes()).expect("the same");
+        let other = star + &record("LIBARCHIVE.xattr.user.b", "b3RoZXI");
+        assert!(matches!(parse(other.as_bytes()), Err(Reason::Xattr { .. })));
+        let alone = record("LIBARCHIVE.xattr.user.b", "dmFsdWU");
+        assert!(matches!(parse(alone.as_bytes()), Err(Reason::Xattr { .. })));
+        let no_base64 = record("LIBARCHIVE.xattr.user.b", "dmFsd!!");
+        assert_eq!(parse(no_base64.as_bytes()), Err(Reason::Pax));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use super::header::Header;
 use super::path::printable;
 use super::pax::{self, Pax};
+use super::sparse::{Map, Next, OldMap, PaxMap, TextMap};
 use super::{Entry, EntryPath, Kind, Limits, MAX_PATH, Meta, PathFault, RECORD, Reason, Refusal, TarError};
 
 /// Reads an archive entry by entry. Data that is not read before the next entry is asked for is skipped.
@@ -17,9 +18,13 @@ pub struct Reader<R> {
     /// Where the header of the present entry begins.
     entry_offset: u64,
     entries: u64,
-    /// Data of the present entry that was not read yet, and the padding behind it.
+    /// Data of the present entry in the archive that was not read yet, and the padding behind it.
     remaining: u64,
     padding: u64,
+    /// Where the holes of the present entry are, if it has any.
+    sparse: Option<Map>,
+    /// Bytes of holes so far.
+    holes: u64,
     ended: bool,
 }
 
@@ -34,7 +39,18 @@ struct Extension {
 impl<R: Read> Reader<R> {
     /// Reads from `inner`, within `limits`.
     pub fn new(inner: R, limits: Limits) -> Self {
-        Self { inner, limits, offset: 0, entry_offset: 0, entries: 0, remaining: 0, padding: 0, ended: false }
+        Self {
+            inner,
+            limits,
+            offset: 0,
+            entry_offset: 0,
+            entries: 0,
+            remaining: 0,
+            padding: 0,
+            sparse: None,
+            holes: 0,
+            ended: false,
+        }
     }
 
     /// The next entry; `None` at the end of the archive.
@@ -65,15 +81,7 @@ impl<R: Read> Reader<R> {
                 }
                 b'L' => extension.long_name.replace(self.long_name(size)?).is_some(),
                 b'K' => extension.long_link.replace(self.long_name(size)?).is_some(),
-                _ => {
-                    let entry = assemble(&header, extension, size).map_err(|(path, reason)| {
-                        TarError::from(Refusal { offset: self.entry_offset, path, reason })
-                    })?;
-                    if let Kind::File { size } = entry.kind {
-                        self.expect_data(size);
-                    }
-                    return Ok(Some(entry));
-                }
+                _ => return self.entry(&header, extension, size).map(Some),
             };
             if repeated {
                 return Err(self.refuse(None, Reason::Ambiguous));
@@ -81,11 +89,113 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads data of the present entry; 0 bytes at its end.
+    /// The entry that a header with its extensions describes; the data, and a sparse file's map, come next.
+    fn entry(&mut self, header: &Header<'_>, mut extension: Extension, size: u64) -> Result<Entry, TarError> {
+        let old_map = match header.type_flag() {
+            b'S' => Some(self.old_map(header)?),
+            _ => None,
+        };
+        let pax_map = extension.pax.as_mut().and_then(|pax| pax.sparse.take());
+        if let (Some(name), Some(pax)) =
+            (pax_map.as_ref().and_then(|sparse| sparse.name.clone()), &mut extension.pax)
+        {
+            // The ordinary name is one for readers that do not know sparse files.
+            pax.path = Some(name);
+        }
+        let mut entry = assemble(header, extension, size)
+            .map_err(|(path, reason)| TarError::from(Refusal { offset: self.entry_offset, path, reason }))?;
+        let Kind::File { size } = &mut entry.kind else {
+            return if pax_map.is_some() {
+                Err(self.refuse(Some(&entry.path), Reason::Sparse))
+            } else {
+                Ok(entry)
+            };
+        };
+        let stored = *size;
+        self.expect_data(stored);
+        let map = match (old_map, pax_map) {
+            (None, None) => return Ok(entry),
+            (Some(old), None) => old.finish(stored),
+            (None, Some(pax)) => match pax.finish() {
+                Ok((size, PaxMap::Parts(parts))) => Map::new(parts, size, stored),
+                Ok((size, PaxMap::InData)) => {
+                    let parts = self.text_map(&entry.path)?;
+                    Map::new(parts, size, self.remaining)
+                }
+                Err(reason) => Err(reason),
+            },
+            (Some(_), Some(_)) => Err(Reason::Ambiguous),
+        };
+        let map = map.map_err(|reason| self.refuse(Some(&entry.path), reason))?;
+        *size = map.size();
+        self.holes = self.holes.saturating_add(map.size().saturating_sub(self.remaining));
+        if self.offset.saturating_add(self.holes) > self.limits.bytes {
+            let limit = self.limits.bytes;
+            return Err(
+                self.refuse(Some(&entry.path), Reason::TooMuch { what: "bytes in the archive", limit })
+            );
+        }
+        self.sparse = Some(map);
+        Ok(entry)
+    }
+
+    /// The map of a header of type `S`, and of the blocks that follow it.
+    fn old_map(&mut self, header: &Header<'_>) -> Result<OldMap, TarError> {
+        let mut map = OldMap::begin(header).map_err(|reason| self.refuse(None, reason))?;
+        while map.continued {
+            let mut block = [0; RECORD];
+            if self.read_full(&mut block)? < RECORD {
+                return Err(self.refuse(None, Reason::Truncated));
+            }
+            map.extend(&block).map_err(|reason| self.refuse(None, reason))?;
+        }
+        Ok(map)
+    }
+
+    /// The map that stands before the data of the present entry.
+    fn text_map(&mut self, path: &EntryPath) -> Result<Vec<(u64, u64)>, TarError> {
+        let mut map = TextMap::default();
+        loop {
+            if self.remaining < RECORD as u64 {
+                return Err(self.refuse(Some(path), Reason::Sparse));
+            }
+            let mut block = [0; RECORD];
+            let mut filled = 0;
+            while filled < RECORD {
+                filled += self.read_stored(&mut block[filled..])?;
+            }
+            if let Some(parts) = map.take(&block).map_err(|reason| self.refuse(Some(path), reason))? {
+                return Ok(parts);
+            }
+        }
+    }
+
+    /// Reads data of the present entry, holes as zeros; 0 bytes at its end.
     ///
     /// # Errors
     /// As [`Self::next_entry`].
     pub fn read_data(&mut self, buf: &mut [u8]) -> Result<usize, TarError> {
+        let Some(next) = self.sparse.as_ref().map(Map::next) else { return self.read_stored(buf) };
+        let fits = |count: u64| usize::try_from(count).unwrap_or(usize::MAX).min(buf.len());
+        let read = match next {
+            Next::Hole(count) => {
+                let count = fits(count);
+                buf[..count].fill(0);
+                count
+            }
+            Next::Data(count) => {
+                let count = fits(count);
+                self.read_stored(&mut buf[..count])?
+            }
+        };
+        if let Some(map) = &mut self.sparse {
+            map.advance(read as u64);
+        }
+        Ok(read)
+    }
+
+    /// Reads data of the present entry as it is in the archive.
+    fn read_stored(&mut self, buf: &mut [u8]) -> Result<usize, TarError> {
         let want = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buf.len());
         if want == 0 {
             return Ok(0);
@@ -120,9 +230,10 @@ impl<R: Read> Reader<R> {
 
     fn skip_data(&mut self) -> Result<(), TarError> {
         let mut buffer = [0; 4096];
-        while self.read_data(&mut buffer)? > 0 {}
+        self.sparse = None;
+        while self.read_stored(&mut buffer)? > 0 {}
         self.remaining = std::mem::take(&mut self.padding);
-        while self.read_data(&mut buffer)? > 0 {}
+        while self.read_stored(&mut buffer)? > 0 {}
         Ok(())
     }
 
@@ -168,7 +279,7 @@ impl<R: Read> Reader<R> {
         let mut data = vec![0; size as usize];
         let mut filled = 0;
         while filled < data.len() {
-            filled += self.read_data(&mut data[filled..])?;
+            filled += self.read_stored(&mut data[filled..])?;
         }
         Ok(data)
     }
@@ -198,7 +309,7 @@ impl<R: Read> Reader<R> {
             match self.inner.read(buf) {
                 Ok(n) => {
                     self.offset += n as u64;
-                    if self.offset > self.limits.bytes {
+                    if self.offset.saturating_add(self.holes) > self.limits.bytes {
                         let limit = self.limits.bytes;
                         return Err(
                             self.refuse(None, Reason::TooMuch { what: "bytes in the archive", limit })
@@ -247,16 +358,17 @@ fn assemble(header: &Header<'_>, extension: Extension, size: u64) -> Result<Entr
 
 fn kind(header: &Header<'_>, raw_path: &[u8], raw_link: Vec<u8>, size: u64) -> Result<Kind, Reason> {
     Ok(match header.type_flag() {
-        // Before ustar, a directory was a file whose name ends with a slash.
-        b'0' | 0 if raw_path.ends_with(b"/") => Kind::Directory,
-        b'0' | 0 | b'7' => Kind::File { size },
+        // Before ustar, a directory was a file whose name ends with a slash. Of one that says to be a file, GNU tar makes a
+        // directory and Go a file.
+        0 if raw_path.ends_with(b"/") => Kind::Directory,
+        b'0' | b'7' | b'S' if raw_path.ends_with(b"/") => return Err(Reason::FileWithSlash),
+        b'0' | 0 | b'7' | b'S' => Kind::File { size },
         b'1' => Kind::HardLink { target: EntryPath::parse(&raw_link).map_err(Reason::LinkTarget)? },
         b'2' => Kind::Symlink { target: symlink_target(raw_link).map_err(Reason::LinkTarget)? },
         b'3' => header.device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
         b'4' => header.device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
         b'5' => Kind::Directory,
         b'6' => Kind::Fifo,
-        b'S' => return Err(Reason::Sparse),
         other => return Err(Reason::Type(char::from(other))),
     })
 }
