@@ -94,6 +94,32 @@ fn whiteouts_that_name_nothing_proper_are_refused() {
 }
 
 #[test]
+fn a_device_that_overlayfs_would_take_for_a_whiteout_is_refused_and_others_are_not() {
+    let device = |kind: u8, major: &'static [u8; 8], minor: &'static [u8; 8]| {
+        let tar = Tar::new().entry("dev", kind, "", b"", |header| {
+            header[329..337].copy_from_slice(major);
+            header[337..345].copy_from_slice(minor);
+        });
+        tar.end()
+    };
+    check(device(b'3', b"0000000\0", b"0000000\0"), Reason::WhiteoutDevice);
+    check(device(b'3', &[0; 8], &[0; 8]), Reason::WhiteoutDevice);
+    let dir = tempfile::tempdir().expect("a directory");
+    for (kind, minor, listed) in [
+        (b'3', b"0000003\0", ("char", "1,3")),
+        (b'3', b"0000000\0", ("char", "1,0")),
+        (b'4', b"0000000\0", ("block", "1,0")),
+    ] {
+        let archive = device(kind, b"0000001\0", minor);
+        let lines = layer_listing(archive.as_slice(), dir.path(), Limits::default()).expect("sound");
+        assert_eq!((lines[1].kind, lines[1].target.as_deref()), (listed.0, Some(listed.1)));
+    }
+    let block = device(b'4', b"0000000\0", b"0000000\0");
+    let lines = layer_listing(block.as_slice(), dir.path(), Limits::default()).expect("no whiteout");
+    assert_eq!(lines[1].kind, "block");
+}
+
+#[test]
 fn the_root_cannot_become_something_else() {
     check(Tar::new().symlink("./", "/etc").end(), Reason::Root);
     check(Tar::new().symlink(".", "/etc").end(), Reason::Root);

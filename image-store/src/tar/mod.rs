@@ -155,6 +155,9 @@ pub enum Reason {
     /// A kind of entry that is not taken.
     #[error("entries of type '{0}' are not supported")]
     Type(char),
+    /// A character device 0:0: to overlayfs it is a whiteout, which only a name with the prefix `.wh.` may ask for.
+    #[error("the character device 0:0 would hide what is below it")]
+    WhiteoutDevice,
     /// A sparse file of a kind that is not known, or whose map does not fit.
     #[error("the map of the sparse file is malformed or of an unknown kind")]
     Sparse,

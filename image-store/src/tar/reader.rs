@@ -365,7 +365,10 @@ fn kind(header: &Header<'_>, raw_path: &[u8], raw_link: Vec<u8>, size: u64) -> R
         b'0' | 0 | b'7' | b'S' => Kind::File { size },
         b'1' => Kind::HardLink { target: EntryPath::parse(&raw_link).map_err(Reason::LinkTarget)? },
         b'2' => Kind::Symlink { target: symlink_target(raw_link).map_err(Reason::LinkTarget)? },
-        b'3' => header.device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
+        b'3' => match header.device()? {
+            (0, 0) => return Err(Reason::WhiteoutDevice),
+            (major, minor) => Kind::CharDevice { major, minor },
+        },
         b'4' => header.device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
         b'5' => Kind::Directory,
         b'6' => Kind::Fifo,
