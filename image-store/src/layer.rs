@@ -5,6 +5,9 @@
 //! and the attribute `trusted.overlay.opaque`. A whiteout never touches what its own layer brings, wherever in the archive it
 //! stands.
 //!
+//! A directory that only the path of another entry implies says nothing about itself, and neither does a root without an
+//! entry: where a lower layer has that directory, its owner, mode, times and attributes stay. Such directories bear [`IMPLIED`].
+//!
 //! Of entries with the same path the last wins. A directory that replaces a directory keeps what is in it. Hard links
 //! have to point to an earlier entry of the same layer.
 
@@ -18,6 +21,13 @@ use bennu_manifests::model::Digest;
 use crate::erofs::{Attributes, CopyError, InodeId, InodeKind, Tree, TreeError, Writer};
 use crate::sha256::HashingReader;
 use crate::tar::{Entry, EntryPath, Kind, Limits, Meta, Reader, Reason, TarError};
+
+/// The attribute of a directory that hides what lower layers have there (Linux, `Documentation/filesystems/overlayfs.rst`,
+/// "whiteouts and opaque directories").
+pub const OPAQUE: &str = "trusted.overlay.opaque";
+/// The attribute of a directory that the layer has no entry for. overlayfs shows nobody what begins with `trusted.overlay.`
+/// (Linux, `fs/overlayfs/xattrs.c`), and an archive cannot bring it.
+pub const IMPLIED: &str = "trusted.overlay.bennu.implied";
 
 /// A layer that was converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +71,16 @@ pub fn convert(
         tree: Tree::new(limits.entries, limits.metadata_bytes),
         whiteouts: BTreeSet::new(),
         opaque: HashSet::new(),
+        implied: BTreeSet::from([Tree::ROOT]),
+        hollow: HashSet::new(),
     };
     while let Some(entry) = layer.tar.next_entry()? {
         layer.take(entry)?;
     }
     layer.apply_whiteouts()?;
+    for directory in &layer.implied {
+        layer.tree.add_mark(*directory, IMPLIED, "y");
+    }
     let (diff_id, tar_size) = layer.tar.finish()?.finish();
     let (file, written) = layer.writer.finish(&layer.tree).map_err(ConvertError::Write)?;
     Ok((file, Converted { diff_id, tar_size, blob: written.verity, size: written.size }))
@@ -79,6 +94,10 @@ struct Layer<R> {
     /// Directory and name; applied at the end, when it is known what the layer itself has there.
     whiteouts: BTreeSet<(InodeId, Vec<u8>)>,
     opaque: HashSet<InodeId>,
+    /// Directories without an entry of their own.
+    implied: BTreeSet<InodeId>,
+    /// Those that nothing but whiteouts implies.
+    hollow: HashSet<InodeId>,
 }
 
 impl<R: Read> Layer<R> {
@@ -89,16 +108,16 @@ impl<R: Read> Layer<R> {
             if kind != Kind::Directory {
                 return Err(self.refuse(&path, Reason::Root));
             }
-            return self.tree.set_attributes(Tree::ROOT, &attributes).map_err(|e| self.too_much(&path, e));
+            return self.describe(&path, Tree::ROOT, &attributes);
         };
-        let directory = self.parent(&path)?;
+        let directory = self.parent(&path, name.starts_with(b".wh."))?;
         if let Some(removed) = name.strip_prefix(b".wh.") {
             return self.whiteout(&path, directory, removed);
         }
         let kind = match kind {
             Kind::Directory => match self.tree.child(directory, name) {
                 Some(old) if self.tree.is_directory(old) => {
-                    return self.tree.set_attributes(old, &attributes).map_err(|e| self.too_much(&path, e));
+                    return self.describe(&path, old, &attributes);
                 }
                 _ => InodeKind::Directory,
             },
@@ -127,8 +146,20 @@ impl<R: Read> Layer<R> {
         self.tree.add(directory, name, kind, &attributes).map(drop).map_err(|e| self.too_much(&path, e))
     }
 
+    /// Gives a directory that is there what its entry says.
+    fn describe(
+        &mut self,
+        path: &EntryPath,
+        directory: InodeId,
+        attributes: &Attributes,
+    ) -> Result<(), ConvertError> {
+        self.implied.remove(&directory);
+        self.hollow.remove(&directory);
+        self.tree.set_attributes(directory, attributes).map_err(|e| self.too_much(path, e))
+    }
+
     /// The directory that `path` lies in; directories that no entry described are made.
-    fn parent(&mut self, path: &EntryPath) -> Result<InodeId, ConvertError> {
+    fn parent(&mut self, path: &EntryPath, of_whiteout: bool) -> Result<InodeId, ConvertError> {
         let (parent, _) = path.split_last().expect("the root was handled before");
         let mut directory = Tree::ROOT;
         let mut walked = 0;
@@ -143,9 +174,15 @@ impl<R: Read> Layer<R> {
                 None => {
                     let attributes = Attributes { mode: 0o755, ..Attributes::default() };
                     let added = self.tree.add(directory, name, InodeKind::Directory, &attributes);
-                    added.map_err(|e| self.too_much(path, e))?
+                    let added = added.map_err(|e| self.too_much(path, e))?;
+                    self.implied.insert(added);
+                    self.hollow.insert(added);
+                    added
                 }
             };
+            if !of_whiteout {
+                self.hollow.remove(&directory);
+            }
         }
         Ok(directory)
     }
@@ -182,11 +219,14 @@ impl<R: Read> Layer<R> {
         for (directory, name) in std::mem::take(&mut self.whiteouts) {
             match self.tree.child(directory, &name) {
                 // What this layer brings replaces what is below; a directory would merge with it unless it is opaque.
-                Some(child) if self.tree.is_directory(child) => {
+                // One that is there for whiteouts alone is no content, and goes with them.
+                Some(child) if self.tree.is_directory(child) && !self.hollow.contains(&child) => {
                     self.opaque.insert(child);
+                    // The one below is gone, so there is nothing that this one could keep.
+                    self.implied.remove(&child);
                 }
-                Some(_) => {}
-                None => {
+                Some(child) if !self.tree.is_directory(child) => {}
+                _ => {
                     let path = EntryPath::parse(&name).unwrap_or_default();
                     let device = InodeKind::CharDevice(0, 0);
                     let added = self.tree.add(directory, &name, device, &Attributes::default());
@@ -195,7 +235,7 @@ impl<R: Read> Layer<R> {
             }
         }
         for directory in std::mem::take(&mut self.opaque) {
-            self.tree.add_mark(directory, "trusted.overlay.opaque", "y");
+            self.tree.add_mark(directory, OPAQUE, "y");
         }
         Ok(())
     }

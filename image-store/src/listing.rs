@@ -10,7 +10,7 @@ use bennu_manifests::model::Digest;
 use serde::Serialize;
 
 use crate::erofs::{FileType, Image as Erofs, Inode, ReadError};
-use crate::layer::{self, ConvertError};
+use crate::layer::{self, ConvertError, IMPLIED, OPAQUE};
 use crate::record::Image;
 use crate::sha256::Sha256;
 use crate::store::Store;
@@ -119,8 +119,10 @@ pub fn files(store: &Store, image: &Image) -> Result<Vec<Line>, ListError> {
         let (blob, name) = &blobs[found.layer];
         let mut line = line(blob, &path, &found.inode)
             .map_err(|source| ListError::Blob { path: name.display().to_string(), source })?;
-        // A mark between layers, which a container never sees.
-        line.xattrs.remove("trusted.overlay.opaque");
+        // Marks between layers, which a container never sees.
+        for mark in [OPAQUE, IMPLIED] {
+            line.xattrs.remove(mark);
+        }
         Ok(line)
     });
     lines.collect()
@@ -155,18 +157,22 @@ pub fn layer_listing(reader: impl Read, spill: &Path, limits: Limits) -> Result<
     Ok(lines.into_values().collect())
 }
 
-/// Puts one layer over those below it, by the rules of overlayfs.
+/// Puts one layer over those below it, by the rules of overlayfs; a directory that is only implied keeps what the lower one
+/// says of itself.
 fn merge(merged: &mut Merged, blob: &Erofs, layer: usize) -> Result<(), ReadError> {
     walk(blob, &mut |path, inode| {
         let covers = inode.file_type() != FileType::Directory
-            || inode.xattrs.contains_key(&b"trusted.overlay.opaque"[..])
+            || inode.xattrs.contains_key(OPAQUE.as_bytes())
             || merged.get(path).is_some_and(|below| below.inode.file_type() != FileType::Directory);
+        // Where something else than a directory is hidden, nothing of it is kept.
+        let keeps = inode.xattrs.contains_key(IMPLIED.as_bytes())
+            && merged.get(path).is_some_and(|below| below.inode.file_type() == FileType::Directory);
         if covers {
             remove_below(merged, path);
         }
         if is_whiteout(inode) {
             merged.remove(path);
-        } else {
+        } else if !keeps {
             merged.insert(path.to_vec(), Found { layer, inode: inode.clone() });
         }
         Ok(())

@@ -71,6 +71,49 @@ fn layers(store: &Store) -> Vec<LayerRecord> {
     [base, middle, top].into_iter().map(|tar| import(store, tar.end())).collect()
 }
 
+#[test]
+fn a_layer_that_says_nothing_about_the_root_leaves_it_as_it_was() {
+    if !can_mount() {
+        return;
+    }
+    let root = |mode: &'static [u8; 8]| {
+        Tar::new().entry("./", b'5', "", b"", |header| {
+            header[100..108].copy_from_slice(mode);
+            header[108..116].copy_from_slice(b"0001750\0");
+        })
+    };
+    let (base, described) = (root(b"0000750\0").file("a", "a").end(), root(b"0001711\0").end());
+    let silent = Tar::new().file("b", "b").end();
+    for (stack, mode) in [
+        (vec![&base, &silent], 0o750),
+        (vec![&base, &described, &silent], 0o1711),
+        (vec![&base, &silent, &described], 0o1711),
+    ] {
+        let bench = Bench::new();
+        let layers: Vec<_> = stack.into_iter().map(|tar| import(&bench.store, tar.clone())).collect();
+        let target = bench.path("root");
+        let map = IdMap { host_start: 100_000, count: 65_536 };
+        for (idmap, owner) in [(None, 1000), (Some(map), 101_000)] {
+            bench.mounts.mount_image(&bench.store, &layers, &target, None, idmap).expect("mounted");
+            let meta = fs::metadata(&target).expect("there");
+            let seen =
+                (meta.mode() & 0o7777, meta.uid(), fs::read_to_string(target.join("b")).expect("read"));
+            let shown = rustix::fs::listxattr(&target, &mut [0; 256]).expect("listed");
+            bench.mounts.unmount_image(&target).expect("unmounted");
+            assert_eq!(seen, (mode, owner, "b".to_owned()));
+            assert_eq!(shown, 0, "the mark is shown");
+        }
+        let (upper, work) = (bench.path("upper"), bench.path("work"));
+        [&upper, &work].into_iter().for_each(|path| fs::create_dir(path).expect("made"));
+        let writable = Some(Upper { upper: &upper, work: &work });
+        bench.mounts.mount_image(&bench.store, &layers, &target, writable, None).expect("mounted");
+        let meta = fs::metadata(&target).expect("there");
+        bench.mounts.unmount_image(&target).expect("unmounted");
+        assert_eq!((meta.mode() & 0o7777, meta.uid()), (mode, 1000));
+        assert_eq!(fs::read_dir(bench.path("run/lower")).expect("listed").count(), 0);
+    }
+}
+
 fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(path)
         .expect("listed")

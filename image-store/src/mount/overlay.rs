@@ -13,6 +13,7 @@ use rustix::mount::{
 
 use super::{IdMap, MountError, Upper, sys, userns};
 use crate::durable;
+use crate::layer::IMPLIED;
 
 /// A mount of the EROFS image in `file` that is nowhere in the tree yet.
 pub(super) fn open_erofs(file: &File) -> io::Result<OwnedFd> {
@@ -33,13 +34,23 @@ pub(super) fn mount(
     upper: Option<Upper<'_>>,
     idmap: Option<IdMap>,
 ) -> Result<(), MountError> {
-    let lower = match idmap {
-        None => Lower { paths: layers.to_vec(), attached: None },
+    let mut lower = match idmap {
+        None => Lower { paths: layers.to_vec(), base: None, mounted: Vec::new() },
         Some(map) => Lower::with_ids(run, layers, map)?,
     };
-    if let Some(upper) = upper {
-        let top = lower.paths.last().expect("an image without layers was refused");
-        prepare_upper(upper.upper, top).map_err(MountError::io("prepare", upper.upper))?;
+    let described = described_root(&lower.paths)?;
+    match upper {
+        Some(Upper { upper, .. }) => {
+            let top = lower.paths.last().expect("an image without layers was refused");
+            let root = described.as_ref().unwrap_or(top);
+            prepare_upper(upper, root).map_err(MountError::io("prepare", upper))?;
+        }
+        // The root of an overlay is that of its topmost layer, which may say nothing about it.
+        None => {
+            if let Some(root) = described.filter(|root| Some(root) != lower.paths.last()) {
+                lower.add_root(run, &root)?;
+            }
+        }
     }
     let mount = stack(run, &lower.paths, upper).map_err(MountError::io("stack the layers for", target))?;
     sys::attach(&mount, target).map_err(MountError::io("mount on", target))?;
@@ -71,6 +82,18 @@ fn stack(run: &Path, layers: &[PathBuf], upper: Option<Upper<'_>>) -> io::Result
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
+/// The topmost layer that says anything about the root; none of them may.
+fn described_root(layers: &[PathBuf]) -> Result<Option<PathBuf>, MountError> {
+    for layer in layers.iter().rev() {
+        match rustix::fs::getxattr(layer, IMPLIED, &mut [0; 1]) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::NODATA) => return Ok(Some(layer.clone())),
+            Err(errno) => return Err(MountError::io("look at", layer)(io::Error::from(errno))),
+        }
+    }
+    Ok(None)
+}
+
 /// The root of an overlay is its upper directory, so an empty one has to look like the root of the image.
 fn prepare_upper(upper: &Path, top: &Path) -> io::Result<()> {
     if std::fs::read_dir(upper)?.next().is_some() {
@@ -81,33 +104,55 @@ fn prepare_upper(upper: &Path, top: &Path) -> io::Result<()> {
     std::fs::set_permissions(upper, std::fs::Permissions::from_mode(root.mode() & 0o7777))
 }
 
-/// Lower directories, and where clones of them are attached for as long as overlayfs needs to find them by path.
+/// Lower directories, and what is attached for as long as overlayfs needs to find it by path.
 struct Lower {
     paths: Vec<PathBuf>,
-    attached: Option<PathBuf>,
+    /// The directory of what is attached, where there is anything.
+    base: Option<PathBuf>,
+    mounted: Vec<PathBuf>,
 }
 
 impl Lower {
     fn with_ids(run: &Path, layers: &[PathBuf], map: IdMap) -> Result<Self, MountError> {
-        let base = run.join("lower").join(durable::temporary_name());
-        let namespace = userns::open(map).map_err(MountError::io("map ids for", &base))?;
-        std::fs::create_dir(&base).map_err(MountError::io("create", &base))?;
-        let mut lower = Self { paths: Vec::with_capacity(layers.len()), attached: Some(base.clone()) };
-        for (i, layer) in layers.iter().enumerate() {
-            let path = base.join(i.to_string());
-            std::fs::create_dir(&path).map_err(MountError::io("create", &path))?;
-            lower.paths.push(path.clone());
+        let namespace = userns::open(map).map_err(MountError::io("map ids for", run))?;
+        let mut lower = Self { paths: Vec::with_capacity(layers.len()), base: None, mounted: Vec::new() };
+        for layer in layers {
             let clone =
                 sys::clone_with_ids(layer, &namespace).map_err(MountError::io("map ids of", layer))?;
-            sys::attach(&clone, &path).map_err(MountError::io("mount on", &path))?;
+            lower.attach(run, &clone)?;
         }
         Ok(lower)
     }
 
-    /// Takes the clones from the tree again; overlayfs has its own references.
+    /// Puts an empty directory on top that looks like `root`.
+    fn add_root(&mut self, run: &Path, root: &Path) -> Result<(), MountError> {
+        let mount = open_empty().map_err(MountError::io("make a root in", run))?;
+        let path = self.attach(run, &mount)?;
+        prepare_upper(&path, root).map_err(MountError::io("prepare", path))
+    }
+
+    /// Adds a mount on top, at a path of its own.
+    fn attach(&mut self, run: &Path, mount: &OwnedFd) -> Result<PathBuf, MountError> {
+        let base = match &self.base {
+            Some(base) => base.clone(),
+            None => {
+                let base = run.join("lower").join(durable::temporary_name());
+                std::fs::create_dir(&base).map_err(MountError::io("create", &base))?;
+                self.base.insert(base).clone()
+            }
+        };
+        let path = base.join(self.paths.len().to_string());
+        std::fs::create_dir(&path).map_err(MountError::io("create", &path))?;
+        self.mounted.push(path.clone());
+        sys::attach(mount, &path).map_err(MountError::io("mount on", &path))?;
+        self.paths.push(path.clone());
+        Ok(path)
+    }
+
+    /// Takes what was attached from the tree again; overlayfs has its own references.
     fn detach(mut self) -> Result<(), MountError> {
-        let Some(base) = self.attached.take() else { return Ok(()) };
-        for path in &self.paths {
+        let Some(base) = self.base.take() else { return Ok(()) };
+        for path in &self.mounted {
             sys::unmount(path).map_err(MountError::io("unmount", path))?;
             std::fs::remove_dir(path).map_err(MountError::io("remove", path))?;
         }
@@ -118,12 +163,20 @@ impl Lower {
 impl Drop for Lower {
     fn drop(&mut self) {
         // Reached with something attached only after an error, which is the one worth telling.
-        if let Some(base) = self.attached.take() {
-            for path in &self.paths {
+        if let Some(base) = self.base.take() {
+            for path in &self.mounted {
                 let _ = sys::unmount(path);
                 let _ = std::fs::remove_dir(path);
             }
             let _ = std::fs::remove_dir(base);
         }
     }
+}
+
+/// An empty file system in memory that is nowhere in the tree yet.
+fn open_empty() -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }

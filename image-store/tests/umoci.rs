@@ -1,0 +1,470 @@
+//! Stacks of layers that nobody thought of beforehand, unpacked by `umoci` and merged by us: the trees are equal.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+
+use bennu_image_store::listing::files;
+use bennu_image_store::tar::Limits;
+use bennu_image_store::{Image, LayerRecord, Origin, Store, sha256};
+use common::{Tar, has_program};
+use nix::sys::stat::{major, minor};
+
+/// Images, and trees in each of them, side by side.
+const IMAGES: u64 = 10;
+const TREES: usize = 50;
+const LAYERS: usize = 4;
+
+/// Names of entries; some differ in case only, some are not UTF-8.
+const NAMES: [&[u8]; 12] = [
+    b"a", b"A", b"b", b"..b", b"c c", b"d\nd", b"e\te", b"f\xff\xfe", b"\x01\x7f", b"-", b"caf\xc3\xa9",
+    b"a-name-that-is-longer-than-what-the-header-of-an-entry-has-room-for-so-that-it-has-to-stand-in-a-record-before-it",
+];
+const TIMES: [&str; 6] = ["0", "1", "1700000000.123456789", "-1", "-100000.25", "4294967300.5"];
+/// `VFS_CAP_REVISION_2` and `VFS_CAP_REVISION_3` with the root of a namespace (Linux, `include/uapi/linux/capability.h`).
+const CAPABILITIES: [&[u8]; 2] = [
+    b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    b"\x01\0\0\x03\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xe8\x03\0\0",
+];
+
+/// Numbers that look random and are the same every time (xorshift).
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 8) as usize % end
+    }
+
+    fn one_in(&mut self, chance: usize) -> bool {
+        self.below(chance) == 0
+    }
+
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Is {
+    Directory,
+    File,
+    Other,
+}
+
+/// A tree that grows layer by layer. Left out is where umoci's result depends on the clock or the order of the archive, and what
+/// `docs/layers.md` calls absent.
+struct Growing {
+    prefix: Vec<u8>,
+    /// What is there, by path, after the layers so far.
+    there: BTreeMap<Vec<u8>, Is>,
+    /// How often each feature was used.
+    used: BTreeMap<&'static str, usize>,
+}
+
+impl Growing {
+    fn note(&mut self, what: &'static str) {
+        *self.used.entry(what).or_default() += 1;
+    }
+
+    fn remove(&mut self, path: &[u8], itself: bool) {
+        let below = [path, b"/"].concat();
+        self.there.retain(|other, _| !(other.starts_with(&below) || itself && other == path));
+    }
+
+    fn directories(&self) -> Vec<Vec<u8>> {
+        self.there.iter().filter(|(_, is)| **is == Is::Directory).map(|(path, _)| path.clone()).collect()
+    }
+
+    fn layer(&mut self, mut tar: Tar, noise: &mut Noise, first: bool) -> Tar {
+        if first {
+            self.there.insert(self.prefix.clone(), Is::Directory);
+            tar = entry(tar, &self.prefix.clone(), b'5', b"", b"", &[], noise);
+        }
+        let mut late = Vec::new();
+        // Names that this layer removes are not used by it again; what is opaque only gets new things.
+        let mut closed: BTreeSet<Vec<u8>> = BTreeSet::new();
+        if !first {
+            for _ in 0..noise.below(3) {
+                let path = noise.of(&self.there.keys().collect::<Vec<_>>()).clone();
+                let whiteout = if path != self.prefix && !noise.one_in(3) {
+                    let (parent, name) = split(&path);
+                    self.note("whiteout");
+                    self.remove(&path, true);
+                    closed.insert(path.clone());
+                    [parent, b"/.wh.", name].concat()
+                } else if self.there[&path] == Is::Directory
+                    && !closed.iter().any(|gone| gone.starts_with(&[&path[..], b"/"].concat()))
+                {
+                    self.note("opaque");
+                    self.remove(&path, false);
+                    [&path[..], b"/.wh..wh..opq"].concat()
+                } else {
+                    continue;
+                };
+                closed.insert(whiteout.clone());
+                // umoci gives a directory the time of the test where a late opaque whiteout removes something deeper.
+                if noise.one_in(2) || whiteout.ends_with(b".opq") {
+                    tar = entry(tar, &whiteout, b'0', b"", b"", &[], noise);
+                } else {
+                    late.push(whiteout);
+                }
+            }
+        }
+        // Files of this layer that a hard link may name.
+        let mut own: Vec<Vec<u8>> = Vec::new();
+        let mut described: BTreeSet<Vec<u8>> = BTreeSet::new();
+        for _ in 0..3 + noise.below(8) {
+            let parent = noise.of(&self.directories().iter().collect::<Vec<_>>()).clone();
+            let path = [&parent[..], b"/", noise.of(&NAMES)].concat();
+            if path.len() > 2000 || closed.contains(&path) || described.contains(&path) {
+                continue;
+            }
+            let before = self.there.get(&path).copied();
+            // umoci would let a later whiteout remove what replaced something in the same layer.
+            if own.iter().any(|file| file.starts_with(&[&path[..], b"/"].concat())) {
+                continue;
+            }
+            if described.iter().any(|other| other.starts_with(&[&path[..], b"/"].concat())) {
+                continue;
+            }
+            if described.contains(&parent) {
+                self.note("in a directory with an entry");
+            } else {
+                self.note("in a directory without one");
+            }
+            let kind = noise.below(10);
+            let mut xattrs: Vec<(String, Vec<u8>)> = Vec::new();
+            if noise.one_in(4) && kind < 6 {
+                self.note("xattr");
+                xattrs.push(("user.x".to_owned(), vec![b'=', noise.below(256) as u8, 0, b'\n']));
+            }
+            match kind {
+                0..3 => {
+                    match before {
+                        Some(Is::Directory) => self.note("directory again"),
+                        Some(_) => self.note("directory for something else"),
+                        None => self.note("directory"),
+                    }
+                    tar = entry(tar, &path, b'5', b"", b"", &xattrs, noise);
+                    self.there.insert(path.clone(), Is::Directory);
+                }
+                3..7 => {
+                    if before == Some(Is::Directory) {
+                        self.note("file for a directory");
+                    }
+                    self.remove(&path, true);
+                    if noise.one_in(4) {
+                        self.note("capability");
+                        xattrs.push(("security.capability".to_owned(), noise.of(&CAPABILITIES).to_vec()));
+                    }
+                    let len = noise.of(&[0, 1, 511, 512, 4096, 9000]);
+                    let data: Vec<u8> = (0..len).map(|i| (i + kind) as u8).collect();
+                    if noise.one_in(5) {
+                        self.note("sparse");
+                        let (size, at) = (len + 20_000, 4096 + noise.below(5000));
+                        let map = [
+                            ("GNU.sparse.size", size.to_string()),
+                            ("GNU.sparse.numblocks", "1".to_owned()),
+                            ("GNU.sparse.map", format!("{at},{len}")),
+                        ];
+                        tar = sparse(tar, &path, &data, &map, noise);
+                    } else {
+                        tar = entry(tar, &path, b'0', b"", &data, &xattrs, noise);
+                    }
+                    own.push(path.clone());
+                    self.there.insert(path.clone(), Is::File);
+                }
+                7 if !own.is_empty() => {
+                    let target = noise.of(&own.iter().collect::<Vec<_>>()).clone();
+                    if target == path || own.contains(&path) {
+                        continue;
+                    }
+                    self.note("hard link");
+                    self.remove(&path, true);
+                    tar = entry(tar, &path, b'1', &target, b"", &[], noise);
+                    self.there.insert(path.clone(), Is::File);
+                }
+                8 => {
+                    self.note("symbolic link");
+                    self.remove(&path, true);
+                    let target = noise.of(&[&b"/"[..], b"..", b"../../../etc/passwd", b"\xff", b"a b"]);
+                    tar = entry(tar, &path, b'2', target, b"", &[], noise);
+                    self.there.insert(path.clone(), Is::Other);
+                }
+                _ => {
+                    self.note("device or pipe");
+                    self.remove(&path, true);
+                    let kind = noise.of(b"346");
+                    tar = entry(tar, &path, kind, b"", b"", &[], noise);
+                    self.there.insert(path.clone(), Is::Other);
+                }
+            }
+            described.insert(path);
+        }
+        for whiteout in late {
+            // What replaced the directory has hidden the name as well.
+            if self.there.get(split(&whiteout).0) != Some(&Is::Directory) {
+                continue;
+            }
+            tar = entry(tar, &whiteout, b'0', b"", b"", &[], noise);
+        }
+        tar
+    }
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    let at = path.iter().rposition(|b| *b == b'/').expect("below the prefix");
+    (&path[..at], &path[at + 1..])
+}
+
+/// An entry whose name, link and time stand in records, with a mode and owner by chance.
+fn entry(
+    tar: Tar,
+    path: &[u8],
+    kind: u8,
+    link: &[u8],
+    data: &[u8],
+    xattrs: &[(String, Vec<u8>)],
+    noise: &mut Noise,
+) -> Tar {
+    let time = noise.of(&TIMES);
+    let mut records: Vec<(String, Vec<u8>)> =
+        vec![("path".to_owned(), path.to_vec()), ("mtime".to_owned(), time.as_bytes().to_vec())];
+    if !link.is_empty() {
+        records.push(("linkpath".to_owned(), link.to_vec()));
+    }
+    let xattrs = xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone()));
+    records.extend(xattrs);
+    finish(tar, kind, data, &records, noise)
+}
+
+fn sparse(tar: Tar, path: &[u8], data: &[u8], map: &[(&str, String)], noise: &mut Noise) -> Tar {
+    let mut records = vec![("path".to_owned(), path.to_vec()), ("mtime".to_owned(), b"5".to_vec())];
+    records.extend(map.iter().map(|(key, value)| ((*key).to_owned(), value.clone().into_bytes())));
+    finish(tar, b'0', data, &records, noise)
+}
+
+fn finish(tar: Tar, kind: u8, data: &[u8], records: &[(String, Vec<u8>)], noise: &mut Noise) -> Tar {
+    let mode = noise.of(&[0o644, 0o755, 0o4711, 0o2750, 0o1777, 0o000, 0o6555]);
+    let ids = [noise.of(&[0, 1000, 2_000_000]), noise.of(&[0, 7, 65_534])];
+    let device = [noise.below(3) + 1, noise.below(5)];
+    let records: Vec<(&str, &[u8])> =
+        records.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
+    tar.pax(&records).entry("short", kind, "", data, |header| {
+        header[100..108].copy_from_slice(format!("{mode:07o}\0").as_bytes());
+        for (field, id) in [108, 116].into_iter().zip(ids) {
+            header[field..field + 8].copy_from_slice(format!("{id:07o}\0").as_bytes());
+        }
+        if matches!(kind, b'3' | b'4') {
+            for (field, number) in [329, 337].into_iter().zip(device) {
+                header[field..field + 8].copy_from_slice(format!("{number:07o}\0").as_bytes());
+            }
+        }
+    })
+}
+
+/// What a tree says of one path: type, mode, owner, size and time; target or device; attributes; digest of the content.
+type Facts = (String, Option<String>, BTreeMap<String, String>, Option<String>);
+
+/// As listings escape.
+fn escape(bytes: &[u8]) -> String {
+    let plain = |b: &u8| b.is_ascii_graphic() && !b"\\,=".contains(b);
+    bytes.iter().map(|b| if plain(b) { char::from(*b).to_string() } else { format!("\\x{b:02x}") }).collect()
+}
+
+fn on_disk(root: &Path) -> BTreeMap<String, Facts> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let meta = fs::symlink_metadata(&path).expect("there");
+        let file_type = meta.file_type();
+        let (kind, target) = if file_type.is_symlink() {
+            let target = fs::read_link(&path).expect("a link").into_os_string().into_vec();
+            ("link", Some(escape(&target)))
+        } else if file_type.is_char_device() || file_type.is_block_device() {
+            let kind = if file_type.is_char_device() { "char" } else { "block" };
+            (kind, Some(format!("{},{}", major(meta.rdev()), minor(meta.rdev()))))
+        } else if file_type.is_fifo() {
+            ("fifo", None)
+        } else if file_type.is_dir() {
+            waiting.extend(fs::read_dir(&path).expect("listed").map(|entry| entry.expect("an entry").path()));
+            ("dir", None)
+        } else {
+            ("file", None)
+        };
+        let content = (kind == "file").then(|| sha256::digest(&fs::read(&path).expect("read")).hex());
+        let size = if kind == "file" { meta.len() } else { 0 };
+        let mode = if kind == "link" { 0 } else { meta.mode() & 0o7777 };
+        let (seconds, nanos) = (meta.mtime(), meta.mtime_nsec());
+        let time = if nanos == 0 { seconds.to_string() } else { format!("{seconds}.{nanos:09}") };
+        let facts = format!("{kind} {mode:04o} {}:{} {size} {time}", meta.uid(), meta.gid());
+        let below = path.strip_prefix(root).expect("below").as_os_str().as_bytes();
+        found.insert(format!("/{}", escape(below)), (facts, target, xattrs(&path), content));
+    }
+    found
+}
+
+fn xattrs(path: &Path) -> BTreeMap<String, String> {
+    let mut names = vec![0; 4096];
+    let len = rustix::fs::llistxattr(path, &mut names).expect("listed");
+    let names = names[..len].split(|b| *b == 0).filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            let mut value = vec![0; 4096];
+            let key = OsString::from_vec(name.to_vec());
+            let len = rustix::fs::lgetxattr(path, key.as_os_str(), &mut value).expect("read");
+            (escape(name), escape(&value[..len]))
+        })
+        .collect()
+}
+
+/// Writes an OCI layout with one image of `layers`, called `latest` (OCI image specification, `image-layout.md`).
+fn write_layout(root: &Path, layers: &[Vec<u8>]) {
+    let blobs = root.join("blobs/sha256");
+    fs::create_dir_all(&blobs).expect("made");
+    let put = |bytes: &[u8]| {
+        let digest = sha256::digest(bytes);
+        fs::write(blobs.join(digest.hex()), bytes).expect("written");
+        serde_json::json!({ "digest": digest.to_string(), "size": bytes.len() })
+    };
+    let typed = |mut descriptor: serde_json::Value, kind: &str| {
+        descriptor["mediaType"] = format!("application/vnd.oci.image.{kind}").into();
+        descriptor
+    };
+    let diff_ids: Vec<String> = layers.iter().map(|layer| sha256::digest(layer).to_string()).collect();
+    let config = serde_json::json!({ "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": typed(put(config.to_string().as_bytes()), "config.v1+json"),
+        "layers": layers.iter().map(|layer| typed(put(layer), "layer.v1.tar")).collect::<Vec<_>>(),
+    });
+    let mut entry = typed(put(manifest.to_string().as_bytes()), "manifest.v1+json");
+    entry["annotations"] = serde_json::json!({ "org.opencontainers.image.ref.name": "latest" });
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [entry] });
+    fs::write(root.join("index.json"), index.to_string()).expect("written");
+    fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
+}
+
+/// The layers as umoci and as we understand them.
+fn both(layers: &[Vec<u8>]) -> (BTreeMap<String, Facts>, BTreeMap<String, Facts>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let layout = dir.path().join("layout");
+    write_layout(&layout, layers);
+    let unpacked = dir.path().join("unpacked");
+    let output = Command::new("umoci")
+        .args(["raw", "unpack", "--image"])
+        .arg(format!("{}:latest", layout.display()))
+        .arg(&unpacked)
+        .output()
+        .expect("umoci runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let records = layers.iter().map(|layer| {
+        let layer = store.import_layer(layer.as_slice(), Limits::default()).expect("sound");
+        LayerRecord { diff_id: layer.diff_id, blob: layer.blob, size: layer.size, origin: Origin::Tar }
+    });
+    let image = Image {
+        digest: sha256::digest(b""),
+        manifest_digest: sha256::digest(b""),
+        manifest_size: 0,
+        config: Default::default(),
+        layers: records.collect(),
+        size: 0,
+    };
+    let lines = files(&store, &image).expect("listed");
+    let ours = lines.into_iter().map(|line| {
+        let mode = if line.kind == "link" { 0 } else { line.mode };
+        let facts =
+            format!("{} {mode:04o} {}:{} {} {}", line.kind, line.uid, line.gid, line.size, line.mtime);
+        (line.path, (facts, line.target, line.xattrs, line.sha256.map(|digest| digest.hex())))
+    });
+    (on_disk(&unpacked), ours.collect())
+}
+
+#[track_caller]
+fn check(layers: &[Vec<u8>]) {
+    let (theirs, ours) = both(layers);
+    let paths: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
+    let differing: Vec<_> = paths.into_iter().filter(|path| theirs.get(*path) != ours.get(*path)).collect();
+    let shown = differing
+        .iter()
+        .take(5)
+        .map(|path| format!("{path}\n  umoci {:?}\n  ours  {:?}\n", theirs.get(*path), ours.get(*path)));
+    assert!(differing.is_empty(), "{} paths differ:\n{}", differing.len(), shown.collect::<String>());
+}
+
+fn able() -> bool {
+    // Only root can make devices and give files away.
+    nix::unistd::geteuid().is_root() && has_program("umoci")
+}
+
+#[test]
+fn t15_500_stacks_of_layers_are_merged_as_umoci_unpacks_them() {
+    if !able() {
+        return;
+    }
+    let mut used: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for seed in 1..=IMAGES {
+        let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut trees: Vec<Growing> = (0..TREES)
+            .map(|i| Growing {
+                prefix: format!("t{i}").into_bytes(),
+                there: BTreeMap::new(),
+                used: BTreeMap::new(),
+            })
+            .collect();
+        let mut layers = Vec::new();
+        for layer in 0..LAYERS {
+            let mut tar = Tar::new();
+            // Always in the first, or umoci's root has the time of the test; sometimes in others.
+            if layer == 0 || noise.one_in(3) {
+                tar = entry(tar, b"./", b'5', b"", b"", &[], &mut noise);
+            }
+            for tree in &mut trees {
+                tar = tree.layer(tar, &mut noise, layer == 0);
+            }
+            layers.push(tar.end());
+        }
+        for (what, count) in trees.iter().flat_map(|tree| &tree.used) {
+            *used.entry(what).or_default() += count;
+        }
+        check(&layers);
+    }
+    // Every feature was there often enough to mean something.
+    assert!(used.len() >= 14 && used.values().all(|count| *count >= 20), "{used:?}");
+}
+
+/// What layers imply, root and whiteouts included, where umoci says the same whatever the time is.
+#[test]
+fn t15_what_a_layer_only_implies_stays_as_lower_layers_have_it() {
+    if !able() {
+        return;
+    }
+    let mode = |tar: Tar, name: &str, mode: &'static [u8; 8]| {
+        tar.entry(name, b'5', "", b"", |header| header[100..108].copy_from_slice(mode))
+    };
+    let base = || {
+        let tar = mode(Tar::new(), "./", b"0001750\0");
+        mode(mode(tar, "d", b"0000700\0"), "d/e", b"0002711\0").file("d/e/f", "f").end()
+    };
+    check(&[base(), Tar::new().file("d/e/g", "g").end()]);
+    check(&[base(), Tar::new().file("d/e/.wh.f", "").end()]);
+    check(&[base(), Tar::new().file("d/e/.wh.f", "").file(".wh.d", "").end()]);
+    check(&[base(), Tar::new().file(".wh.d", "").file("d/e/.wh.f", "").end()]);
+    check(&[base(), Tar::new().file("d/.wh..wh..opq", "").end()]);
+    check(&[base(), Tar::new().file(".wh..wh..opq", "").end()]);
+    check(&[base(), Tar::new().file("x", "").end(), Tar::new().file("d/e/x", "").end()]);
+    check(&[base(), mode(Tar::new(), "./", b"0000711\0").end(), Tar::new().file("d/x", "").end()]);
+}
