@@ -1,19 +1,22 @@
 //! Asking a registry, by the distribution specification ("Pulling manifests", "Pulling blobs").
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bennu_manifests::UnpinnedRef;
 use bennu_manifests::model::Digest;
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
-use super::auth::{self, BearerChallenge};
+use super::auth::{self, BearerChallenge, Challenge, Token};
+use super::credentials::{self, Credentials};
 use super::document::{self, INDEX_TYPES, MANIFEST_TYPES};
 use super::error::{ClientError, RegistryError};
-use super::http::{Http, HttpError, Request, Response, is_loopback};
+use super::http::{Http, HttpError, Request, Response, host_of, is_loopback};
 use crate::sha256;
 
 /// The largest manifest, index or configuration, in bytes (the distribution specification asks for at least 4 MiB).
@@ -33,6 +36,12 @@ pub struct ClientOptions {
     pub plain_http: BTreeSet<String>,
     /// Whether every registry is spoken to without TLS.
     pub plain_http_everywhere: bool,
+    /// How to log in, by `HOST[:PORT][/PATH]`; of several that fit a repository the longest counts. They are sent over TLS, to
+    /// loopback, and to those of [`ClientOptions::plain_http`], and only to who asks for them: `plain_http_everywhere` lets
+    /// none of them out.
+    pub credentials: BTreeMap<String, Credentials>,
+    /// Token servers (`HOST[:PORT]`) that may see the credentials of a registry of another domain.
+    pub token_servers: BTreeSet<String>,
     /// The pause before the second try; each further one doubles it.
     pub first_pause: Duration,
 }
@@ -42,18 +51,42 @@ impl Default for ClientOptions {
         Self {
             plain_http: BTreeSet::new(),
             plain_http_everywhere: false,
+            credentials: BTreeMap::new(),
+            token_servers: BTreeSet::new(),
             first_pause: Duration::from_millis(500),
         }
     }
 }
 
 /// A client of registries; copies share connections and tokens.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     http: Http,
     options: Arc<ClientOptions>,
-    /// Tokens by registry and repository; each is sent to its own registry only.
-    tokens: Arc<Mutex<BTreeMap<(String, String), String>>>,
+    /// By registry and repository; each is sent to its own registry only.
+    authorizations: Arc<Mutex<BTreeMap<(String, String), Authorization>>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What a registry let us in with.
+#[derive(Clone)]
+struct Authorization {
+    /// The value of the header of this name.
+    header: Zeroizing<String>,
+    /// When it is not good any more.
+    until: Option<Instant>,
+}
+
+impl From<Token> for Authorization {
+    fn from(token: Token) -> Self {
+        let header = Zeroizing::new(format!("Bearer {}", token.text.as_str()));
+        Self { header, until: Some(Instant::now() + token.life) }
+    }
 }
 
 /// A repository of a registry.
@@ -75,13 +108,13 @@ pub struct Served {
 }
 
 impl Client {
-    /// A client that knows no credentials.
+    /// A client that reaches registries in this way.
     ///
     /// # Errors
     /// [`ClientError`]
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
         let http = Http::new(concat!("bennu/", env!("CARGO_PKG_VERSION"))).map_err(ClientError)?;
-        Ok(Self { http, options: Arc::new(options), tokens: Arc::default() })
+        Ok(Self { http, options: Arc::new(options), authorizations: Arc::default() })
     }
 
     /// The digest that a tag (`latest` where there is none) stands for now. It is computed from the document, not believed from
@@ -154,7 +187,7 @@ impl Client {
     ) -> Result<Option<Bytes>, RegistryError> {
         self.retrying(|| async {
             let what = format!("blobs/{digest}");
-            let response = self.ask(repository, &what, &[], Some(range.clone())).await?;
+            let response = self.get_part(repository, &what, &[], Some(range.clone())).await?;
             if !response.is_range(&range) {
                 return Ok(None);
             }
@@ -223,18 +256,18 @@ impl Client {
         base + base.mul_f64((chance % 1024) as f64 / 2048.0)
     }
 
-    /// A GET below the repository, with a token where the registry wants one.
+    /// A GET below the repository, with a token or a password where the registry wants one.
     pub(super) async fn get(
         &self,
         repository: &Repository,
         what: &str,
         accept: &[&str],
     ) -> Result<Response, RegistryError> {
-        self.ask(repository, what, accept, None).await
+        self.get_part(repository, what, accept, None).await
     }
 
     /// The same, for a part of it where `range` says so: the answer is a success also where the server gives the whole.
-    async fn ask(
+    async fn get_part(
         &self,
         repository: &Repository,
         what: &str,
@@ -243,16 +276,22 @@ impl Client {
     ) -> Result<Response, RegistryError> {
         let url = format!("{}/v2/{}/{what}", self.base(&repository.registry), repository.name);
         let key = (repository.registry.clone(), repository.name.clone());
-        let token = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let mut response = self.send(&url, accept, token.as_deref(), range.clone()).await?;
-        if response.status() == 401 {
-            let challenge = response.headers("www-authenticate").find_map(auth::parse_challenge);
-            let Some(challenge) = challenge else {
+        let known = {
+            let mut all = self.authorizations.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, known| known.until.is_none_or(|until| Instant::now() < until));
+            all.get(&key).cloned()
+        };
+        let mut response = self.send(&url, accept, known.as_ref(), range.clone()).await?;
+        // What stands behind a redirect has no say in who gets our credentials.
+        if response.status() == 401 && !response.is_from_elsewhere() {
+            let fresh = self.authorize(repository, &response).await?;
+            if known.is_some_and(|known| known.header == fresh.header) {
                 return Err(RegistryError::Unauthorized { registry: repository.registry.clone() });
-            };
-            let token = self.token(repository, &challenge).await?;
-            response = self.send(&url, accept, Some(&token), range.clone()).await?;
-            self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key, token);
+            }
+            response = self.send(&url, accept, Some(&fresh), range.clone()).await?;
+            if response.status() != 401 {
+                self.authorizations.lock().unwrap_or_else(PoisonError::into_inner).insert(key, fresh);
+            }
         }
         let status = response.status();
         if response.is_success() || range.is_some_and(|range| response.is_range(&range)) {
@@ -260,7 +299,7 @@ impl Client {
         }
         let what = format!("{}/{} {what}", repository.registry, repository.name);
         Err(match status {
-            401 | 403 => RegistryError::Unauthorized { registry: repository.registry.clone() },
+            401 | 403 => RegistryError::Unauthorized { registry: response.host().to_owned() },
             404 | 410 => RegistryError::NotFound { what },
             status => {
                 let seconds = response.header("retry-after").and_then(|text| text.parse().ok());
@@ -269,42 +308,108 @@ impl Client {
         })
     }
 
+    /// What answers the challenge of a registry; the first one that we can answer counts.
+    async fn authorize(
+        &self,
+        repository: &Repository,
+        response: &Response,
+    ) -> Result<Authorization, RegistryError> {
+        let unauthorized = || RegistryError::Unauthorized { registry: repository.registry.clone() };
+        let challenges: Vec<_> =
+            response.headers("www-authenticate").filter_map(auth::parse_challenge).collect();
+        let credentials =
+            credentials::find(&self.options.credentials, &repository.registry, &repository.name);
+        let bearer = challenges.iter().find_map(|challenge| match challenge {
+            Challenge::Bearer(bearer) => Some(bearer),
+            Challenge::Basic => None,
+        });
+        if let Some(bearer) = bearer {
+            return Ok(self.token(repository, bearer, credentials).await?.into());
+        }
+        let basic =
+            credentials.filter(|_| challenges.contains(&Challenge::Basic)).and_then(Credentials::basic);
+        let header = basic.ok_or_else(unauthorized)?;
+        let registry = &repository.registry;
+        if !self.is_private(registry, self.base(registry).starts_with("https")) {
+            return Err(kept(registry, registry, "TLS is not used there"));
+        }
+        Ok(Authorization { header, until: None })
+    }
+
     async fn token(
         &self,
         repository: &Repository,
         challenge: &BearerChallenge,
-    ) -> Result<String, RegistryError> {
-        let unauthorized = || RegistryError::Unauthorized { registry: repository.registry.clone() };
+        credentials: Option<&Credentials>,
+    ) -> Result<Token, RegistryError> {
+        let registry = &repository.registry;
+        let unauthorized = || RegistryError::Unauthorized { registry: registry.clone() };
+        let shown = || document::shown(&challenge.realm);
+        let (realm, tls) =
+            host_of(&challenge.realm).ok_or_else(|| HttpError::Address { address: shown() })?;
         // A registry that is spoken to with TLS cannot lead us to a token server without.
-        if self.base(&repository.registry).starts_with("https") && !challenge.realm.starts_with("https://") {
-            return Err(HttpError::PlainHttp { host: document::shown(&challenge.realm) }.into());
+        if self.base(registry).starts_with("https") && !tls {
+            return Err(HttpError::PlainHttp { host: shown() }.into());
         }
-        let response = self.send(&auth::token_url(challenge, &repository.name), &[], None, None).await?;
+        if credentials.is_some() {
+            let named = |host: &str| self.options.token_servers.contains(host);
+            if !credentials::may_see(host_name(registry), &realm, named) {
+                return Err(kept(registry, &shown(), "that is another domain; name it as a token server"));
+            }
+            if !self.is_private(&realm, tls) {
+                return Err(kept(registry, &shown(), "TLS is not used there"));
+            }
+        }
+        let url = auth::token_url(challenge, &repository.name);
+        let response = match credentials {
+            Some(Credentials::IdentityToken(token)) => {
+                let form = auth::refresh_form(challenge, &repository.name, token);
+                self.ask(&challenge.realm, &[], None, Some(&form), None).await?
+            }
+            other => {
+                let basic = other.and_then(Credentials::basic);
+                self.ask(&url, &[], basic.as_ref().map(|basic| basic.as_str()), None, None).await?
+            }
+        };
         if !response.is_success() {
             return match response.status() {
                 status @ (429 | 500..) => {
-                    let what = format!("a token for {}", repository.registry);
+                    let what = format!("a token for {registry}");
                     Err(RegistryError::Status { what, status, retry_after: None })
                 }
                 _ => Err(unauthorized()),
             };
         }
         let body = response.bytes(MAX_TOKEN_ANSWER).await?.ok_or_else(unauthorized)?;
-        auth::parse_token(&body).ok_or_else(unauthorized)
+        auth::parse_token(&Zeroizing::new(body)).ok_or_else(unauthorized)
     }
 
     async fn send(
         &self,
         url: &str,
         accept: &[&str],
-        token: Option<&str>,
+        authorization: Option<&Authorization>,
         range: Option<Range<u64>>,
     ) -> Result<Response, RegistryError> {
-        let authorization = token.map(|token| format!("Bearer {token}"));
+        self.ask(url, accept, authorization.map(|known| known.header.as_str()), None, range).await
+    }
+
+    async fn ask(
+        &self,
+        url: &str,
+        accept: &[&str],
+        authorization: Option<&str>,
+        form: Option<&str>,
+        range: Option<Range<u64>>,
+    ) -> Result<Response, RegistryError> {
         let plain_http = |host: &str| self.is_plain(host);
-        let request =
-            Request { url, accept, authorization: authorization.as_deref(), range, plain_http: &plain_http };
-        Ok(self.http.get(&request).await?)
+        let request = Request { url, accept, authorization, form, range, plain_http: &plain_http };
+        Ok(self.http.send(&request).await?)
+    }
+
+    /// Whether nobody but `host` reads what is sent to it, or its operator said that this does not matter.
+    fn is_private(&self, host: &str, tls: bool) -> bool {
+        tls || is_loopback(host) || self.options.plain_http.contains(host)
     }
 
     fn is_plain(&self, host: &str) -> bool {
@@ -313,10 +418,21 @@ impl Client {
 
     /// The beginning of every address of a registry.
     fn base(&self, registry: &str) -> String {
-        // The one registry whose name is not the name of its host.
-        let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let host = host_name(registry);
         let scheme = if self.is_plain(registry) || is_loopback(registry) { "http" } else { "https" };
         format!("{scheme}://{host}")
+    }
+}
+
+/// Where a registry is; one has a name that is not the name of its host.
+fn host_name(registry: &str) -> &str {
+    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
+}
+
+/// Credentials that stay here.
+fn kept(registry: &str, realm: &str, why: &str) -> RegistryError {
+    RegistryError::Insecure {
+        reason: format!("the credentials for {registry} are not sent to {realm}: {why}"),
     }
 }
 

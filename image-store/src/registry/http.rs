@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Method, StatusCode, Url, header};
+use reqwest::header::{self, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ pub(super) struct Request<'a> {
     pub(super) accept: &'a [&'a str],
     /// The value of `Authorization`; sent to the origin of `url` only.
     pub(super) authorization: Option<&'a str>,
+    /// A form to send (`application/x-www-form-urlencoded`); such a request is not sent on to another address.
+    pub(super) form: Option<&'a str>,
     /// The bytes that are wanted, where not all are (RFC 9110, section 14.1.2).
     pub(super) range: Option<Range<u64>>,
     /// Whether plain HTTP is allowed to a host, besides loopback.
@@ -58,6 +61,8 @@ pub(super) enum HttpError {
 pub(super) struct Response {
     inner: reqwest::Response,
     host: String,
+    /// Whether it comes from another origin than the one that was asked.
+    from_elsewhere: bool,
 }
 
 impl Http {
@@ -80,22 +85,34 @@ impl Http {
         Ok(Self { client })
     }
 
-    /// Sends a GET and follows redirects.
-    pub(super) async fn get(&self, request: &Request<'_>) -> Result<Response, HttpError> {
+    /// Sends a GET, or a form where there is one, and follows redirects.
+    pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, HttpError> {
         let unusable = |address: &str| HttpError::Address { address: super::document::shown(address) };
         let first = Url::parse(request.url).map_err(|_| unusable(request.url))?;
         let mut url = first.clone();
         for _ in 0..=MAX_REDIRECTS {
             let host = authority(&url);
             check_scheme(&first, &url, request.plain_http)?;
-            let mut builder = self.client.request(Method::GET, url.clone());
+            let mut builder = match request.form {
+                Some(form) => self
+                    .client
+                    .request(Method::POST, url.clone())
+                    .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .body(form.to_owned()),
+                None => self.client.request(Method::GET, url.clone()),
+            };
             if !request.accept.is_empty() {
                 builder = builder.header(header::ACCEPT, request.accept.join(", "));
             }
             if let Some(Range { start, end }) = &request.range {
                 builder = builder.header(header::RANGE, format!("bytes={start}-{}", end - 1));
             }
-            if let Some(value) = request.authorization.filter(|_| url.origin() == first.origin()) {
+            let from_elsewhere = url.origin() != first.origin();
+            if let Some(value) = request.authorization.filter(|_| !from_elsewhere) {
+                let mut value =
+                    HeaderValue::from_str(value).map_err(|_| unusable("credentials that are no text"))?;
+                // The library does not show it in its logs then.
+                value.set_sensitive(true);
                 builder = builder.header(header::AUTHORIZATION, value);
             }
             let network = |source: reqwest::Error| HttpError::Network {
@@ -105,8 +122,9 @@ impl Http {
             };
             let inner = builder.send().await.map_err(network)?;
             let moved = matches!(inner.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            let Some(location) = inner.headers().get(header::LOCATION).filter(|_| moved) else {
-                return Ok(Response { inner, host });
+            let location = inner.headers().get(header::LOCATION).filter(|_| moved && request.form.is_none());
+            let Some(location) = location else {
+                return Ok(Response { inner, host, from_elsewhere });
             };
             let location = location.to_str().map_err(|_| unusable("a redirect that is no text"))?;
             url = url.join(location).map_err(|_| unusable(location))?;
@@ -138,6 +156,12 @@ pub(super) fn is_loopback(authority: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// The `HOST[:PORT]` of an address, and whether it is HTTPS.
+pub(super) fn host_of(address: &str) -> Option<(String, bool)> {
+    let url = Url::parse(address).ok()?;
+    Some((authority(&url), url.scheme() == "https"))
+}
+
 /// `HOST[:PORT]`, as registries are named.
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -147,6 +171,16 @@ fn authority(url: &Url) -> String {
 impl Response {
     pub(super) fn status(&self) -> u16 {
         self.inner.status().as_u16()
+    }
+
+    /// Whether another origin than the one that was asked gave this answer, after a redirect.
+    pub(super) fn is_from_elsewhere(&self) -> bool {
+        self.from_elsewhere
+    }
+
+    /// Whom it comes from, as `HOST[:PORT]`.
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     pub(super) fn is_success(&self) -> bool {

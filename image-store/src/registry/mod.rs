@@ -6,10 +6,11 @@
 //! ```
 //! A registry is a stranger that carries bytes: nothing it says is believed unless a digest that we had before says so too.
 //!
-//! **Absent:** pushing, credentials, and resuming of what broke off.
+//! **Absent:** pushing, running programs that know credentials, and resuming of what broke off.
 
 mod auth;
 mod client;
+mod credentials;
 pub mod document;
 mod error;
 mod http;
@@ -17,4 +18,5 @@ mod signatures;
 
 pub(crate) use client::Blob;
 pub use client::{Client, ClientOptions, MAX_DOCUMENT, MAX_TRIES, Repository, Served};
+pub use credentials::{Credentials, MAX_SECRET, NotCredentials};
 pub use error::{ClientError, RegistryError};

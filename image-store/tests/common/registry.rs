@@ -18,6 +18,8 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     /// Names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
+    /// The body, at most 64 KiB with the headers.
+    pub(crate) body: String,
     /// How often this path was asked for before.
     pub(crate) earlier: usize,
 }
@@ -87,6 +89,14 @@ impl Server {
         self.seen.lock().expect("no panic while held").clone()
     }
 
+    /// Whether anybody sent this text here, wherever in a request.
+    pub(crate) fn saw(&self, text: &str) -> bool {
+        self.seen().iter().any(|seen| {
+            let headers = seen.headers.values().any(|value| value.contains(text));
+            headers || seen.path.contains(text) || seen.body.contains(text)
+        })
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -108,10 +118,13 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> A
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
+    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = String::new();
+    (&mut reader).take(length).read_to_string(&mut body).ok()?;
     let request = {
         let mut seen = seen.lock().ok()?;
         let earlier = seen.iter().filter(|s| s.path == path).count();
-        let request = Seen { path, headers, earlier };
+        let request = Seen { path, headers, body, earlier };
         seen.push(request.clone());
         request
     };
