@@ -22,6 +22,7 @@ mod fmt;
 mod host;
 mod import;
 mod keyfile;
+mod login;
 mod pin;
 mod plan;
 mod provision;

@@ -15,6 +15,7 @@ use crate::check::not_valid;
 use crate::cli::Pin;
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
+use crate::login;
 use crate::render::{Out, counted, progress};
 
 /// What was done.
@@ -63,7 +64,9 @@ pub(crate) async fn run(args: &Pin, out: &mut Out) -> Outcome {
     let images = unpinned_images(text).map_err(|invalid| not_valid(&args.file, &bytes, invalid))?;
     // Where the hints are of a wrong type, `check` will say so; until then there are none.
     let hints: Hints = toml::from_str(text).unwrap_or_default();
-    let registries = Registries::new(args, &hints, via)?;
+    let named = images.iter().filter_map(|image| to_ask(&image.reference, args.update));
+    let named = named.map(|wanted| wanted.registry).collect();
+    let registries = Registries::new(args, &hints, via, named).await?;
     let mut asked: BTreeMap<UnpinnedRef, Digest> = BTreeMap::new();
     let mut changes = Vec::new();
     for image in &images {
@@ -158,12 +161,26 @@ struct Registries {
 }
 
 impl Registries {
-    fn new(args: &Pin, hints: &Hints, via: BTreeMap<String, String>) -> Result<Self, Failure> {
+    /// Those in `named` will be asked.
+    async fn new(
+        args: &Pin,
+        hints: &Hints,
+        via: BTreeMap<String, String>,
+        named: BTreeSet<String>,
+    ) -> Result<Self, Failure> {
         let mut options = ClientOptions::default();
         options.plain_http_everywhere = args.plain_http;
         let plain = hints.registry.iter().filter(|(_, hint)| hint.plain_http);
         let address = |name: &String| via.get(name).unwrap_or(name).clone();
         options.plain_http = plain.map(|(name, _)| address(name)).collect::<BTreeSet<_>>();
+        for registry in &named {
+            // A login belongs to a registry's address: what is asked in its place has its own.
+            let asked = address(registry);
+            options.credentials.extend(login::credentials(&asked).await?);
+            if args.plain_http {
+                options.plain_http.insert(asked);
+            }
+        }
         let client = Client::new(options).map_err(|e| Failure::failed("look images up").because(e))?;
         Ok(Self { client, via })
     }

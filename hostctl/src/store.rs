@@ -25,6 +25,7 @@ use bennu_manifests::UnpinnedRef;
 use bennu_manifests::model::{Digest, ImageRef};
 
 use crate::exit::{Code, Failure, Outcome};
+use crate::login;
 use crate::pin::failed as not_resolved;
 use crate::render::Out;
 
@@ -73,17 +74,24 @@ fn open_existing(root: &Path) -> Result<ImageStore, Failure> {
     open(root)
 }
 
-fn client(plain_http: bool) -> Result<Client, Failure> {
+fn parsed(reference: &str) -> Result<UnpinnedRef, Failure> {
+    reference.parse().map_err(|e| Failure::invalid(format!("'{reference}' is no image reference")).because(e))
+}
+
+/// A client that is known to `registry`.
+async fn client(registry: &str, plain_http: bool) -> Result<Client, Failure> {
     let mut options = ClientOptions::default();
     options.plain_http_everywhere = plain_http;
+    if plain_http {
+        // Whoever says so about the one registry of a command means its login, too.
+        options.plain_http.insert(registry.to_owned());
+    }
+    options.credentials = login::credentials(registry).await?;
     Client::new(options).map_err(|e| Failure::failed("reach registries").because(e))
 }
 
 /// The image that a reference names; what a tag means is asked of its registry.
-async fn pinned(client: &Client, reference: &str) -> Result<ImageRef, Failure> {
-    let wanted: UnpinnedRef = reference
-        .parse()
-        .map_err(|e| Failure::invalid(format!("'{reference}' is no image reference")).because(e))?;
+async fn pinned(client: &Client, wanted: UnpinnedRef) -> Result<ImageRef, Failure> {
     match wanted.pinned() {
         Some(image) => Ok(image),
         None => Ok(wanted.pin(client.resolve(&wanted).await.map_err(|e| not_resolved(&wanted, e))?)),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cli::VerifyImage;
 use crate::exit::{Failure, Outcome};
 use crate::keyfile;
+use crate::login;
 use crate::pin;
 use crate::render::{Out, printable};
 
@@ -36,6 +37,10 @@ pub(crate) async fn run(args: &VerifyImage, out: &mut Out) -> Outcome {
         .map_err(|e| Failure::invalid("these keys and this threshold make no sense").because(e))?;
     let mut options = ClientOptions::default();
     options.plain_http_everywhere = args.plain_http;
+    if args.plain_http {
+        options.plain_http.insert(wanted.registry.clone());
+    }
+    options.credentials = login::credentials(&wanted.registry).await?;
     let client = Client::new(options).map_err(|e| Failure::failed("look the image up").because(e))?;
     let digest = client.resolve(&wanted).await.map_err(|error| pin::failed(&wanted, error))?;
     let image = wanted.pin(digest);

@@ -15,12 +15,13 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::render::{Out, Table, bytes, counted, facts, interactive, progress};
 
 use super::look::Shown;
-use super::{client, open, pinned};
+use super::{client, open, parsed, pinned};
 
 pub(super) async fn pull(root: &Path, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
     let store = open(root)?;
-    let client = client(plain_http)?;
-    let image = pinned(&client, reference).await?;
+    let wanted = parsed(reference)?;
+    let client = client(&wanted.registry, plain_http).await?;
+    let image = pinned(&client, wanted).await?;
     let display = Display::new(image.to_string());
     let pulled = store.pull(&client, &image, &Platform::host(), &display).await;
     display.end();

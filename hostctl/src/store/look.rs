@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::exit::{Failure, Outcome};
 use crate::render::{Out, Table, bytes};
 
-use super::{client, failed, pinned};
+use super::{client, failed, parsed, pinned};
 
 /// An image, as it is shown.
 #[derive(Debug, Serialize)]
@@ -61,7 +61,11 @@ pub(super) fn list(store: &ImageStore, out: &mut Out) -> Outcome {
 pub(super) async fn files(store: &ImageStore, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
     let digest = match reference.parse::<Digest>() {
         Ok(digest) => digest,
-        Err(_) => pinned(&client(plain_http)?, reference).await?.digest,
+        Err(_) => {
+            let wanted = parsed(reference)?;
+            let client = client(&wanted.registry, plain_http).await?;
+            pinned(&client, wanted).await?.digest
+        }
     };
     let missing = || Failure::not_found(format!("the store has no image {digest}"));
     let image = store.image(&digest).map_err(failed)?.ok_or_else(missing)?;

@@ -60,6 +60,9 @@ impl Desk {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostctl"));
         command.current_dir(self.0.path()).env_remove("BENNU_HOST").env_remove("BENNU_IDENTITY");
         command.env("HOME", self.0.path()).env_remove("XDG_CONFIG_HOME");
+        for logins in ["REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"] {
+            command.env_remove(logins);
+        }
         command
     }
 

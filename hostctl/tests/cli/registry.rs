@@ -115,3 +115,60 @@ fn plain_http_beyond_loopback_needs_to_be_allowed() {
     let via = format!("registry.invalid:5000={address}");
     desk.run(&["pin", "host.toml", "--via", &via]).with(0);
 }
+
+/// The registry above, for those who show `ci:hunter2`.
+fn guarded() -> std::sync::Arc<Script> {
+    Script::new(|asked: &Asked| {
+        if asked.authorization == "Basic Y2k6aHVudGVyMg==" {
+            Answer { status: 200, media_type: INDEX.to_owned(), body: index("amd64").into_bytes() }
+        } else {
+            Answer::json(401, &json!({}))
+        }
+    })
+}
+
+#[test]
+fn logins_are_taken_from_the_files_of_docker_and_podman() {
+    for file in [".docker/config.json", ".config/containers/auth.json"] {
+        let desk = Desk::new();
+        let address = guarded().on_loopback();
+        desk.write("host.toml", &manifest(&format!("{address}/web:1"), 1));
+        let refused = desk.run(&["pin", "host.toml"]);
+        assert!(refused.stderr.contains("does not let us pull"), "{refused:?}");
+        refused.with(1);
+
+        std::fs::create_dir_all(desk.path(file).parent().expect("a folder")).expect("made");
+        desk.write(file, r#"{"auths":{"other.example":{"auth":"Y2k6aHVudGVyMg=="}}}"#);
+        desk.run(&["pin", "host.toml"]).with(1);
+        desk.write(file, &format!(r#"{{"auths":{{"{address}":{{"auth":"Y2k6aHVudGVyMg=="}}}}}}"#));
+        desk.run(&["pin", "host.toml"]).with(0);
+
+        // A file that is damaged is named; what is in it is not.
+        desk.write(file, r#"{"auths":{"x":{"auth":["hunter2"]}}}"#);
+        let damaged = desk.run(&["pin", "host.toml", "--update"]);
+        assert!(damaged.stderr.contains("cannot be read as a file with logins"), "{damaged:?}");
+        assert!(!damaged.stderr.contains("hunter2"), "{damaged:?}");
+        damaged.with(2);
+    }
+}
+
+#[test]
+fn a_program_that_knows_logins_is_asked_about_the_registry_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = Desk::new();
+    let address = guarded().on_loopback();
+    desk.write("host.toml", &manifest(&format!("{address}/web:1"), 1));
+    let answer = r#"{"ServerURL":"x","Username":"ci","Secret":"hunter2"}"#;
+    desk.write(
+        "docker-credential-desk",
+        &format!("#!/bin/sh\n[ \"$1\" = get ] && cat > asked && echo '{answer}'\n"),
+    );
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(desk.path("docker-credential-desk"), mode).expect("ours");
+    std::fs::create_dir(desk.path(".docker")).expect("made");
+    desk.write(".docker/config.json", &format!(r#"{{"credHelpers":{{"{address}":"desk"}}}}"#));
+    let path = format!("{}:{}", desk.path("").display(), std::env::var("PATH").expect("there is a path"));
+    let ended = desk.command().args(["pin", "host.toml"]).env("PATH", path).output().expect("hostctl runs");
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(desk.read("asked"), address.to_string());
+}

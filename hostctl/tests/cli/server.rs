@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Asked {
     /// As `GET /v1/status`.
     pub(crate) line: String,
+    /// The value of `Authorization`, or nothing.
+    pub(crate) authorization: String,
     /// The body.
     pub(crate) body: Vec<u8>,
 }
@@ -73,11 +75,16 @@ impl Script {
         }
         let mut words = head[0].split_whitespace();
         let line = format!("{} {}", words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let asked = Asked { line, body };
+        let shown = head.iter().filter_map(|line| line.split_once(": "));
+        let shown = shown.filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        let authorization = shown.map(|(_, value)| value.trim().to_owned()).collect();
+        let asked = Asked { line, authorization, body };
         let answer = (self.answer)(&asked);
         self.asked.lock().expect("no test panics while it holds it").push(asked);
+        // A server has to say how one may be let in (RFC 9110, section 15.5.2).
+        let challenge = if answer.status == 401 { "www-authenticate: Basic realm=\"x\"\r\n" } else { "" };
         let head = format!(
-            "HTTP/1.1 {} X\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 {} X\r\n{challenge}content-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             answer.status,
             answer.media_type,
             answer.body.len()
