@@ -92,6 +92,13 @@ async fn an_image_is_pulled_once_and_then_found_without_any_request() {
         assert_eq!(of_layer.last().map(|r| (r.1, r.2)), Some((total, total)));
     }
 
+    for request in server.seen() {
+        assert_eq!(
+            request.headers.get("accept-encoding").map(String::as_str),
+            Some("identity"),
+            "{request:?}"
+        );
+    }
     let requests = server.seen().len();
     assert_eq!(bench.pull(&image).await.expect("there").layers, pulled.layers);
     assert_eq!(server.seen().len(), requests, "the network was asked for what is here");

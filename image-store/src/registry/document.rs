@@ -96,17 +96,32 @@ impl Platform {
         })
     }
 
-    /// The first entry of an index that runs on this platform.
+    /// The entry of an index that runs on this platform: of several the first, but where no variant is wanted one that asks
+    /// for none, or for the least, goes before others. A machine without AVX2 would not run what is for `amd64/v3`.
     pub fn choose<'a>(&self, index: &'a [Descriptor]) -> Option<&'a Descriptor> {
-        index.iter().find(|entry| {
-            entry.platform.as_ref().is_some_and(|platform| {
-                let variant = match (&self.variant, &platform.variant) {
-                    (Some(wanted), Some(found)) => wanted == found,
-                    _ => true,
-                };
-                platform.os == self.os && platform.architecture == self.architecture && variant
-            })
-        })
+        let fitting = index.iter().filter_map(|entry| {
+            let platform = entry.platform.as_ref()?;
+            let found = platform.variant.as_deref();
+            let variant = match (&self.variant, found) {
+                (Some(wanted), Some(found)) => wanted == found,
+                _ => true,
+            };
+            let fits = platform.os == self.os && platform.architecture == self.architecture && variant;
+            let demanding = self.variant.is_none() && found.is_some_and(|v| !self.is_baseline(v));
+            fits.then_some((demanding, entry))
+        });
+        // The first of those that are equal.
+        fitting.min_by_key(|(demanding, _)| *demanding).map(|(_, entry)| entry)
+    }
+
+    /// Whether every machine of this architecture that Linux distributions support has the variant (OCI image
+    /// specification, image-index.md, "Platform Variants"; x86-64 psABI, "micro-architecture levels").
+    fn is_baseline(&self, variant: &str) -> bool {
+        match self.architecture.as_str() {
+            "amd64" => variant == "v1",
+            "arm64" => variant == "v8",
+            _ => false,
+        }
     }
 }
 
@@ -315,5 +330,27 @@ mod tests {
         assert_eq!(Platform::linux("amd64").choose(&index), Some(&index[2]));
         assert_eq!(Platform::linux("arm64").choose(&index), Some(&index[1]));
         assert_eq!(Platform::linux("riscv64").choose(&index), None);
+    }
+
+    #[test]
+    fn a_baseline_machine_gets_the_entry_that_asks_for_least() {
+        let entry = |size: u64, variant: Option<&str>| Descriptor {
+            media_type: MANIFEST_TYPES[0].to_owned(),
+            digest: Digest::from_bytes([0; 32]),
+            size,
+            platform: Some(DescriptorPlatform {
+                architecture: "amd64".to_owned(),
+                os: "linux".to_owned(),
+                variant: variant.map(str::to_owned),
+            }),
+        };
+        let chosen = |index: &[Descriptor]| Platform::linux("amd64").choose(index).map(|entry| entry.size);
+        let (v3, v1, none) = (entry(3, Some("v3")), entry(1, Some("v1")), entry(0, None));
+        assert_eq!(chosen(&[v3.clone(), none.clone()]), Some(0));
+        assert_eq!(chosen(&[v3.clone(), v1.clone()]), Some(1));
+        assert_eq!(chosen(&[v1.clone(), none.clone()]), Some(1));
+        assert_eq!(chosen(std::slice::from_ref(&v3)), Some(3));
+        let wanted = Platform { variant: Some("v3".to_owned()), ..Platform::linux("amd64") };
+        assert_eq!(wanted.choose(&[v1, v3]).map(|entry| entry.size), Some(3));
     }
 }

@@ -101,6 +101,8 @@ impl Http {
                     .body(form.to_owned()),
                 None => self.client.request(Method::GET, url.clone()),
             };
+            // Digests are of the bytes as they are kept: what is compressed on the way would not be what was asked for.
+            builder = builder.header(header::ACCEPT_ENCODING, "identity");
             if !request.accept.is_empty() {
                 builder = builder.header(header::ACCEPT, request.accept.join(", "));
             }
