@@ -249,8 +249,9 @@ impl Pull<'_> {
         kind: Kind,
     ) -> Result<LayerRecord, LayerError> {
         let (pieces, waiting) = mpsc::channel(PIECES_WAITING);
-        let store = self.store.clone();
-        let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, kind));
+        let (store, limits) = (self.store.clone(), Limits::of_compressed(layer.size));
+        let conversion =
+            tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, kind, limits));
         // When this ends, for whatever reason, the channel is closed and the conversion ends as well.
         let downloaded = self.unless_stopped(self.download(layer, pieces)).await;
         let converted =
@@ -346,6 +347,7 @@ fn convert(
     pieces: mpsc::Receiver<Piece>,
     diff_id: Digest,
     kind: Kind,
+    limits: Limits,
 ) -> Result<LayerRecord, ImportError> {
     let pieces = BufReader::with_capacity(1 << 16, PieceReader { pieces, piece: Bytes::new(), ended: false });
     let compression = match kind {
@@ -361,7 +363,7 @@ fn convert(
             Box::new(decoder)
         }
     };
-    store.convert_layer(tar, Limits::default(), |converted| {
+    store.convert_layer(tar, limits, |converted| {
         if converted.diff_id == diff_id {
             Ok(())
         } else {

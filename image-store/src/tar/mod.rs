@@ -44,6 +44,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What a layer of so many compressed bytes may become: 4 GiB and 200 bytes for each of them, and never more than by
+    /// default. Whoever signed the image has signed that size, so a small layer cannot fill a disk.
+    pub fn of_compressed(size: u64) -> Self {
+        let default = Self::default();
+        Self { bytes: size.saturating_mul(200).saturating_add(4 << 30).min(default.bytes), ..default }
+    }
+}
+
 /// One entry, its data not included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -234,4 +243,16 @@ pub enum PathFault {
     /// A component is longer than [`MAX_COMPONENT`].
     #[error("has a component that is too long")]
     LongComponent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t14_a_layer_may_grow_with_its_compressed_size_up_to_the_default() {
+        assert_eq!(Limits::of_compressed(0).bytes, 4 << 30);
+        assert_eq!(Limits::of_compressed(1 << 20).bytes, (4 << 30) + (200 << 20));
+        assert_eq!(Limits::of_compressed(u64::MAX), Limits::default());
+    }
 }
