@@ -5,7 +5,8 @@
 //!                ├─► import
 //!                ├─► export
 //!                ├─► look:  ls, files
-//!                ├─► hold:  gc
+//!                ├─► hold:  pin, unpin, pins, gc
+//!                ├─► mount: mount, unmount
 //!                └─► check: verify, scrub
 //! ```
 
@@ -16,6 +17,7 @@ mod fetch;
 mod hold;
 mod import;
 mod look;
+mod mount;
 
 use std::path::Path;
 
@@ -42,7 +44,9 @@ pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
             fetch::pull(&args.root, reference, *plain_http, out).await
         }
         StoreCommand::Export { reference, path, native: _, tag, level } => {
-            export::native(&open_existing(&args.root)?, &digest_in(reference)?, path, tag, *level, out)
+            let store = open_existing(&args.root)?;
+            let image = look::image(&store, reference, false).await?;
+            export::native(&store, &image.digest, path, tag, *level, out)
         }
         StoreCommand::Import { path } => import::import(&open(&args.root)?, path, out),
         StoreCommand::Files { reference, plain_http } => {
@@ -51,6 +55,17 @@ pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
         StoreCommand::Ls => look::list(&open_existing(&args.root)?, out),
         StoreCommand::Verify => check::verify(&open_existing(&args.root)?, out),
         StoreCommand::Scrub { discard } => check::scrub(&open_existing(&args.root)?, *discard, out),
+        StoreCommand::Pin { name, references, plain_http } => {
+            hold::pin(&open_existing(&args.root)?, name, references, *plain_http, out).await
+        }
+        StoreCommand::Unpin { name } => hold::unpin(&open_existing(&args.root)?, name, out),
+        StoreCommand::Pins => hold::list(&open_existing(&args.root)?, out),
+        StoreCommand::Mount { reference, directory, run, plain_http } => {
+            let store = open_existing(&args.root)?;
+            let image = look::image(&store, reference, *plain_http).await?;
+            mount::mount(&store, &image, directory, run, out)
+        }
+        StoreCommand::Unmount { directory, run } => mount::unmount(directory, run, out),
         StoreCommand::Gc { dry_run } => hold::collect(&open_existing(&args.root)?, *dry_run, out),
     }
 }
@@ -98,17 +113,24 @@ async fn pinned(client: &Client, wanted: UnpinnedRef) -> Result<ImageRef, Failur
     }
 }
 
-/// The digest that a reference has, without asking anybody.
-fn digest_in(reference: &str) -> Result<Digest, Failure> {
-    if let Ok(digest) = reference.parse() {
-        return Ok(digest);
+/// The digest that `reference` stands for: itself, as `ls` prints it, or that of the image it names.
+async fn digest_of(reference: &str, plain_http: bool) -> Result<Digest, Failure> {
+    match reference.parse() {
+        Ok(digest) => Ok(digest),
+        Err(_) => {
+            let wanted = parsed(reference)?;
+            let client = client(&wanted.registry, plain_http).await?;
+            Ok(pinned(&client, wanted).await?.digest)
+        }
     }
-    let invalid = || Failure::invalid(format!("'{reference}' has no digest; `ls` prints those of the store"));
-    let parsed: UnpinnedRef = reference.parse().map_err(|e| invalid().because(e))?;
-    parsed.digest.ok_or_else(invalid)
 }
 
 fn failed(error: StoreError) -> Failure {
-    let code = if matches!(error, StoreError::Busy) { Code::Waiting } else { Code::Failed };
+    let code = match error {
+        StoreError::Busy => Code::Waiting,
+        StoreError::PinName { .. } => Code::Invalid,
+        StoreError::NothingToPin { .. } => Code::NotFound,
+        _ => Code::Failed,
+    };
     Failure::new(code, "use the store").because(error)
 }

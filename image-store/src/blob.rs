@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bennu_manifests::model::Digest;
+use serde::Serialize;
 
 use crate::durable;
 use crate::store::Store;
@@ -60,7 +61,8 @@ impl Store {
 }
 
 /// Whether the kernel checks the reads of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Checked {
     /// Every read, by fs-verity.
     ByKernel,

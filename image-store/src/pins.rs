@@ -51,6 +51,14 @@ impl Store {
         durable::remove(&path).map_err(StoreError::io("remove", path))
     }
 
+    /// Whether there is a pin of this name, readable or not.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn has_pin(&self, name: &str) -> Result<bool, StoreError> {
+        exists(&self.pin_path(name)?)
+    }
+
     /// All pins by name, and what they hold.
     ///
     /// # Errors

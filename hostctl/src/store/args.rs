@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+/// Where `mount` keeps what it has mounted, unless it is told otherwise.
+const MOUNTS: &str = "/run/hostctl-mounts";
+
 #[derive(Debug, Args)]
 pub(crate) struct Store {
     /// The folder of the store
@@ -15,7 +18,7 @@ pub(crate) struct Store {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
-    /// Fetch an image, verify and keep it; nothing holds it against `gc` but a pin of a host
+    /// Fetch an image, verify and keep it; nothing holds it against `gc` but a pin
     Pull {
         /// `HOST[:PORT]/NAME[:TAG][@DIGEST]`
         #[arg(value_name = "REF")]
@@ -76,6 +79,57 @@ pub(crate) enum StoreCommand {
         /// Remove bad blobs, so that the next pull fetches them again
         #[arg(long)]
         discard: bool,
+    },
+    /// Hold images or blobs under a name, so that `gc` leaves them; what the name held before is let go
+    ///
+    /// Exit code 5 where one of them is not in the store.
+    Pin {
+        /// 1 to 64 of `a-z`, `0-9`, `-`, `_` and `.`; begins with a letter or digit
+        name: String,
+        /// Images, or blobs by their fs-verity digest: `sha256:…` or a reference; what a tag means
+        /// is asked of its registry
+        #[arg(value_name = "REF", required = true)]
+        references: Vec<String>,
+        /// Speak HTTP without TLS to registries beyond loopback, too
+        #[arg(long)]
+        plain_http: bool,
+    },
+    /// Let go of what a name holds; exit code 5 where there is no such pin
+    Unpin {
+        /// The name
+        name: String,
+    },
+    /// List the pins and what they hold
+    Pins,
+    /// Mount the merged tree of an image, read-only
+    ///
+    /// Needs Linux 6.12 and the right to mount. Where the file system of the store has no
+    /// fs-verity, a line on standard error says that blobs are checked at import and scrub only.
+    Mount {
+        /// The image: `sha256:…` as `ls` prints it, or a reference; what a tag means is asked of
+        /// its registry
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// An existing folder on which nothing is mounted
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Where it is kept what is mounted: a folder that a reboot empties
+        #[arg(long, value_name = "DIR", default_value = MOUNTS)]
+        run: PathBuf,
+        /// Speak HTTP without TLS to registries beyond loopback, too
+        #[arg(long)]
+        plain_http: bool,
+    },
+    /// Undo a `mount`: the tree, and the layers that no other tree uses
+    ///
+    /// Exit code 5 where `mount` has mounted nothing.
+    Unmount {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// As it was given to `mount`
+        #[arg(long, value_name = "DIR", default_value = MOUNTS)]
+        run: PathBuf,
     },
     /// Remove what no pin holds
     Gc {

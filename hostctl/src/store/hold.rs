@@ -1,11 +1,76 @@
-//! `gc`: what nothing holds goes.
+//! `pin`, `unpin`, `pins` and `gc`: what is held, and what goes because nothing holds it.
 
 use bennu_image_store::Store as ImageStore;
+use bennu_manifests::model::Digest;
+use serde::Serialize;
 
-use crate::exit::Outcome;
-use crate::render::{Out, bytes, counted};
+use crate::exit::{Failure, Outcome};
+use crate::render::{Out, Table, bytes, counted};
 
-use super::failed;
+use super::{digest_of, failed};
+
+/// A pin, as it is shown.
+#[derive(Debug, Serialize)]
+struct Pin {
+    name: String,
+    holds: Vec<Digest>,
+}
+
+pub(super) async fn pin(
+    store: &ImageStore,
+    name: &str,
+    references: &[String],
+    plain_http: bool,
+    out: &mut Out,
+) -> Outcome {
+    let mut holds = Vec::with_capacity(references.len());
+    for reference in references {
+        holds.push(digest_of(reference, plain_http).await?);
+    }
+    holds.sort_unstable();
+    holds.dedup();
+    store.pin(name, &holds).map_err(failed)?;
+    let pin = Pin { name: name.to_owned(), holds };
+    out.result(&pin, |pin| {
+        pin.holds.iter().map(|digest| format!("{} holds {digest}\n", pin.name)).collect()
+    })?;
+    Ok(0)
+}
+
+pub(super) fn unpin(store: &ImageStore, name: &str, out: &mut Out) -> Outcome {
+    #[derive(Debug, Serialize)]
+    struct Unpinned<'a> {
+        name: &'a str,
+    }
+    let there = store.has_pin(name).map_err(failed)?;
+    if !there {
+        return Err(Failure::not_found(format!("the store has no pin {name}")));
+    }
+    store.unpin(name).map_err(failed)?;
+    out.result(&Unpinned { name }, |pin| format!("{} holds nothing any more\n", pin.name))?;
+    Ok(0)
+}
+
+pub(super) fn list(store: &ImageStore, out: &mut Out) -> Outcome {
+    #[derive(Debug, Serialize)]
+    struct List {
+        pins: Vec<Pin>,
+    }
+    let pins = store.pins().map_err(failed)?.into_iter().map(|(name, holds)| Pin { name, holds }).collect();
+    out.result(&List { pins }, |list| {
+        let mut table = Table::new(&["PIN", "HOLDS"]);
+        for pin in &list.pins {
+            for digest in &pin.holds {
+                table.row([pin.name.clone(), digest.to_string()]);
+            }
+            if pin.holds.is_empty() {
+                table.row([pin.name.clone(), String::new()]);
+            }
+        }
+        table.text("no pins")
+    })?;
+    Ok(0)
+}
 
 pub(super) fn collect(store: &ImageStore, dry_run: bool, out: &mut Out) -> Outcome {
     let plan = if dry_run { store.gc_plan() } else { store.gc() }.map_err(failed)?;

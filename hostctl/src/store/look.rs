@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::exit::{Failure, Outcome};
 use crate::render::{Out, Table, bytes};
 
-use super::{client, failed, parsed, pinned};
+use super::{digest_of, failed};
 
 /// An image, as it is shown.
 #[derive(Debug, Serialize)]
@@ -58,19 +58,17 @@ pub(super) fn list(store: &ImageStore, out: &mut Out) -> Outcome {
     Ok(0)
 }
 
-pub(super) async fn files(store: &ImageStore, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
-    let digest = match reference.parse::<Digest>() {
-        Ok(digest) => digest,
-        Err(_) => {
-            let wanted = parsed(reference)?;
-            let client = client(&wanted.registry, plain_http).await?;
-            pinned(&client, wanted).await?.digest
-        }
-    };
+/// The image that `reference` names, which has to be in the store.
+pub(super) async fn image(store: &ImageStore, reference: &str, plain_http: bool) -> Result<Image, Failure> {
+    let digest = digest_of(reference, plain_http).await?;
     let missing = || Failure::not_found(format!("the store has no image {digest}"));
-    let image = store.image(&digest).map_err(failed)?.ok_or_else(missing)?;
+    store.image(&digest).map_err(failed)?.ok_or_else(missing)
+}
+
+pub(super) async fn files(store: &ImageStore, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
+    let image = image(store, reference, plain_http).await?;
     let lines = listing::files(store, &image)
-        .map_err(|e| Failure::failed(format!("list the files of {digest}")).because(e))?;
+        .map_err(|e| Failure::failed(format!("list the files of {}", image.digest)).because(e))?;
     show_listing(lines, out)?;
     Ok(0)
 }

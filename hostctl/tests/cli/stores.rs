@@ -1,6 +1,14 @@
 //! `store` and `debug layer`, where no registry is needed.
 
+use std::os::unix::fs::MetadataExt;
+
+use bennu_manifests::model::Digest;
+use serde_json::json;
+
 use crate::Desk;
+use crate::server::{Answer, Asked, Script};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A tar with one file `a` of six bytes (POSIX.1-1988, "ustar interchange format").
 fn tar() -> Vec<u8> {
@@ -97,4 +105,111 @@ fn a_folder_of_something_else_is_left_alone() {
     desk.write("other/file", "mine");
     let ended = desk.run(&["store", "--root", "other", "ls"]);
     assert_eq!(ended.code, 2, "{ended:#?}");
+}
+
+/// A registry that has `web:1`, an image with one layer.
+fn image_registry() -> (std::net::SocketAddr, String) {
+    let layer = tar();
+    let arch = architecture();
+    let config = json!({
+        "os": "linux", "architecture": arch, "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] },
+    });
+    let config = config.to_string().into_bytes();
+    let described = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "size": bytes.len(), "digest": Digest::of(bytes) });
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST,
+        "config": described("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [described("application/vnd.oci.image.layer.v1.tar", &layer)],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let digest = Digest::of(&manifest).to_string();
+    let stored = [
+        ("GET /v2/web/manifests/1".to_owned(), MANIFEST, manifest.clone()),
+        (format!("GET /v2/web/manifests/{digest}"), MANIFEST, manifest),
+        (format!("GET /v2/web/blobs/{}", Digest::of(&config)), "application/octet-stream", config),
+        (format!("GET /v2/web/blobs/{}", Digest::of(&layer)), "application/octet-stream", layer),
+    ];
+    let address = Script::new(move |asked: &Asked| {
+        let found = stored.iter().find(|(line, ..)| *line == asked.line);
+        found.map_or_else(
+            || Answer::json(404, &json!({})),
+            |(_, kind, body)| Answer { status: 200, media_type: (*kind).to_owned(), body: body.clone() },
+        )
+    })
+    .on_loopback();
+    (address, digest)
+}
+
+/// The name that OCI has for this machine's architecture.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[test]
+fn a_pin_holds_an_image_until_it_is_let_go() {
+    let desk = Desk::new();
+    let run = |more: &[&str]| desk.run(&[&["store", "--root", "images"], more].concat());
+    let (address, digest) = image_registry();
+    let reference = format!("{address}/web:1");
+    run(&["pull", &reference]).with(0);
+    assert_eq!(run(&["pins"]).with(0), "no pins\n");
+    assert_eq!(run(&["pin", "mine", &reference, &digest]).with(0), format!("mine holds {digest}\n"));
+    assert_eq!(run(&["pins", "--json"]).json(0)["pins"][0], json!({ "name": "mine", "holds": [digest] }));
+    assert_eq!(run(&["gc"]).with(0), "nothing to collect\n");
+    assert_eq!(run(&["pin", "Mine", &digest]).code, 2, "no pin is called so");
+    let absent = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(run(&["pin", "mine", &absent]).code, 5, "what is not there cannot be held");
+    assert_eq!(run(&["unpin", "other"]).code, 5);
+    assert_eq!(run(&["pins"]).with(0), format!("PIN   HOLDS\nmine  {digest}\n"));
+    assert_eq!(run(&["unpin", "mine"]).with(0), "mine holds nothing any more\n");
+    assert!(run(&["gc"]).with(0).starts_with("1 image and 1 blob removed"));
+}
+
+#[test]
+fn an_image_is_mounted_read_only_and_unmounting_undoes_all_of_it() {
+    let desk = Desk::new();
+    let run = |more: &[&str]| desk.run(&[&["store", "--root", "images"], more].concat());
+    let (address, digest) = image_registry();
+    run(&["pull", &format!("{address}/web:1")]).with(0);
+    std::fs::create_dir(desk.path("tree")).expect("it is new");
+    assert_eq!(run(&["unmount", "tree", "--run", "run"]).code, 5, "nothing is mounted yet");
+    assert_eq!(run(&["mount", &digest, "nowhere", "--run", "run"]).code, 5);
+    let absent = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(run(&["mount", &absent, "tree", "--run", "run"]).code, 5);
+    if !can_mount() {
+        assert_eq!(run(&["mount", &digest, "tree", "--run", "run"]).code, 1, "it may not mount");
+        return;
+    }
+    let ended = run(&["mount", &digest, "tree", "--run", "run", "--json"]);
+    let degraded = ended.stderr.contains("has no fs-verity: blobs are checked at import and scrub only");
+    let mounted = ended.json(0);
+    assert_eq!(mounted["image"], digest);
+    assert_eq!(mounted["checked"], if degraded { "at-import-only" } else { "by-kernel" });
+    let again = run(&["mount", &digest, "tree", "--run", "run"]).code;
+    let (content, write) = (std::fs::read(desk.path("tree/a")), std::fs::write(desk.path("tree/b"), "x"));
+    run(&["unmount", "tree", "--run", "run"]).with(0);
+    assert_eq!(content.expect("the file of the image"), b"hello\n");
+    assert!(write.is_err(), "the tree could be written to");
+    assert_eq!(again, 1, "two trees on one folder");
+    for empty in ["tree", "run/layers", "run/users"] {
+        assert_eq!(std::fs::read_dir(desk.path(empty)).expect("listed").count(), 0, "{empty}");
+    }
+    assert_eq!(run(&["unmount", "tree", "--run", "run"]).code, 5);
+}
+
+/// Whether this test may mount EROFS; CI sets `BENNU_TESTS_MUST_RUN`, which forbids that it may not.
+fn can_mount() -> bool {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let able =
+        root && std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("\terofs"));
+    if !able {
+        assert!(std::env::var_os("BENNU_TESTS_MUST_RUN").is_none(), "mounting EROFS needs root and a kernel");
+        println!("skipped: mounting EROFS needs root and a kernel that has it");
+    }
+    able
 }

@@ -277,8 +277,12 @@ fn read_user(path: &Path) -> Result<Option<User>, MountError> {
     }
 }
 
-/// Whether something is mounted on `path`; a path that does not exist has nothing.
-fn is_mount_point(path: &Path) -> io::Result<bool> {
+/// Whether something is mounted on `path`; a path that does not exist has nothing. A directory that is mounted a second time
+/// from its own file system is not noticed.
+///
+/// # Errors
+/// Where the path cannot be looked at.
+pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     let here = match std::fs::symlink_metadata(path) {
         Ok(here) => here,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
