@@ -7,7 +7,8 @@
 //!                ├─► look:  ls, files
 //!                ├─► hold:  pin, unpin, pins, gc
 //!                ├─► mount: mount, unmount
-//!                └─► check: verify, scrub
+//!                ├─► check: verify
+//!                └─► scrub
 //! ```
 
 pub(crate) mod args;
@@ -18,6 +19,7 @@ mod hold;
 mod import;
 mod look;
 mod mount;
+mod scrub;
 
 use std::path::Path;
 
@@ -54,7 +56,7 @@ pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
         }
         StoreCommand::Ls => look::list(&open_existing(&args.root)?, out),
         StoreCommand::Verify => check::verify(&open_existing(&args.root)?, out),
-        StoreCommand::Scrub { discard } => check::scrub(&open_existing(&args.root)?, *discard, out),
+        StoreCommand::Scrub(scrub) => scrub::scrub(&open_existing(&args.root)?, scrub, out).await,
         StoreCommand::Pin { name, references, plain_http } => {
             hold::pin(&open_existing(&args.root)?, name, references, *plain_http, out).await
         }

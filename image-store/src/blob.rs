@@ -28,7 +28,10 @@ impl Store {
             let len =
                 |file: &File| file.metadata().map(|m| m.len()).map_err(StoreError::io("look at", &path));
             let measured = verity::measure(&existing).map_err(StoreError::io("measure", &path))?;
-            if len(&existing)? == len(file)? && matches!(measured, Measured::Digest(d) if d == *verity) {
+            if len(&existing)? == len(file)?
+                && matches!(measured, Measured::Digest(d) if d == *verity)
+                && self.is_sound(&existing, verity)?
+            {
                 // The same bytes; the temporary file goes away. Whoever wrote the other may have been killed before its name
                 // was durable.
                 return self.sync_names(false);

@@ -1,17 +1,13 @@
 //! Looking whether a store is what it should be.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use bennu_manifests::model::Digest;
-use nix::fcntl::FlockArg;
 use serde::Serialize;
 
-use crate::durable;
 use crate::names;
 use crate::store::{Store, entries};
 use crate::store_error::StoreError;
-use crate::verity;
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,18 +40,6 @@ pub enum Finding {
         /// The file.
         path: PathBuf,
     },
-}
-
-/// A blob whose content is not what its name says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct BadBlob {
-    /// Its name.
-    pub blob: Digest,
-    /// The digest of what is there; `None` where it cannot be read, as fs-verity makes it be.
-    pub found: Option<Digest>,
-    /// Why it could not be read.
-    pub error: Option<String>,
 }
 
 impl Store {
@@ -95,44 +79,21 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        for (name, holds) in self.pins()? {
-            for digest in holds {
+        for name in self.pin_names()? {
+            let holds = match self.pinned_by(&name) {
+                Ok(holds) => holds,
+                Err(StoreError::Damaged { path, fault }) => {
+                    findings.push(Finding::Record { path, fault });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for digest in holds.into_iter().flatten() {
                 if !names.image(&digest).exists() && !names.blob(&digest).exists() {
                     findings.push(Finding::DanglingPin { name: name.clone(), digest });
                 }
             }
         }
         Ok(findings)
-    }
-
-    /// Reads every blob and computes its digest anew. Blocks for as long as that takes.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the store cannot be listed; a blob that cannot be read is a [`BadBlob`].
-    pub fn scrub(&self) -> Result<Vec<BadBlob>, StoreError> {
-        let mut bad = Vec::new();
-        for blob in self.digests_in(&self.inner.names.blobs())? {
-            match File::open(self.inner.names.blob(&blob)).and_then(verity::digest) {
-                Ok((found, _)) if found == blob => {}
-                Ok((found, _)) => bad.push(BadBlob { blob, found: Some(found), error: None }),
-                Err(error) => bad.push(BadBlob { blob, found: None, error: Some(error.to_string()) }),
-            }
-        }
-        Ok(bad)
-    }
-
-    /// Removes blobs that a scrub found bad, so that the next pull fetches them again. The records stay: they say what is
-    /// missing.
-    ///
-    /// # Errors
-    /// [`StoreError`]; [`StoreError::Busy`] while another operation runs.
-    pub fn discard(&self, bad: &[BadBlob]) -> Result<(), StoreError> {
-        self.writable()?;
-        let _lock = self.lock(FlockArg::LockExclusiveNonblock)?;
-        for blob in bad {
-            let path = self.inner.names.blob(&blob.blob);
-            durable::remove(&path).map_err(StoreError::io("remove", path))?;
-        }
-        Ok(())
     }
 }

@@ -134,7 +134,7 @@ pub fn examine<E>(
 }
 
 /// Fills `buffer` from `at`, block by block where the whole cannot be read; what cannot be read at all becomes zeros.
-fn read_or_zeros(file: &File, buffer: &mut [u8], at: u64) {
+pub(crate) fn read_or_zeros(file: &File, buffer: &mut [u8], at: u64) {
     if file.read_exact_at(buffer, at).is_ok() {
         return;
     }

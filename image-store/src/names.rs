@@ -59,6 +59,16 @@ impl Names {
         self.images().join(image.hex())
     }
 
+    /// Blobs that were found bad and could not be mended; made when it is first needed.
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// How far a scrub has come.
+    pub(crate) fn scrub(&self) -> PathBuf {
+        self.root.join("scrub.json")
+    }
+
     pub(crate) fn pins(&self) -> PathBuf {
         self.root.join("pins")
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 use crate::names;
-use crate::store::{Store, entries, exists, read_bounded, write_json};
+use crate::store::{Store, entries, exists, read_record, write_json};
 use crate::store_error::StoreError;
 
 /// A pin: what it holds.
@@ -64,18 +64,27 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; a pin that cannot be read is one, so that nothing is collected for want of it.
     pub fn pins(&self) -> Result<Vec<(String, Vec<Digest>)>, StoreError> {
-        let directory = self.inner.names.pins();
-        let mut pins = Vec::new();
-        for name in entries(&directory)? {
-            let path = directory.join(&name);
-            let Some(name) = name.to_str().filter(|name| names::is_pin_name(name)) else { continue };
-            let Some(bytes) = read_bounded(&path)? else { continue };
-            let pin: PinRecord = serde_json::from_slice(&bytes)
-                .map_err(|error| StoreError::Damaged { path, fault: error.to_string() })?;
-            pins.push((name.to_owned(), pin.holds));
-        }
-        pins.sort_unstable();
-        Ok(pins)
+        let pins = self.pin_names()?.into_iter().filter_map(|name| {
+            let holds = self.pinned_by(&name).transpose()?;
+            Some(holds.map(|holds| (name, holds)))
+        });
+        pins.collect()
+    }
+
+    /// The names of all pins, sorted.
+    pub(crate) fn pin_names(&self) -> Result<Vec<String>, StoreError> {
+        let names = entries(&self.inner.names.pins())?.into_iter().filter_map(|name| name.into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| names::is_pin_name(name)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What one pin holds; `None` where there is none.
+    pub(crate) fn pinned_by(&self, name: &str) -> Result<Option<Vec<Digest>>, StoreError> {
+        let path = self.pin_path(name)?;
+        let Some(bytes) = read_record(&path)? else { return Ok(None) };
+        let pin: Result<PinRecord, _> = serde_json::from_slice(&bytes);
+        pin.map(|pin| Some(pin.holds)).map_err(|error| StoreError::Damaged { path, fault: error.to_string() })
     }
 
     fn pin_path(&self, name: &str) -> Result<PathBuf, StoreError> {

@@ -18,6 +18,7 @@ use crate::blob::is_damage;
 use crate::durable;
 use crate::names::{self, Names};
 use crate::record::{Image, ImageRecord, LayerRecord};
+use crate::sealed;
 use crate::store_error::{OpenError, StoreError};
 
 /// The largest record that is read, in bytes.
@@ -44,7 +45,7 @@ struct Format {
     features: Features,
 }
 
-/// What a store uses beyond its version; none are defined yet.
+/// What a store uses beyond its version.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Features {
@@ -121,7 +122,7 @@ impl Store {
     /// The record of an image; it is not looked at whether its parts fit together.
     pub(crate) fn image_record(&self, digest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
         let path = self.inner.names.image(digest);
-        let Some(bytes) = read_bounded(&path)? else { return Ok(None) };
+        let Some(bytes) = read_record(&path)? else { return Ok(None) };
         let damaged = |error: serde_json::Error| StoreError::Damaged { path, fault: error.to_string() };
         serde_json::from_slice(&bytes).map(Some).map_err(damaged)
     }
@@ -176,7 +177,7 @@ impl Store {
     /// The record of a layer, whether its blob is there or not.
     pub(crate) fn recorded_layer(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
         let path = self.inner.names.layer(diff_id);
-        let Some(bytes) = read_bounded(&path)? else { return Ok(None) };
+        let Some(bytes) = read_record(&path)? else { return Ok(None) };
         let damaged = |fault: String| StoreError::Damaged { path: path.clone(), fault };
         let record: LayerRecord =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -207,6 +208,20 @@ impl Store {
             durable::sync_dir(&directory).map_err(StoreError::io("write", directory))?;
         }
         Ok(())
+    }
+
+    /// Says in `format.json` that the store uses something that programs which do not know it may ignore.
+    pub(crate) fn add_feature(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.inner.names.format();
+        let damaged = |fault: String| StoreError::Damaged { path: path.clone(), fault };
+        let bytes = read_bounded(&path)?.ok_or_else(|| damaged("it is gone".to_owned()))?;
+        let mut format: Format =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if format.features.compatible.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        format.features.compatible.push(name.to_owned());
+        write_format(&self.inner.names, &format)
     }
 
     pub(crate) fn writable(&self) -> Result<(), StoreError> {
@@ -303,7 +318,7 @@ fn create(names: &Names) -> Result<(), OpenError> {
         let path = root.join(directory);
         durable::create_dir(&path).map_err(StoreError::io("create", path))?;
     }
-    write_json(&names.format(), &Format { version: VERSION, features: Features::default() })?;
+    write_format(names, &Format { version: VERSION, features: Features::default() })?;
     Ok(())
 }
 
@@ -327,9 +342,24 @@ pub(crate) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-    let mut bytes = serde_json::to_vec_pretty(value).expect("records have string keys and no fallible parts");
+    durable::replace(path, &sealed::encode(value)).map_err(StoreError::io("write", path))
+}
+
+/// A record, whole and as it was written; `None` where there is none.
+pub(crate) fn read_record(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(bytes) = read_bounded(path)? else { return Ok(None) };
+    match sealed::check(&bytes) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(fault) => Err(StoreError::Damaged { path: path.to_owned(), fault: fault.to_owned() }),
+    }
+}
+
+/// `format.json` has no sum: other programs have to be able to read it, and no changed bit of it goes unnoticed anyway.
+fn write_format(names: &Names, format: &Format) -> Result<(), StoreError> {
+    let path = names.format();
+    let mut bytes = serde_json::to_vec_pretty(format).expect("it has string keys and no fallible parts");
     bytes.push(b'\n');
-    durable::replace(path, &bytes).map_err(StoreError::io("write", path))
+    durable::replace(&path, &bytes).map_err(StoreError::io("write", path))
 }
 
 pub(crate) fn entries(directory: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {

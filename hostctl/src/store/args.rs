@@ -74,12 +74,10 @@ pub(crate) enum StoreCommand {
     },
     /// Check records, pins and lengths, without reading blobs; exit code 1 where something is wrong
     Verify,
-    /// Read every blob and check that it is what its name says; exit code 1 where one is not
-    Scrub {
-        /// Remove bad blobs, so that the next pull fetches them again
-        #[arg(long)]
-        discard: bool,
-    },
+    /// Read every block of every blob; exit code 1 where one is bad and stays so
+    ///
+    /// A scrub that is stopped, by Ctrl-C for instance, goes on where it was with the next one.
+    Scrub(Scrub),
     /// Hold images or blobs under a name, so that `gc` leaves them; what the name held before is let go
     ///
     /// Exit code 5 where one of them is not in the store.
@@ -137,4 +135,24 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scrub {
+    /// Mend bad blobs from other blobs; those that cannot be mended are put aside, so that the
+    /// next pull fetches them again
+    #[arg(long, alias = "discard")]
+    pub(crate) repair: bool,
+    /// An image to fetch again what cannot be mended here; may be given more than once
+    #[arg(long, value_name = "REF", requires = "repair")]
+    pub(crate) from: Vec<String>,
+    /// Speak HTTP without TLS to registries beyond loopback, too
+    #[arg(long, requires = "from")]
+    pub(crate) plain_http: bool,
+    /// Bytes that are read in a second at most; 0 is as fast as it goes
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub(crate) rate: u64,
+    /// Begin with the first blob, wherever the last scrub was stopped
+    #[arg(long)]
+    pub(crate) restart: bool,
 }

@@ -1,4 +1,4 @@
-//! `verify` and `scrub`: whether a store is what it should be.
+//! `verify`: whether a store is what it should be.
 
 use bennu_image_store::{Finding, Store as ImageStore};
 use serde::Serialize;
@@ -31,30 +31,6 @@ pub(super) fn verify(store: &ImageStore, out: &mut Out) -> Outcome {
         };
         let lines: String = report.findings.iter().map(line).collect();
         if report.sound { "records, pins and lengths are sound\n".to_owned() } else { lines }
-    })?;
-    Ok(if report.sound { Code::Done } else { Code::Failed }.number())
-}
-
-/// Exit code 1 where a blob is not what its name says.
-pub(super) fn scrub(store: &ImageStore, discard: bool, out: &mut Out) -> Outcome {
-    #[derive(Debug, Serialize)]
-    struct Report {
-        sound: bool,
-        bad: Vec<bennu_image_store::BadBlob>,
-        discarded: bool,
-    }
-    let bad = store.scrub().map_err(failed)?;
-    let discarded = discard && !bad.is_empty();
-    if discarded {
-        store.discard(&bad).map_err(failed)?;
-    }
-    let report = Report { sound: bad.is_empty(), bad, discarded };
-    out.result(&report, |report| {
-        if report.sound {
-            return "every blob is what its name says\n".to_owned();
-        }
-        let after = if report.discarded { "removed; the next pull fetches it again" } else { "bad" };
-        report.bad.iter().map(|bad| format!("{after}: {}\n", bad.blob)).collect()
     })?;
     Ok(if report.sound { Code::Done } else { Code::Failed }.number())
 }

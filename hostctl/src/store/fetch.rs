@@ -39,8 +39,9 @@ pub(super) async fn pull(root: &Path, reference: &str, plain_http: bool, out: &m
 /// What a pull would fetch.
 pub(super) async fn estimate(root: &Path, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
     let store = open(root)?;
-    let client = client(plain_http)?;
-    let image = pinned(&client, reference).await?;
+    let wanted = parsed(reference)?;
+    let client = client(&wanted.registry, plain_http).await?;
+    let image = pinned(&client, wanted).await?;
     let repository = Repository { registry: image.registry.clone(), name: image.repository.clone() };
     let source = Source::Registry { client, repository };
     let name = image.to_string();
@@ -56,7 +57,7 @@ pub(super) async fn estimate(root: &Path, reference: &str, plain_http: bool, out
     Ok(0)
 }
 
-fn not_pulled(error: PullError) -> Failure {
+pub(super) fn not_pulled(error: PullError) -> Failure {
     let code = match &error {
         error if error.is_refusal() => Code::Refused,
         PullError::NotFound { .. } => Code::NotFound,
@@ -67,13 +68,13 @@ fn not_pulled(error: PullError) -> Failure {
 }
 
 /// How far a pull is: a bar over all layers on a terminal, elsewhere a line for each layer that has come.
-struct Display {
+pub(super) struct Display {
     bar: Option<ProgressBar>,
     layers: Mutex<BTreeMap<Digest, (u64, u64)>>,
 }
 
 impl Display {
-    fn new(image: String) -> Self {
+    pub(super) fn new(image: String) -> Self {
         let bar = interactive().then(|| {
             let template = "{spinner} {msg} {wide_bar} {bytes}/{total_bytes}";
             let style = ProgressStyle::with_template(template).expect("the template is well formed");
@@ -82,7 +83,7 @@ impl Display {
         Self { bar, layers: Mutex::default() }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -86,6 +86,45 @@ fn a_blob_that_was_changed_is_found() {
         .expect("the folder can be written");
     let report = desk.run(&["store", "--root", "images", "scrub", "--json"]).json(1);
     assert_eq!(report["bad"][0]["blob"], imported["blob"]);
+    // Its last byte belongs to the leaves, and those are made again from the image.
+    assert_eq!(report["bad"][0]["damage"]["kind"], "leaves");
+    let report = desk.run(&["store", "--root", "images", "scrub", "--repair", "--json"]).json(0);
+    assert_eq!(report["repaired"][0]["repair"]["kind"], "mended");
+    desk.run(&["store", "--root", "images", "scrub"]).with(0);
+}
+
+#[test]
+fn a_blob_that_cannot_be_mended_is_put_aside_and_fetched_from_where_the_caller_says() {
+    let desk = Desk::new();
+    let run = |more: &[&str]| desk.run(&[&["store", "--root", "images"], more].concat());
+    let (address, digest) = image_registry();
+    let reference = format!("{address}/web:1");
+    let blob = run(&["pull", &reference, "--json"]).json(0)["layers"][0]["blob"].clone();
+    let name = blob.as_str().and_then(|blob| blob.strip_prefix("sha256:")).expect("a digest").to_owned();
+    let path = desk.path(&format!("images/blobs/sha256/{name}"));
+    let sound = std::fs::read(&path).expect("it is there");
+    let spoil = || {
+        let mut bytes = sound.clone();
+        bytes[1100] ^= 1;
+        std::fs::remove_file(&path).and_then(|()| std::fs::write(&path, bytes)).expect("it can be replaced");
+    };
+    spoil();
+    let ended = run(&["scrub", "--repair"]);
+    assert_eq!(ended.code, 1);
+    let said = format!(
+        "1 block bad; put aside, pull the image again: {}\n  needed by image {digest}\n",
+        blob.as_str().expect("text")
+    );
+    assert_eq!(ended.stdout, said);
+    assert!(!path.exists() && desk.path(&format!("images/quarantine/{name}")).exists());
+    assert_eq!(run(&["files", &digest]).code, 5, "an image without its blob is served");
+    run(&["pull", &reference]).with(0);
+    assert_eq!(std::fs::read(&path).expect("it is there"), sound);
+    spoil();
+    let report = run(&["scrub", "--repair", "--from", &reference, "--rate", "0", "--json"]).json(0);
+    assert_eq!((&report["sound"], &report["repaired"][0]["fetched"]), (&json!(true), &json!(true)));
+    assert_eq!(std::fs::read(&path).expect("it is there"), sound);
+    run(&["files", &digest]).with(0);
 }
 
 #[test]
