@@ -1,12 +1,14 @@
-//! Removing what no pin holds: first a plan that can be shown, then the deed.
+//! Removing what no pin and no mount holds: first a plan that can be shown, then the deed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use bennu_manifests::model::Digest;
 use nix::fcntl::FlockArg;
 use serde::Serialize;
 
 use crate::durable;
+use crate::mounted;
 use crate::store::Store;
 use crate::store_error::StoreError;
 
@@ -20,14 +22,53 @@ pub struct GcPlan {
     pub layers: Vec<Digest>,
     /// Blobs, by fs-verity digest.
     pub blobs: Vec<Digest>,
-    /// Bytes of those blobs.
+    /// Blobs that were put aside and are of no use any more, by the names they had.
+    pub quarantined: Vec<Digest>,
+    /// Bytes of those blobs, which is what a collection frees.
     pub bytes: u64,
+    /// Who holds the rest.
+    pub held: Vec<Held>,
+    /// Bytes of all blobs that are held, each counted once.
+    pub held_bytes: u64,
+}
+
+/// Blobs that stay, and why. A blob may be held several times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Held {
+    /// Who holds them.
+    pub by: Holder,
+    /// The image that they belong to; `None` where the blob is held by its own digest.
+    pub image: Option<Digest>,
+    /// The blobs, by fs-verity digest.
+    pub blobs: Vec<Digest>,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// Who holds a blob.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Holder {
+    /// A pin.
+    Pin {
+        /// Its name.
+        name: String,
+    },
+    /// A mounted tree.
+    Mount {
+        /// Where it is mounted, as the mount table writes it.
+        place: String,
+    },
 }
 
 impl GcPlan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.images.is_empty() && self.layers.is_empty() && self.blobs.is_empty()
+        self.images.is_empty()
+            && self.layers.is_empty()
+            && self.blobs.is_empty()
+            && self.quarantined.is_empty()
     }
 }
 
@@ -38,41 +79,71 @@ impl Store {
     /// [`StoreError`]; what cannot be read is never planned for removal.
     pub fn gc_plan(&self) -> Result<GcPlan, StoreError> {
         let names = &self.inner.names;
-        let held: BTreeSet<Digest> = self.pins()?.into_iter().flat_map(|(_, holds)| holds).collect();
+        let sizes = self.sizes(&names.blobs())?;
         let mut plan = GcPlan::default();
-        // A blob may be held by its own digest, as the root of an OS is.
-        let mut blobs_held = held.clone();
-        let mut layers_held = BTreeSet::new();
-        for digest in self.digests_in(&names.images())? {
-            if !held.contains(&digest) {
-                plan.images.push(digest);
-            } else if let Some(image) = self.recorded_image(&digest)? {
+        let mut hold = |by: Holder, image: Option<Digest>, blobs: BTreeSet<Digest>| {
+            let bytes = blobs.iter().filter_map(|blob| sizes.get(blob)).sum();
+            plan.held.push(Held { by, image, blobs: blobs.into_iter().collect(), bytes });
+        };
+        let (mut held, mut layers_held) = (BTreeSet::new(), BTreeSet::new());
+        for (name, digests) in self.pins()? {
+            for digest in digests {
+                let by = Holder::Pin { name: name.clone() };
+                held.insert(digest);
                 // What is left of an image that lost a blob is kept too: it may be running.
-                blobs_held.extend(image.layers.iter().map(|layer| layer.blob));
-                layers_held.extend(image.layers.iter().map(|layer| layer.diff_id));
+                if let Some(image) = self.recorded_image(&digest)? {
+                    layers_held.extend(image.layers.iter().map(|layer| layer.diff_id));
+                    hold(by, Some(digest), image.layers.iter().map(|layer| layer.blob).collect());
+                } else {
+                    // A blob may be held by its own digest, as the root of an OS is.
+                    hold(by, None, BTreeSet::from([digest]));
+                }
             }
         }
+        // Whatever became of the pins, what is mounted is in use.
+        for (blob, places) in mounted::mounted()?.into_iter().filter(|(blob, _)| sizes.contains_key(blob)) {
+            places.into_iter().for_each(|place| hold(Holder::Mount { place }, None, BTreeSet::from([blob])));
+        }
+        let blobs_held: BTreeSet<Digest> =
+            plan.held.iter().flat_map(|held| held.blobs.iter().copied()).collect();
+        plan.held_bytes = blobs_held.iter().filter_map(|blob| sizes.get(blob)).sum();
+        plan.images = self.digests_in(&names.images())?;
+        plan.images.retain(|image| !held.contains(image));
         for diff_id in self.digests_in(&names.layers())? {
-            let blob_held = || {
-                Ok::<_, StoreError>(
-                    self.recorded_layer(&diff_id)?.is_some_and(|l| blobs_held.contains(&l.blob)),
-                )
+            let blob_held = match self.recorded_layer(&diff_id) {
+                Ok(record) => record.is_some_and(|layer| blobs_held.contains(&layer.blob)),
+                // It says nothing that anybody believes, and must not stand in the way of everything else.
+                Err(StoreError::Damaged { .. }) => false,
+                Err(error) => return Err(error),
             };
-            if !layers_held.contains(&diff_id) && !blob_held()? {
+            if !layers_held.contains(&diff_id) && !blob_held {
                 plan.layers.push(diff_id);
             }
         }
-        for blob in self.digests_in(&names.blobs())? {
-            if !blobs_held.contains(&blob) {
-                let path = names.blob(&blob);
+        plan.blobs = sizes.keys().copied().filter(|blob| !blobs_held.contains(blob)).collect();
+        plan.bytes = plan.blobs.iter().map(|blob| sizes[blob]).sum();
+        for blob in self.quarantined()? {
+            // One that is held and has no successor yet may still have blocks that are of use.
+            if sizes.contains_key(&blob) || !blobs_held.contains(&blob) {
+                let path = names.quarantine().join(blob.hex());
                 plan.bytes += std::fs::metadata(&path).map_err(StoreError::io("look at", path))?.len();
-                plan.blobs.push(blob);
+                plan.quarantined.push(blob);
             }
         }
         Ok(plan)
     }
 
-    /// Removes what no pin holds, and says what it was. Records go before what they name, so a power cut in between leaves
+    /// Bytes of every blob in a directory.
+    fn sizes(&self, directory: &Path) -> Result<BTreeMap<Digest, u64>, StoreError> {
+        let size = |blob: Digest| {
+            let path = directory.join(blob.hex());
+            let metadata = std::fs::metadata(&path).map_err(StoreError::io("look at", path))?;
+            Ok((blob, metadata.len()))
+        };
+        self.digests_in(directory)?.into_iter().map(size).collect()
+    }
+
+    /// Removes what no pin holds and is not mounted, and says what it was. Records go before what they name, so a power cut in between leaves
     /// blobs without a record, never a record without its blob.
     ///
     /// # Errors
@@ -82,9 +153,15 @@ impl Store {
         let _lock = self.lock(FlockArg::LockExclusiveNonblock)?;
         let plan = self.gc_plan()?;
         let names = &self.inner.names;
-        for (directory, digests) in
-            [(names.images(), &plan.images), (names.layers(), &plan.layers), (names.blobs(), &plan.blobs)]
-        {
+        for (directory, digests) in [
+            (names.images(), &plan.images),
+            (names.layers(), &plan.layers),
+            (names.blobs(), &plan.blobs),
+            (names.quarantine(), &plan.quarantined),
+        ] {
+            if digests.is_empty() {
+                continue;
+            }
             for digest in digests {
                 let path = directory.join(digest.hex());
                 std::fs::remove_file(&path).map_err(StoreError::io("remove", path))?;

@@ -23,6 +23,7 @@ pub mod layer;
 pub mod leaves;
 pub mod listing;
 pub mod mount;
+mod mounted;
 mod names;
 pub mod native;
 mod pins;
@@ -44,7 +45,7 @@ pub mod verity;
 
 pub use blob::Checked;
 pub use check::Finding;
-pub use collect::GcPlan;
+pub use collect::{GcPlan, Held, Holder};
 pub use import::{ImportError, Layer};
 pub use names::{MAX_PIN_NAME, is_pin_name};
 pub use pull::{Estimate, LayerEstimate, Progress};

@@ -294,3 +294,19 @@ fn one_blob_can_be_mounted_alone() {
     assert_eq!(fs::read_to_string(target.join("a")).expect("read"), "b");
     nix::mount::umount(&target).expect("unmounted");
 }
+
+#[test]
+fn a_collection_leaves_what_is_mounted_even_where_no_pin_holds_it() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Bench::new();
+    let layers = layers(&bench.store);
+    let loose = import(&bench.store, Tar::new().file("loose", "x").end());
+    let root = bench.path("root");
+    bench.mounts.mount_image(&bench.store, &layers, &root, None, None).expect("mounted");
+    assert_eq!(bench.store.gc().expect("collected").blobs, [loose.blob]);
+    assert!(layers.iter().all(|layer| bench.store.blob_path(&layer.blob).exists()));
+    bench.mounts.unmount_image(&root).expect("unmounted");
+    assert_eq!(bench.store.gc().expect("collected").blobs.len(), layers.len());
+}

@@ -174,11 +174,13 @@ fn bad_blocks_are_taken_from_another_blob_that_has_them() {
     assert_eq!(store.repair(&new.blob).expect("put aside"), Repair::Quarantined { images: Vec::new() });
     assert_eq!(store.layer(&new.diff_id).expect("read"), None, "a blob that is put aside is served");
     assert!(fs::read_to_string(dir.path().join("format.json")).expect("read").contains("\"quarantine\""));
-    // The next import brings it back, and a collection removes the bad one.
+    // The next import brings it back, and then a collection removes the bad one.
     store
         .pin("p", &[import(&store, Tar::new().file("data", &shared).file("version", "2")).blob])
         .expect("pinned");
     assert_eq!(fs::read(&new.path).expect("read"), sound);
+    assert_eq!(store.gc().expect("collected").quarantined, [new.blob]);
+    assert!(store.quarantined().expect("listed").is_empty() && new.path.exists());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::sync::mpsc;
 
-use bennu_image_store::{Finding, Layer, OpenError, Store, StoreError};
+use bennu_image_store::{Finding, Held, Holder, Layer, OpenError, Store, StoreError};
 use bennu_manifests::model::Digest;
 use common::Tar;
 
@@ -138,6 +138,9 @@ fn a_collection_removes_what_no_pin_holds_and_nothing_else() {
     assert_eq!((plan.layers.as_slice(), plan.blobs.as_slice()), (&[lost.diff_id][..], &[lost.blob][..]));
     assert_eq!(plan.bytes, lost.size);
     assert!(lost.path.exists(), "a plan removed something");
+    let pinned = Holder::Pin { name: "os".to_owned() };
+    let held = Held { by: pinned, image: None, blobs: vec![kept.blob], bytes: kept.size };
+    assert_eq!((&plan.held, plan.held_bytes), (&vec![held], kept.size));
     assert_eq!(bench.store.gc().expect("collected"), plan);
     assert!(kept.path.exists() && !lost.path.exists());
     assert!(bench.store.gc().expect("collected").is_empty());
@@ -200,4 +203,15 @@ fn an_import_over_a_rotten_blob_replaces_it() {
     fs::write(&layer.path, vec![0; sound.len()]).expect("written");
     bench.import("a");
     assert_eq!(fs::read(&layer.path).expect("read"), sound);
+}
+
+#[test]
+fn one_damaged_record_of_a_layer_does_not_stop_a_collection() {
+    let bench = Bench::new();
+    let (kept, lost) = (bench.import("kept"), bench.import("lost"));
+    bench.store.pin("p", &[kept.blob]).expect("pinned");
+    fs::write(bench.dir.path().join("layers/sha256").join(lost.diff_id.hex()), "{").expect("written");
+    let collected = bench.store.gc().expect("collected");
+    assert_eq!((collected.layers, collected.blobs), (vec![lost.diff_id], vec![lost.blob]));
+    assert!(kept.path.exists() && !lost.path.exists());
 }

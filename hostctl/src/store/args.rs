@@ -129,9 +129,9 @@ pub(crate) enum StoreCommand {
         #[arg(long, value_name = "DIR", default_value = MOUNTS)]
         run: PathBuf,
     },
-    /// Remove what no pin holds
+    /// Remove what no pin holds and is not mounted
     Gc {
-        /// Only say what would be removed
+        /// Only say what would be removed, and who holds the rest
         #[arg(long)]
         dry_run: bool,
     },

@@ -1,6 +1,6 @@
 //! `pin`, `unpin`, `pins` and `gc`: what is held, and what goes because nothing holds it.
 
-use bennu_image_store::Store as ImageStore;
+use bennu_image_store::{Holder, Store as ImageStore};
 use bennu_manifests::model::Digest;
 use serde::Serialize;
 
@@ -77,10 +77,25 @@ pub(super) fn collect(store: &ImageStore, dry_run: bool, out: &mut Out) -> Outco
     out.result(&plan, |plan| {
         let done = if dry_run { "would be removed" } else { "removed" };
         let (images, blobs) = (counted(plan.images.len(), "image"), counted(plan.blobs.len(), "blob"));
-        match plan.is_empty() {
+        let mut text = match plan.is_empty() {
             true => "nothing to collect\n".to_owned(),
             false => format!("{images} and {blobs} {done}, {}\n", bytes(plan.bytes)),
+        };
+        if dry_run && !plan.held.is_empty() {
+            let mut table = Table::new(&["HELD BY", ">BLOBS", ">SIZE", "DIGEST"]);
+            for held in &plan.held {
+                let by = match &held.by {
+                    Holder::Pin { name } => format!("pin {name}"),
+                    Holder::Mount { place } => format!("mount {place}"),
+                };
+                let digest = held.image.or(held.blobs.first().copied());
+                let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
+                table.row([by, held.blobs.len().to_string(), bytes(held.bytes), digest]);
+            }
+            text.push_str(&table.text(""));
+            text.push_str(&format!("{} stay, what several hold counted once\n", bytes(plan.held_bytes)));
         }
+        text
     })?;
     Ok(0)
 }

@@ -144,6 +144,8 @@ impl Mounts {
         if layers.is_empty() {
             return Err(MountError::NoLayers);
         }
+        // Until it is mounted nobody else could know that it is in use.
+        let _kept = store.lock(FlockArg::LockShared).map_err(MountError::Store)?;
         let _lock = self.lock()?;
         let record = self.user_path(target);
         let user =
