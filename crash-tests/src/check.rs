@@ -104,7 +104,9 @@ fn look(root: &Path, expected: &Expected, faults: &mut Vec<String>) -> Result<()
         faults.extend(findings.iter().map(|finding| format!("verify: {finding:?}")));
         faults.extend(bad.iter().map(|bad| format!("wrong bytes: {bad:?}")));
     }
-    store.discard(&bad)?;
+    for bad in &bad {
+        store.repair(&bad.blob)?;
+    }
     for image in &expected.images {
         if store.image(&samples[*image].digest())?.is_none() {
             faults.push(format!("image {image} was acknowledged and is lost"));

@@ -225,7 +225,11 @@ fn take(store: &Store, samples: &[Sample; 2], step: Step) -> Result<(), Failure>
             fs::rename(&spoiled, &path)?;
             durable::sync_dir(path.parent().expect("it has one"))?;
         }
-        Scrub => store.discard(&store.scrub()?)?,
+        Scrub => {
+            for bad in store.scrub()? {
+                store.repair(&bad.blob)?;
+            }
+        }
         KilledPull(image) => {
             let images = store.root().join("images/sha256");
             let record = images.join(samples[image].digest().hex());

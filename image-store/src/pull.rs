@@ -250,8 +250,7 @@ impl Pull<'_> {
     ) -> Result<LayerRecord, LayerError> {
         let (pieces, waiting) = mpsc::channel(PIECES_WAITING);
         let (store, limits) = (self.store.clone(), Limits::of_compressed(layer.size));
-        let conversion =
-            tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, kind, limits));
+        let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, kind, limits));
         // When this ends, for whatever reason, the channel is closed and the conversion ends as well.
         let downloaded = self.unless_stopped(self.download(layer, pieces)).await;
         let converted =

@@ -15,7 +15,7 @@ use crate::render::{Out, bytes, counted, progress};
 
 use super::args::Scrub;
 use super::fetch::{Display, not_pulled};
-use super::{client, failed, pinned};
+use super::{client, failed, parsed, pinned};
 
 /// How often it is said how far a scrub is.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
@@ -95,8 +95,9 @@ pub(super) async fn scrub(store: &ImageStore, args: &Scrub, out: &mut Out) -> Ou
 
 /// Pulls an image again: what the store has of it is not fetched.
 async fn fetch(store: &ImageStore, reference: &str, plain_http: bool) -> Result<(), Failure> {
-    let client = client(plain_http)?;
-    let image = pinned(&client, reference).await?;
+    let wanted = parsed(reference)?;
+    let client = client(&wanted.registry, plain_http).await?;
+    let image = pinned(&client, wanted).await?;
     let display = Display::new(image.to_string());
     let pulled = store.pull(&client, &image, &Platform::host(), &display).await;
     display.end();

@@ -338,6 +338,7 @@ mod tests {
             media_type: MANIFEST_TYPES[0].to_owned(),
             digest: Digest::from_bytes([0; 32]),
             size,
+            annotations: BTreeMap::new(),
             platform: Some(DescriptorPlatform {
                 architecture: "amd64".to_owned(),
                 os: "linux".to_owned(),

@@ -61,7 +61,8 @@ pub(super) fn child(command: &[String]) -> Result<(), Failure> {
 /// # Errors
 /// Where it cannot be started.
 pub(super) fn run(command: &Command) -> Result<Run, Failure> {
-    let mut measured = Command::new(std::env::current_exe()?);
+    // Not by its name: a build during a long run replaces the file.
+    let mut measured = Command::new("/proc/self/exe");
     measured.args(["bench", "measure", "--"]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {

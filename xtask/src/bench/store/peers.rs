@@ -118,10 +118,19 @@ impl Peer {
                 command.arg(format!("{}:{tag}", layout.display())).arg(bundle);
             }
             Self::Floor => {
-                let script = "url=$1; shift; for layer; do \
-                              curl --silent --fail \"$url/$layer\" | gzip -dc | sha256sum & done; wait";
-                command = Command::new("sh");
-                command.args(["-ec", script, "sh", &format!("http://{registry}/v2/{name}/blobs")]);
+                // Each pipe is waited for by itself, so that one that failed is no fast floor.
+                let script = "url=$1; shift; all=; for layer; do \
+                              curl --silent --fail \"$url/$layer\" | gzip -dc | sha256sum & all=\"$all $!\"; done; \
+                              for one in $all; do wait \"$one\"; done";
+                command = Command::new("bash");
+                command.args([
+                    "-o",
+                    "pipefail",
+                    "-ec",
+                    script,
+                    "bash",
+                    &format!("http://{registry}/v2/{name}/blobs"),
+                ]);
                 command.args(*layers);
             }
         }
