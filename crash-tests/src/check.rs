@@ -39,7 +39,7 @@ impl Expected {
         match step {
             Step::Pin(name, image) => self.may_hold(name, Some(image)),
             Step::Unpin(name) | Step::KilledUnpin(name) => self.may_hold(name, None),
-            Step::Collect => {
+            Step::Collect | Step::PullBesideCollections(_) => {
                 // Before a collection no pin is in doubt: it is a step of its own.
                 let held: BTreeSet<usize> = self.pins.values().flatten().copied().flatten().collect();
                 self.images.retain(|image| held.contains(image));
@@ -57,7 +57,7 @@ impl Expected {
     /// What a step promises when it is acknowledged.
     fn finish(&mut self, step: Step) {
         match step {
-            Step::Pull(image) => {
+            Step::Pull(image) | Step::PullBesideCollections(image) => {
                 self.images.insert(image);
                 // Both images have the blob that is spoiled.
                 self.spoiled = false;

@@ -23,6 +23,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub enum Step {
     /// Pulls an image.
     Pull(usize),
+    /// Pulls an image and collects in the middle of it, each time before a layer is fetched.
+    PullBesideCollections(usize),
     /// Imports the lowest layer of an image, as a tar. Nothing is promised about it but that it is whole where it is.
     Import(usize),
     /// Pins an image under this name, and nothing else.
@@ -51,7 +53,7 @@ pub struct Scenario {
     pub steps: &'static [Step],
 }
 
-use Step::{Collect, Import, KilledPull, KilledUnpin, Pin, Pull, Scrub, Spoil, Unpin};
+use Step::{Collect, Import, KilledPull, KilledUnpin, Pin, Pull, PullBesideCollections, Scrub, Spoil, Unpin};
 
 /// All scenarios. A new one needs a line here and nothing else.
 pub const SCENARIOS: &[Scenario] = &[
@@ -64,6 +66,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "collect",
         steps: &[Pull(0), Pull(1), Pin("a", 0), Collect, Pull(1), Unpin("a"), Collect],
+    },
+    Scenario {
+        name: "collect beside a pull",
+        steps: &[Pull(0), PullBesideCollections(1), Pin("b", 1), PullBesideCollections(0), Collect],
     },
     Scenario { name: "repair", steps: &[Pull(0), Pin("a", 0), Pull(1), Spoil(0), Scrub, Pull(0), Pull(1)] },
     Scenario {
@@ -80,6 +86,8 @@ pub struct Sample {
     manifest: Digest,
     /// The tar of the lowest layer.
     base: Vec<u8>,
+    /// A store that is collected each time before a blob is given.
+    collected: Option<Store>,
 }
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -109,7 +117,7 @@ impl Sample {
         let base = tars[0].clone();
         let documents = [config.into_bytes(), manifest.into_bytes()].into_iter().chain(tars);
         let documents = documents.map(|bytes| (sha256::digest(&bytes), bytes)).collect();
-        Self { documents, manifest: digest, base }
+        Self { documents, manifest: digest, base, collected: None }
     }
 
     /// What it is asked for by.
@@ -140,6 +148,9 @@ impl Archive for Sample {
     }
 
     fn blob(&self, digest: &Digest) -> io::Result<Option<Box<dyn Read + Send>>> {
+        if let Some(store) = &self.collected {
+            store.gc().map_err(io::Error::other)?;
+        }
         Ok(self.bytes(digest).map(|bytes| Box::new(io::Cursor::new(bytes)) as _))
     }
 }
@@ -211,6 +222,10 @@ fn take(store: &Store, samples: &[Sample; 2], step: Step) -> Result<(), Failure>
     };
     match step {
         Pull(image) => drop(samples[image].pull(store)?),
+        PullBesideCollections(image) => {
+            let collecting = Sample { collected: Some(store.clone()), ..samples[image].clone() };
+            drop(collecting.pull(store)?);
+        }
         Import(image) => drop(store.import_layer(samples[image].base.as_slice(), Default::default())?),
         Pin(name, image) => store.pin(name, &[samples[image].digest()])?,
         Unpin(name) => store.unpin(name)?,

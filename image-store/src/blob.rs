@@ -6,23 +6,24 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bennu_manifests::model::Digest;
+use nix::fcntl::FlockArg;
 use serde::Serialize;
 
+use crate::claim::Claim;
 use crate::durable;
 use crate::store::Store;
 use crate::store_error::StoreError;
 use crate::verity::{self, Measured};
 
 impl Store {
-    /// Puts a finished temporary file under the name of its digest, durably, and turns fs-verity on.
-    pub(crate) fn install_blob(&self, temporary: Temporary, verity: &Digest) -> Result<(), StoreError> {
+    /// Puts a finished temporary file under the name of its digest, durably, turns fs-verity on and claims it.
+    pub(crate) fn install_blob(&self, temporary: Temporary, verity: &Digest) -> Result<Claim, StoreError> {
         let path = self.inner.names.blob(verity);
         let Temporary { path: from, file } = &temporary;
         file.sync_all().map_err(StoreError::io("write", from))?;
-        let existing = match File::open(&path) {
-            Ok(existing) => Some(existing),
-            Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => None,
-            Err(error) => return Err(StoreError::io("open", path)(error)),
+        let existing = {
+            let _lock = self.lock(FlockArg::LockShared)?;
+            Claim::of(&path).map_err(StoreError::io("open", &path))?
         };
         if let Some(existing) = existing {
             let len =
@@ -34,7 +35,8 @@ impl Store {
             {
                 // The same bytes; the temporary file goes away. Whoever wrote the other may have been killed before its name
                 // was durable.
-                return self.sync_names(false);
+                self.sync_names(false)?;
+                return Ok(existing);
             }
         }
         let temporary = temporary.close_for_writing().map_err(StoreError::io("open", &path))?;
@@ -43,15 +45,21 @@ impl Store {
         let read_only = std::fs::Permissions::from_mode(0o444);
         let finished = temporary.file.set_permissions(read_only).and_then(|()| commit(&temporary.file));
         finished.map_err(StoreError::io("write", &temporary.path))?;
-        std::fs::rename(&temporary.path, &path).map_err(StoreError::io("rename to", &path))?;
-        // What is dropped here has no name in tmp/ any more.
+        let claim = {
+            let _lock = self.lock(FlockArg::LockShared)?;
+            std::fs::rename(&temporary.path, &path).map_err(StoreError::io("rename to", &path))?;
+            Claim::of(&path).map_err(StoreError::io("open", &path))?
+        };
+        self.sync_names(false)?;
+        // Only now, so that no moment is without a claim; it has no name in tmp/ any more.
         drop(temporary);
-        let directory = self.inner.names.blobs();
-        durable::sync_dir(&directory).map_err(StoreError::io("write", directory))
+        claim.ok_or_else(|| StoreError::Damaged { path, fault: "it cannot be opened any more".to_owned() })
     }
 
     pub(crate) fn temporary(&self) -> Result<Temporary, StoreError> {
         let path = self.inner.names.temporary().join(durable::temporary_name());
+        // An opening must not see it before it is claimed.
+        let _lock = self.lock(FlockArg::LockShared)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -59,6 +67,7 @@ impl Store {
             .mode(0o644)
             .open(&path)
             .map_err(StoreError::io("create", &path))?;
+        let file = Claim::on(file).map_err(StoreError::io("lock", &path))?;
         Ok(Temporary { path, file })
     }
 }
@@ -133,13 +142,13 @@ fn enable(file: &File) -> io::Result<verity::Enabled> {
 #[derive(Debug)]
 pub(crate) struct Temporary {
     pub(crate) path: PathBuf,
-    pub(crate) file: File,
+    pub(crate) file: Claim,
 }
 
 impl Temporary {
     /// The same file open for reading only, as fs-verity wants it.
     fn close_for_writing(mut self) -> io::Result<Self> {
-        self.file = File::open(&self.path)?;
+        self.file = Claim::on(File::open(&self.path)?)?;
         Ok(self)
     }
 }

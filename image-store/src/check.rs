@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bennu_manifests::model::Digest;
+use nix::fcntl::FlockArg;
 use serde::Serialize;
 
 use crate::names;
@@ -48,6 +49,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the store cannot be looked at; what is wrong with it is no error but a [`Finding`].
     pub fn verify(&self) -> Result<Vec<Finding>, StoreError> {
+        // A collection in the middle of it would look like damage.
+        let _lock = self.lock(FlockArg::LockShared)?;
         let names = &self.inner.names;
         let mut findings = Vec::new();
         for directory in [names.blobs(), names.layers(), names.images()] {

@@ -1,12 +1,13 @@
-//! Removing what no pin and no mount holds: first a plan that can be shown, then the deed.
+//! Removing what no pin, no mount and no running operation holds: first a plan that can be shown, then the deed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bennu_manifests::model::Digest;
 use nix::fcntl::FlockArg;
 use serde::Serialize;
 
+use crate::claim::is_claimed;
 use crate::durable;
 use crate::mounted;
 use crate::store::Store;
@@ -60,6 +61,8 @@ pub enum Holder {
         /// Where it is mounted, as the mount table writes it.
         place: String,
     },
+    /// A pull, an import or a reader that is at work now; see [`Store::claim`].
+    Operation,
 }
 
 impl GcPlan {
@@ -78,6 +81,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; what cannot be read is never planned for removal.
     pub fn gc_plan(&self) -> Result<GcPlan, StoreError> {
+        let _lock = self.lock(FlockArg::LockShared)?;
+        self.planned()
+    }
+
+    /// The plan; the caller holds the store's lock.
+    fn planned(&self) -> Result<GcPlan, StoreError> {
         let names = &self.inner.names;
         let sizes = self.sizes(&names.blobs())?;
         let mut plan = GcPlan::default();
@@ -104,11 +113,21 @@ impl Store {
         for (blob, places) in mounted::mounted()?.into_iter().filter(|(blob, _)| sizes.contains_key(blob)) {
             places.into_iter().for_each(|place| hold(Holder::Mount { place }, None, BTreeSet::from([blob])));
         }
-        let blobs_held: BTreeSet<Digest> =
+        let mut blobs_held: BTreeSet<Digest> =
             plan.held.iter().flat_map(|held| held.blobs.iter().copied()).collect();
+        let rest = sizes.keys().filter(|blob| !blobs_held.contains(blob));
+        let in_use = claimed(rest, |blob| names.blob(blob))?;
+        if !in_use.is_empty() {
+            let bytes = in_use.iter().map(|blob| sizes[blob]).sum();
+            blobs_held.extend(&in_use);
+            let blobs = in_use.into_iter().collect();
+            plan.held.push(Held { by: Holder::Operation, image: None, blobs, bytes });
+        }
         plan.held_bytes = blobs_held.iter().filter_map(|blob| sizes.get(blob)).sum();
         plan.images = self.digests_in(&names.images())?;
         plan.images.retain(|image| !held.contains(image));
+        let in_use = claimed(&plan.images, |image| names.image(image))?;
+        plan.images.retain(|image| !in_use.contains(image));
         for diff_id in self.digests_in(&names.layers())? {
             let blob_held = match self.recorded_layer(&diff_id) {
                 Ok(record) => record.is_some_and(|layer| blobs_held.contains(&layer.blob)),
@@ -143,15 +162,15 @@ impl Store {
         self.digests_in(directory)?.into_iter().map(size).collect()
     }
 
-    /// Removes what no pin holds and is not mounted, and says what it was. Records go before what they name, so a power cut in between leaves
-    /// blobs without a record, never a record without its blob.
+    /// Removes what no pin holds, is not mounted and no running operation relies on, and says what it was. Records go before what
+    /// they name, so a power cut in between leaves blobs without a record, never a record without its blob.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while a pull or an import runs: what it has brought is held by nothing yet.
+    /// [`StoreError`]
     pub fn gc(&self) -> Result<GcPlan, StoreError> {
         self.writable()?;
-        let _lock = self.lock(FlockArg::LockExclusiveNonblock)?;
-        let plan = self.gc_plan()?;
+        let _lock = self.lock(FlockArg::LockExclusive)?;
+        let plan = self.planned()?;
         let names = &self.inner.names;
         for (directory, digests) in [
             (names.images(), &plan.images),
@@ -170,4 +189,13 @@ impl Store {
         }
         Ok(plan)
     }
+}
+
+/// Those of `digests` whose files are claimed.
+fn claimed<'a>(
+    digests: impl IntoIterator<Item = &'a Digest>,
+    path: impl Fn(&Digest) -> PathBuf,
+) -> Result<BTreeSet<Digest>, StoreError> {
+    let claimed = digests.into_iter().map(|digest| Ok(is_claimed(&path(digest))?.then_some(*digest)));
+    claimed.filter_map(Result::transpose).collect()
 }

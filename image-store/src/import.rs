@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bennu_manifests::model::Digest;
 use nix::fcntl::FlockArg;
 
+use crate::claim::Claim;
 use crate::layer::{self, ConvertError};
 use crate::record::{LayerRecord, Origin};
 use crate::store::{Store, write_json};
@@ -64,19 +65,18 @@ impl Store {
     /// # Errors
     /// [`ImportError`]; nothing is left behind.
     pub fn import_layer(&self, reader: impl Read, limits: Limits) -> Result<Layer, ImportError> {
-        let _lock = self.lock(FlockArg::LockShared)?;
-        let record = self.convert_layer(reader, limits, |_| Ok(()))?;
+        let (record, _claim) = self.convert_layer(reader, limits, |_| Ok(()))?;
         let LayerRecord { diff_id, blob, size, .. } = record;
         Ok(Layer { diff_id, blob, size, path: self.blob_path(&blob) })
     }
 
-    /// Converts and installs; `accept` sees the diff id before anything gets its final name. The caller holds the lock.
+    /// Converts, installs and claims; `accept` sees the diff id before anything gets its final name.
     pub(crate) fn convert_layer<R: Read>(
         &self,
         reader: R,
         limits: Limits,
         accept: impl FnOnce(&layer::Converted) -> Result<(), ImportError>,
-    ) -> Result<LayerRecord, ImportError> {
+    ) -> Result<(LayerRecord, Claim), ImportError> {
         self.writable()?;
         let temporary = self.temporary()?;
         let out = temporary.file.try_clone().map_err(StoreError::io("open", &temporary.path))?;
@@ -94,8 +94,9 @@ impl Store {
             size: converted.size,
             origin: Origin::Tar,
         };
-        self.install_blob(temporary, &record.blob)?;
+        let claim = self.install_blob(temporary, &record.blob)?;
+        let _lock = self.lock(FlockArg::LockShared)?;
         write_json(&self.inner.names.layer(&record.diff_id), &record)?;
-        Ok(record)
+        Ok((record, claim))
     }
 }

@@ -14,6 +14,7 @@
 
 mod blob;
 mod check;
+mod claim;
 mod collect;
 pub mod cosign;
 pub mod durable;
@@ -45,6 +46,7 @@ pub mod verity;
 
 pub use blob::Checked;
 pub use check::Finding;
+pub use claim::Claims;
 pub use collect::{GcPlan, Held, Holder};
 pub use import::{ImportError, Layer};
 pub use names::{MAX_PIN_NAME, is_pin_name};

@@ -14,12 +14,12 @@ use std::io::{self, BufReader, Read};
 use bennu_manifests::model::{Digest, ImageRef};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use nix::fcntl::FlockArg;
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::{mpsc, watch};
 
 pub use estimate::{Estimate, LayerEstimate};
 
+use crate::claim::Claim;
 use crate::import::ImportError;
 use crate::native::Native;
 use crate::pull_error::{PullError, Refused};
@@ -52,7 +52,7 @@ impl Progress for () {
 }
 
 impl Store {
-    /// Makes sure that an image is here, and gives it. Where it is, the network is not touched.
+    /// Makes sure that an image is here, and gives it, claimed (see [`Store::claim`]). Where it is, the network is not touched.
     ///
     /// # Errors
     /// [`PullError`]; the store is as it was, but for layers that had arrived whole.
@@ -68,7 +68,7 @@ impl Store {
         self.pull_from(&source, &image.to_string(), &image.digest, platform, progress).await
     }
 
-    /// Makes sure that the image with this digest is here, and gives it; `name` is what errors call it. Where it is here, the
+    /// Makes sure that the image with this digest is here, and gives it, claimed; `name` is what errors call it. Where it is here, the
     /// source is not touched.
     ///
     /// # Errors
@@ -82,12 +82,9 @@ impl Store {
         progress: &(dyn Progress + Sync),
     ) -> Result<Image, PullError> {
         let (store, digest) = (self.clone(), *digest);
-        // The lock comes first: an image that is seen now is not collected before the caller could pin it, at least while
-        // this call lasts.
-        let (_lock, present) = blocking(move || {
+        let present = blocking(move || {
             store.writable()?;
-            let lock = store.lock(FlockArg::LockShared)?;
-            let present = match store.image(&digest) {
+            let present = match store.claim(&digest) {
                 // A record that cannot be believed is fetched again; its layers are found by their own records.
                 Err(StoreError::Damaged { .. }) => None,
                 other => other?,
@@ -96,7 +93,7 @@ impl Store {
                 // Whoever wrote it may have been killed between a rename and the fsync of its directory.
                 store.sync_names(true)?;
             }
-            Ok::<_, StoreError>((lock, present))
+            Ok::<_, StoreError>(present)
         })
         .await?;
         if let Some(present) = present {
@@ -164,13 +161,14 @@ impl Pull<'_> {
             manifest: text(served.bytes).map_err(|refused| self.refused(refused))?,
             manifest_type: served.media_type,
             config,
-            layers: diff_ids.iter().map(|diff_id| known[diff_id]).collect(),
+            layers: diff_ids.iter().map(|diff_id| known[diff_id].0).collect(),
         };
         let digest = self.digest;
-        let image =
+        let mut image =
             Image::assemble(&digest, &record).map_err(|fault| self.refused(Refused::Record(fault)))?;
         let store = self.store.clone();
-        blocking(move || store.record_image(&digest, &record)).await?;
+        let recorded = blocking(move || store.record_image(&digest, &record)).await?;
+        image.claims = known.into_values().map(|(_, claim)| claim).chain(recorded).collect();
         Ok(image)
     }
 
@@ -206,15 +204,15 @@ impl Pull<'_> {
     }
 
     /// One layer: known already, or fetched and converted, from the beginning each time the connection breaks.
-    async fn layer(&self, layer: &Descriptor, diff_id: Digest) -> Result<LayerRecord, LayerError> {
+    async fn layer(&self, layer: &Descriptor, diff_id: Digest) -> Result<Claimed, LayerError> {
         if layer.media_type == crate::native::MEDIA_TYPE {
             return self.native_layer(layer, diff_id).await;
         }
         let store = self.store.clone();
-        let known = blocking(move || store.layer(&diff_id));
-        if let Some(record) = known.await.map_err(PullError::from)? {
+        let known = blocking(move || store.claim_layer(&diff_id));
+        if let Some(known) = known.await.map_err(PullError::from)? {
             self.progress.layer(&layer.digest, layer.size, layer.size);
-            return Ok(record);
+            return Ok(known);
         }
         let compression = document::layer_compression(&layer.media_type);
         let compression = compression.map_err(|error| self.refused(error.into()))?;
@@ -222,12 +220,7 @@ impl Pull<'_> {
     }
 
     /// The whole layer, asked for again where the connection breaks.
-    async fn fetched(
-        &self,
-        layer: &Descriptor,
-        diff_id: Digest,
-        kind: Kind,
-    ) -> Result<LayerRecord, LayerError> {
+    async fn fetched(&self, layer: &Descriptor, diff_id: Digest, kind: Kind) -> Result<Claimed, LayerError> {
         let mut tried = 1;
         loop {
             match self.fetch_layer(layer, diff_id, kind).await {
@@ -247,7 +240,7 @@ impl Pull<'_> {
         layer: &Descriptor,
         diff_id: Digest,
         kind: Kind,
-    ) -> Result<LayerRecord, LayerError> {
+    ) -> Result<Claimed, LayerError> {
         let (pieces, waiting) = mpsc::channel(PIECES_WAITING);
         let (store, limits) = (self.store.clone(), Limits::of_compressed(layer.size));
         let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, kind, limits));
@@ -320,6 +313,9 @@ enum Kind {
     Native(Native),
 }
 
+/// A layer that is here, and its blob.
+type Claimed = (LayerRecord, Claim);
+
 /// Why there is no layer.
 enum LayerError {
     /// For its own reason.
@@ -347,7 +343,7 @@ fn convert(
     diff_id: Digest,
     kind: Kind,
     limits: Limits,
-) -> Result<LayerRecord, ImportError> {
+) -> Result<Claimed, ImportError> {
     let pieces = BufReader::with_capacity(1 << 16, PieceReader { pieces, piece: Bytes::new(), ended: false });
     let compression = match kind {
         Kind::Native(native) => return native::convert(store, pieces, &native, diff_id),

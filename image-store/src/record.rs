@@ -4,6 +4,7 @@ use bennu_manifests::model::Digest;
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
+use crate::claim::Claims;
 use crate::registry::document::{self, Document, DocumentError};
 use crate::sha256;
 
@@ -64,6 +65,8 @@ pub struct Image {
     pub layers: Vec<LayerRecord>,
     /// Bytes of the blobs of all layers, a repeated one counted once.
     pub size: u64,
+    /// What keeps it from being collected, where it was claimed.
+    pub claims: Claims,
 }
 
 /// The record of an image: the documents as they came, byte for byte, and the blobs of its layers.
@@ -136,6 +139,7 @@ impl Image {
             config,
             layers: record.layers.clone(),
             size: blobs.iter().map(|(_, size)| size).sum(),
+            claims: Claims::default(),
         })
     }
 }

@@ -13,10 +13,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use bennu_manifests::model::Digest;
-use nix::fcntl::FlockArg;
+use nix::fcntl::{FlockArg, OFlag};
 use serde::Serialize;
 
 use crate::blob::{Temporary, is_damage};
@@ -37,7 +38,7 @@ const COPY_BUFFER: usize = 1 << 18;
 #[serde(rename_all = "kebab-case", tag = "kind")]
 #[non_exhaustive]
 pub enum Repair {
-    /// Nothing is wrong with it, or it is gone.
+    /// Nothing is wrong with it, or it is gone, or somebody else has just replaced it.
     Sound,
     /// It was made again from this machine's own blobs. What has it mounted reads the bad file until it is mounted again.
     Mended {
@@ -58,7 +59,10 @@ impl Store {
     /// [`StoreError`]; the blob is as it was then.
     pub fn repair(&self, blob: &Digest) -> Result<Repair, StoreError> {
         self.writable()?;
-        let _lock = self.lock(FlockArg::LockShared)?;
+        let path = self.inner.names.blob(blob);
+        let Some(seen) = identified(&path).map_err(StoreError::io("look at", path))? else {
+            return Ok(Repair::Sound);
+        };
         let ControlFlow::Continue(damage) = self.examine(blob, &mut ()) else {
             unreachable!("nobody stops this look");
         };
@@ -71,7 +75,9 @@ impl Store {
         if let Some(blocks) = mended {
             return Ok(Repair::Mended { blocks });
         }
-        self.quarantine(blob)?;
+        if !self.quarantine(blob, &seen)? {
+            return Ok(Repair::Sound);
+        }
         Ok(Repair::Quarantined { images: self.images_with(blob)? })
     }
 
@@ -171,10 +177,16 @@ impl Store {
         Ok(false)
     }
 
-    /// Takes a blob from its name, durably. It stays in `quarantine/`: what is good of it may still be of use.
-    fn quarantine(&self, blob: &Digest) -> Result<(), StoreError> {
+    /// Takes a blob from its name, durably, if it still is the file `seen`: a pull or another repair may have replaced it since.
+    /// It stays in `quarantine/`: what is good of it may still be of use.
+    fn quarantine(&self, blob: &Digest, seen: &File) -> Result<bool, StoreError> {
         let names = &self.inner.names;
         let (from, directory) = (names.blob(blob), names.quarantine());
+        // Nobody gives a file its name meanwhile.
+        let _lock = self.lock(FlockArg::LockExclusive)?;
+        if !is_at(seen, &from).map_err(StoreError::io("look at", &from))? {
+            return Ok(false);
+        }
         self.add_feature(QUARANTINE)?;
         durable::create_dir(&directory).map_err(StoreError::io("create", &directory))?;
         let to = directory.join(blob.hex());
@@ -183,8 +195,27 @@ impl Store {
         for directory in [directory, names.blobs()] {
             durable::sync_dir(&directory).map_err(StoreError::io("write", directory))?;
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+/// The file at `path`, not to be read: even one that fs-verity does not let us open has an identity, and as long as this lives
+/// no other file gets the same.
+fn identified(path: &Path) -> io::Result<Option<File>> {
+    match File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Whether `file` is what `path` names.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let named = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    let file = file.metadata()?;
+    Ok((file.dev(), file.ino()) == (named.dev(), named.ino()))
 }
 
 /// Copies the first `len` bytes, a block that cannot be read as zeros, and gives the leaf of each block.

@@ -9,7 +9,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use bennu_manifests::model::Digest;
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{FlockArg, PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
 
 use crate::blob::is_damage;
@@ -160,7 +160,7 @@ impl Store {
                 }
             }
             if (news || unwritten >= BETWEEN_CURSORS) && !self.inner.read_only {
-                write_json(&path, &cursor)?;
+                self.write_cursor(&cursor)?;
                 unwritten = 0;
             }
             watch.checked(pass);
@@ -169,7 +169,7 @@ impl Store {
             if complete {
                 durable::remove(&path).map_err(StoreError::io("remove", path))?;
             } else {
-                write_json(&path, &cursor)?;
+                self.write_cursor(&cursor)?;
             }
         }
         Ok(Scrubbed { bad, complete, resumed, pass })
@@ -180,6 +180,11 @@ impl Store {
         let sound =
             read_bounded(&self.inner.names.scrub())?.filter(|bytes| crate::sealed::check(bytes).is_ok());
         Ok(sound.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+    }
+
+    fn write_cursor(&self, cursor: &Cursor) -> Result<(), StoreError> {
+        let _lock = self.lock(FlockArg::LockShared)?;
+        write_json(&self.inner.names.scrub(), cursor)
     }
 
     /// What is wrong with the blob; one that is gone has nothing wrong with it.

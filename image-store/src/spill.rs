@@ -71,8 +71,11 @@ impl Spill {
 fn unnamed_file(directory: &Path) -> io::Result<File> {
     let path = directory.join(crate::durable::temporary_name());
     let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
+    match std::fs::remove_file(&path) {
+        // Who opened the store at this moment took it for a leftover.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(file),
+    }
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bennu_manifests::model::Digest;
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::blob::is_damage;
+use crate::claim::{Claim, flock, is_claimed};
 use crate::durable;
 use crate::names::{self, Names};
 use crate::record::{Image, ImageRecord, LayerRecord};
@@ -62,7 +62,7 @@ pub(crate) type StoreLock = Flock<File>;
 
 impl Store {
     /// Opens the store at `root`, making one where the directory is missing or empty. What an interrupted operation left in
-    /// `tmp/` is removed, unless another operation is running now.
+    /// `tmp/` is removed; what a running one has there stays.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -79,7 +79,7 @@ impl Store {
         if !read_only {
             match store.lock(FlockArg::LockExclusiveNonblock) {
                 Ok(_lock) => store.remove_leftovers()?,
-                // Somebody is at work, and what lies in tmp/ may be theirs.
+                // Somebody is naming something just now, and another opening will come.
                 Err(StoreError::Busy) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -142,6 +142,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub fn layer(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        let Some(record) = self.known_layer(diff_id)? else { return Ok(None) };
+        Ok(self.has_blob(&record)?.then_some(record))
+    }
+
+    /// As [`Self::layer`], whether its blob is there or not.
+    pub(crate) fn known_layer(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
         let mut found = believed(self.recorded_layer(diff_id))?;
         if found.is_none() {
             for image in self.digests_in(&self.inner.names.images())? {
@@ -152,12 +158,17 @@ impl Store {
                 }
             }
         }
-        let Some(record) = found else { return Ok(None) };
-        Ok(self.has_blob(&record)?.then_some(record))
+        Ok(found)
     }
 
-    /// Writes the record of an image whose blobs are all there. It says what the records of its layers said, so those go.
-    pub(crate) fn record_image(&self, digest: &Digest, record: &ImageRecord) -> Result<(), StoreError> {
+    /// Writes the record of an image whose blobs are all there and claimed, and claims it. It says what the records of its layers
+    /// said, so those go.
+    pub(crate) fn record_image(
+        &self,
+        digest: &Digest,
+        record: &ImageRecord,
+    ) -> Result<Option<Claim>, StoreError> {
+        let _lock = self.lock(FlockArg::LockShared)?;
         // Layers that were here already may have lost their writer before their names were durable.
         self.sync_names(false)?;
         write_json(&self.inner.names.image(digest), record)?;
@@ -171,7 +182,7 @@ impl Store {
                 _ => {}
             }
         }
-        Ok(())
+        self.claimed_record(digest)
     }
 
     /// The record of a layer, whether its blob is there or not.
@@ -231,27 +242,10 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the store's lock: shared for what adds, exclusive for what removes. Each operation opens the file anew, so
-    /// operations of one process exclude each other just as those of two do.
+    /// Takes the store's lock for a moment: shared by who claims or names something, exclusive by who removes. Each operation
+    /// opens the file anew, so operations of one process exclude each other just as those of two do; none takes it twice.
     pub(crate) fn lock(&self, how: FlockArg) -> Result<StoreLock, StoreError> {
-        let path = self.inner.names.lock();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
-        let mut file = file;
-        loop {
-            match Flock::lock(file, how) {
-                Ok(lock) => return Ok(lock),
-                Err((again, Errno::EINTR)) => file = again,
-                Err((_, Errno::EWOULDBLOCK)) => return Err(StoreError::Busy),
-                Err((_, errno)) => return Err(StoreError::io("lock", path)(errno.into())),
-            }
-        }
+        lock(&self.inner.names, how)
     }
 
     fn remove_leftovers(&self) -> Result<(), StoreError> {
@@ -259,13 +253,14 @@ impl Store {
         let temporary = names.temporary();
         for name in entries(&temporary)? {
             let path = temporary.join(name);
-            std::fs::remove_file(&path).map_err(StoreError::io("remove", path))?;
+            if !is_claimed(&path)? {
+                remove_if_there(&path)?;
+            }
         }
         for directory in [names.root().to_owned(), names.layers(), names.images(), names.pins()] {
             for name in entries(&directory)? {
                 if name.to_str().is_some_and(|name| name.starts_with(durable::TEMPORARY_PREFIX)) {
-                    let path = directory.join(name);
-                    std::fs::remove_file(&path).map_err(StoreError::io("remove", path))?;
+                    remove_if_there(&directory.join(name))?;
                 }
             }
         }
@@ -318,8 +313,33 @@ fn create(names: &Names) -> Result<(), OpenError> {
         let path = root.join(directory);
         durable::create_dir(&path).map_err(StoreError::io("create", path))?;
     }
+    // Another opening that is further takes it for a leftover otherwise.
+    let _lock = lock(names, FlockArg::LockShared)?;
     write_format(names, &Format { version: VERSION, features: Features::default() })?;
     Ok(())
+}
+
+fn lock(names: &Names, how: FlockArg) -> Result<StoreLock, StoreError> {
+    let path = names.lock();
+    let file = match File::open(&path) {
+        // Two may make it at once: it is the same file then.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)
+        }
+        other => other,
+    };
+    match flock(file.map_err(StoreError::io("open", &path))?, how) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(StoreError::Busy),
+        other => other.map_err(StoreError::io("lock", path)),
+    }
+}
+
+/// Removes a leftover; two openings may be at it.
+fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 const DIRECTORY_NAMES: [&str; 5] = ["tmp", "blobs", "layers", "images", "pins"];

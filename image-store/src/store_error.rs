@@ -66,8 +66,8 @@ pub enum StoreError {
         /// The directory.
         path: PathBuf,
     },
-    /// Another pull, import or collection is at work.
-    #[error("the store is in use by another operation")]
+    /// Another scrub is at work.
+    #[error("the store is being scrubbed already")]
     Busy,
     /// A name that no pin can have.
     #[error("'{name}' cannot name a pin")]

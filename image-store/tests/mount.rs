@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bennu_image_store::listing::files;
 use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper, mount_layer};
-use bennu_image_store::{Image, LayerRecord, Origin, Store, sha256};
+use bennu_image_store::{Claims, Image, LayerRecord, Origin, Store, sha256};
 use common::{Tar, can_mount};
 
 fn import(store: &Store, tar: Vec<u8>) -> LayerRecord {
@@ -154,6 +154,7 @@ fn the_listing_of_an_image_names_what_is_seen_when_it_is_mounted() {
         config: Default::default(),
         layers,
         size,
+        claims: Claims::default(),
     };
     let lines = files(&bench.store, &image).expect("listed");
     let listed: Vec<_> = lines.iter().map(|line| line.path.as_str()).collect();

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use bennu_image_store::listing::files;
 use bennu_image_store::tar::Limits;
-use bennu_image_store::{Image, LayerRecord, Origin, Store, sha256};
+use bennu_image_store::{Claims, Image, LayerRecord, Origin, Store, sha256};
 use common::{Tar, has_program};
 use nix::sys::stat::{major, minor};
 
@@ -382,6 +382,7 @@ fn both(layers: &[Vec<u8>]) -> (BTreeMap<String, Facts>, BTreeMap<String, Facts>
         config: Default::default(),
         layers: records.collect(),
         size: 0,
+        claims: Claims::default(),
     };
     let lines = files(&store, &image).expect("listed");
     let ours = lines.into_iter().map(|line| {

@@ -87,6 +87,7 @@ pub(super) fn collect(store: &ImageStore, dry_run: bool, out: &mut Out) -> Outco
                 let by = match &held.by {
                     Holder::Pin { name } => format!("pin {name}"),
                     Holder::Mount { place } => format!("mount {place}"),
+                    Holder::Operation => "what runs now".to_owned(),
                 };
                 let digest = held.image.or(held.blobs.first().copied());
                 let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();

@@ -99,7 +99,7 @@ impl Store {
         tag: &str,
         level: i32,
     ) -> Result<Exported, ExportError> {
-        let image = self.image(image)?.ok_or(ExportError::Missing(*image))?;
+        let image = self.claim(image)?.ok_or(ExportError::Missing(*image))?;
         let config = self.config_of(&image)?;
         let blobs = target.join("blobs/sha256");
         if target.exists() {

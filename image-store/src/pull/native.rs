@@ -4,7 +4,8 @@ use std::io::Read;
 
 use bennu_manifests::model::Digest;
 
-use super::{Kind, LayerError, Pull};
+use super::{Claimed, Kind, LayerError, Pull};
+use crate::claim::Claim;
 use crate::import::ImportError;
 use crate::native::{self, Assembled, Local, Native, NativeError, Parts};
 use crate::pull_error::{PullError, Refused};
@@ -20,18 +21,19 @@ impl Pull<'_> {
         &self,
         layer: &Descriptor,
         diff_id: Digest,
-    ) -> Result<LayerRecord, LayerError> {
+    ) -> Result<Claimed, LayerError> {
         let Some(native) = Native::of(layer) else {
             return Err(self.refused(Refused::Annotations { layer: layer.digest }).into());
         };
         let record = record(&native, diff_id);
         let store = self.store.clone();
-        if blocking(move || store.has_blob(&record)).await.map_err(PullError::from)? {
+        let known = blocking(move || store.claim_blob(&record));
+        if let Some(claim) = known.await.map_err(PullError::from)? {
             self.progress.layer(&layer.digest, layer.size, layer.size);
-            return Ok(record);
+            return Ok((record, claim));
         }
         match self.unless_stopped(self.by_parts(layer, &native)).await? {
-            Ok(()) => return Ok(record),
+            Ok(claim) => return Ok((record, claim)),
             Err(NativeError::Write(error)) => {
                 return Err(self.import_failed(written(error, self.store), layer).into());
             }
@@ -40,7 +42,7 @@ impl Pull<'_> {
         self.fetched(layer, diff_id, Kind::Native(native)).await
     }
 
-    async fn by_parts(&self, layer: &Descriptor, native: &Native) -> Result<(), NativeError> {
+    async fn by_parts(&self, layer: &Descriptor, native: &Native) -> Result<Claim, NativeError> {
         let store = self.store.clone();
         let io = |error: StoreError| NativeError::Write(std::io::Error::other(error));
         let local = blocking(move || Local::of(&store)).await.map_err(io)?;
@@ -72,7 +74,7 @@ pub(super) fn convert(
     layer: impl Read,
     native: &Native,
     diff_id: Digest,
-) -> Result<LayerRecord, ImportError> {
+) -> Result<Claimed, ImportError> {
     let temporary = store.temporary()?;
     let spill = store.inner.names.temporary();
     native::from_stream(native, layer, &temporary.file, &spill).map_err(|error| match error {
@@ -80,8 +82,8 @@ pub(super) fn convert(
         Assembled::Mismatch => ImportError::Blob { expected: native.blob },
         Assembled::Write(error) => written(error, store),
     })?;
-    store.install_blob(temporary, &native.blob)?;
-    Ok(record(native, diff_id))
+    let claim = store.install_blob(temporary, &native.blob)?;
+    Ok((record(native, diff_id), claim))
 }
 
 fn written(error: std::io::Error, store: &Store) -> ImportError {
