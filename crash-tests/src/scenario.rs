@@ -100,22 +100,33 @@ impl Sample {
 
     fn new(own: &[u8]) -> Self {
         let tars = [tar("base", &[7; 9000]), tar("own", &own.repeat(2000))];
+        Self::of(&tars, tars.to_vec(), "application/vnd.oci.image.layer.v1.tar")
+    }
+
+    /// An image whose one layer is small on its way, and becomes so many bytes.
+    pub fn swelling(bytes: usize) -> Self {
+        let tar = tar("zeros", &vec![0; bytes]);
+        let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let compressed = compressed.write_all(&tar).and_then(|()| compressed.finish()).expect("in memory");
+        Self::of(&[tar], vec![compressed], "application/vnd.oci.image.layer.v1.tar+gzip")
+    }
+
+    fn of(tars: &[Vec<u8>], layers: Vec<Vec<u8>>, layer_type: &str) -> Self {
         let diff_ids: Vec<String> = tars.iter().map(|tar| format!("\"{}\"", sha256::digest(tar))).collect();
         let config = format!(
             r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
             diff_ids.join(",")
         );
         let config_type = "application/vnd.oci.image.config.v1+json";
-        let layer_type = "application/vnd.oci.image.layer.v1.tar";
-        let layers: Vec<String> = tars.iter().map(|tar| descriptor(layer_type, tar)).collect();
+        let listed: Vec<String> = layers.iter().map(|layer| descriptor(layer_type, layer)).collect();
         let manifest = format!(
             r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{},"layers":[{}]}}"#,
             descriptor(config_type, config.as_bytes()),
-            layers.join(",")
+            listed.join(",")
         );
         let digest = sha256::digest(manifest.as_bytes());
         let base = tars[0].clone();
-        let documents = [config.into_bytes(), manifest.into_bytes()].into_iter().chain(tars);
+        let documents = [config.into_bytes(), manifest.into_bytes()].into_iter().chain(layers);
         let documents = documents.map(|bytes| (sha256::digest(&bytes), bytes)).collect();
         Self { documents, manifest: digest, base, collected: None }
     }
@@ -252,6 +263,8 @@ fn take(store: &Store, samples: &[Sample; 2], step: Step) -> Result<(), Failure>
             fs::rename(&record, &away)?;
             durable::sync_dir(&images)?;
             durable::sync_dir(&store.root().join("tmp"))?;
+            // What says that a name is about to be given is there before it.
+            File::create(store.root().join("tmp/naming-killed"))?;
             fs::rename(&away, &record)?;
         }
         KilledUnpin(name) => fs::remove_file(store.root().join("pins").join(name))?,

@@ -35,7 +35,7 @@ impl Store {
             {
                 // The same bytes; the temporary file goes away. Whoever wrote the other may have been killed before its name
                 // was durable.
-                self.sync_names(false)?;
+                self.settle_names()?;
                 return Ok(existing);
             }
         }
@@ -45,12 +45,13 @@ impl Store {
         let read_only = std::fs::Permissions::from_mode(0o444);
         let finished = temporary.file.set_permissions(read_only).and_then(|()| commit(&temporary.file));
         finished.map_err(StoreError::io("write", &temporary.path))?;
-        let claim = {
+        let (naming, claim) = {
             let _lock = self.lock(FlockArg::LockShared)?;
+            let naming = self.begin_naming()?;
             std::fs::rename(&temporary.path, &path).map_err(StoreError::io("rename to", &path))?;
-            Claim::of(&path).map_err(StoreError::io("open", &path))?
+            (naming, Claim::of(&path).map_err(StoreError::io("open", &path))?)
         };
-        self.sync_names(false)?;
+        naming.end(&self.inner.names.blobs())?;
         // Only now, so that no moment is without a claim; it has no name in tmp/ any more.
         drop(temporary);
         claim.ok_or_else(|| StoreError::Damaged { path, fault: "it cannot be opened any more".to_owned() })

@@ -10,6 +10,7 @@
 //! **Invariant:** claims are made, and files get their names, while the store's lock is held shared. So neither happens while a
 //! collection looks and removes, which holds it exclusively. Nobody holds that lock for longer than a moment.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -115,11 +116,15 @@ impl Store {
         self.claimed(layer)
     }
 
-    /// The layer with this diff id and its blob, if it is there.
-    pub(crate) fn claim_layer(&self, diff_id: &Digest) -> Result<Option<(LayerRecord, Claim)>, StoreError> {
-        let Some(record) = self.known_layer(diff_id)? else { return Ok(None) };
+    /// Those of the layers with these diff ids that are here, and their blobs.
+    pub(crate) fn claim_layers(
+        &self,
+        diff_ids: &BTreeSet<Digest>,
+    ) -> Result<BTreeMap<Digest, (LayerRecord, Claim)>, StoreError> {
         // What was collected since is not there any more.
-        Ok(self.claim_blob(&record)?.map(|claim| (record, claim)))
+        let claimed =
+            |(diff_id, record)| Ok(self.claim_blob(&record)?.map(|claim| (diff_id, (record, claim))));
+        self.known_layers(diff_ids)?.into_iter().filter_map(|known| claimed(known).transpose()).collect()
     }
 
     /// The record of an image. The caller holds the store's lock.

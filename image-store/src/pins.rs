@@ -33,7 +33,7 @@ impl Store {
             }
         }
         // Whoever brought them may have been killed before their names were durable; a pin is a promise that they are.
-        self.sync_names(true)?;
+        self.settle_names()?;
         let mut holds = digests.to_vec();
         holds.sort_unstable();
         holds.dedup();

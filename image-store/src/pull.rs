@@ -5,10 +5,10 @@
 //! ```
 //! One pass for each layer, three layers side by side. What is on disk before all checks have passed lies in `tmp/` only.
 
+mod described;
 mod estimate;
 mod native;
 
-use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
 use bennu_manifests::model::{Digest, ImageRef};
@@ -25,7 +25,7 @@ use crate::native::Native;
 use crate::pull_error::{PullError, Refused};
 use crate::record::{Image, ImageRecord, LayerRecord};
 use crate::registry::document::{self, Compression, Descriptor, Document, Manifest, Platform};
-use crate::registry::{Client, MAX_TRIES, Repository, Served};
+use crate::registry::{Client, MAX_TRIES, Served};
 use crate::source::{Source, SourceError, blocking};
 use crate::store::Store;
 use crate::store_error::StoreError;
@@ -63,8 +63,7 @@ impl Store {
         platform: &Platform,
         progress: &(dyn Progress + Sync),
     ) -> Result<Image, PullError> {
-        let repository = Repository { registry: image.registry.clone(), name: image.repository.clone() };
-        let source = Source::Registry { client: client.clone(), repository };
+        let source = Source::registry(client, image);
         self.pull_from(&source, &image.to_string(), &image.digest, platform, progress).await
     }
 
@@ -82,26 +81,33 @@ impl Store {
         progress: &(dyn Progress + Sync),
     ) -> Result<Image, PullError> {
         let (store, digest) = (self.clone(), *digest);
-        let present = blocking(move || {
-            store.writable()?;
-            let present = match store.claim(&digest) {
-                // A record that cannot be believed is fetched again; its layers are found by their own records.
-                Err(StoreError::Damaged { .. }) => None,
-                other => other?,
-            };
-            if present.is_some() {
-                // Whoever wrote it may have been killed between a rename and the fsync of its directory.
-                store.sync_names(true)?;
-            }
-            Ok::<_, StoreError>(present)
-        })
-        .await?;
-        if let Some(present) = present {
+        if let Some(present) = blocking(move || store.present(&digest)).await? {
             check_platform(name, platform, &present.config)?;
             return Ok(present);
         }
         let stop = watch::Sender::new(false);
         Pull { store: self, source, name, digest, platform, progress, stop }.run().await
+    }
+}
+
+impl Store {
+    /// The image with this digest, as a pull gives it where it is here: claimed, and on the disk for good. `None` where a pull
+    /// would have to fetch something.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn present(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
+        self.writable()?;
+        let present = match self.claim(digest) {
+            // A record that cannot be believed is fetched again; its layers are found by their own records.
+            Err(StoreError::Damaged { .. }) => None,
+            other => other?,
+        };
+        if present.is_some() {
+            // Whoever wrote it may have been killed between a rename and the fsync of its directory.
+            self.settle_names()?;
+        }
+        Ok(present)
     }
 }
 
@@ -119,24 +125,18 @@ struct Pull<'a> {
 
 impl Pull<'_> {
     async fn run(&self) -> Result<Image, PullError> {
-        let (index, served, manifest) = self.manifest().await?;
-        let config = self.source.small_blob(&manifest.config).await.map_err(|error| self.failed(error))?;
-        let config = text(config).map_err(|refused| self.refused(refused))?;
-        let parsed = ImageConfiguration::from_reader(config.as_bytes())
-            .map_err(|error| self.refused(Refused::Config(error)))?;
-        check_platform(self.name, self.platform, &parsed)?;
-        let diff_ids = document::diff_ids(&parsed).map_err(|error| self.refused(error.into()))?;
-        if diff_ids.len() != manifest.layers.len() {
-            return Err(self.refused(Refused::LayerCount));
+        let described = self.describe().await?;
+        let mut missing = described.wanted();
+        let mut known = self.present(&missing).await?;
+        for diff_id in known.keys() {
+            let layer = missing.remove(diff_id).expect("what is here was looked for");
+            self.progress.layer(&layer.digest, layer.size, layer.size);
         }
-
-        // An image may have the same layer twice; it is fetched once.
-        let wanted: BTreeMap<Digest, Descriptor> = diff_ids.iter().copied().zip(manifest.layers).collect();
+        self.require_room(&missing).await?;
         // The first layer that fails stops the others, and each is waited for: when a pull returns, nothing of it is at work any
         // more, and nothing is left in tmp/.
-        let mut known = BTreeMap::new();
         let mut first_error = None;
-        let mut layers = stream::iter(wanted)
+        let mut layers = stream::iter(missing)
             .map(|(diff_id, layer)| async move { (diff_id, self.layer(&layer, diff_id).await) })
             .buffer_unordered(LAYERS_AT_ONCE);
         while let Some((diff_id, result)) = layers.next().await {
@@ -157,11 +157,11 @@ impl Pull<'_> {
         }
 
         let record = ImageRecord {
-            index,
-            manifest: text(served.bytes).map_err(|refused| self.refused(refused))?,
-            manifest_type: served.media_type,
-            config,
-            layers: diff_ids.iter().map(|diff_id| known[diff_id].0).collect(),
+            index: described.index,
+            manifest: text(described.served.bytes).map_err(|refused| self.refused(refused))?,
+            manifest_type: described.served.media_type,
+            config: described.config,
+            layers: described.layers.iter().map(|(diff_id, _)| known[diff_id].0).collect(),
         };
         let digest = self.digest;
         let mut image =
@@ -203,16 +203,10 @@ impl Pull<'_> {
         Ok((Some(index), child, manifest))
     }
 
-    /// One layer: known already, or fetched and converted, from the beginning each time the connection breaks.
+    /// One layer, fetched and converted.
     async fn layer(&self, layer: &Descriptor, diff_id: Digest) -> Result<Claimed, LayerError> {
         if layer.media_type == crate::native::MEDIA_TYPE {
             return self.native_layer(layer, diff_id).await;
-        }
-        let store = self.store.clone();
-        let known = blocking(move || store.claim_layer(&diff_id));
-        if let Some(known) = known.await.map_err(PullError::from)? {
-            self.progress.layer(&layer.digest, layer.size, layer.size);
-            return Ok(known);
         }
         let compression = document::layer_compression(&layer.media_type);
         let compression = compression.map_err(|error| self.refused(error.into()))?;

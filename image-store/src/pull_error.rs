@@ -8,6 +8,7 @@ use crate::record::RecordFault;
 use crate::registry::RegistryError;
 use crate::registry::document::DocumentError;
 use crate::source::SourceError;
+use crate::space::Shortage;
 use crate::store_error::StoreError;
 use crate::tar::Refusal;
 
@@ -70,7 +71,16 @@ pub enum PullError {
         #[source]
         source: SourceError,
     },
-    /// There is no room for it.
+    /// It is known before it begins that there is no room for it.
+    #[error("there is no room for {image}")]
+    NoRoom {
+        /// The reference.
+        image: String,
+        /// What is missing.
+        #[source]
+        source: Shortage,
+    },
+    /// The disk became full, or all but full; what was written is removed again.
     #[error("the disk is full, there is no room for {image}")]
     DiskFull {
         /// The reference.

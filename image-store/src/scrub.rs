@@ -13,9 +13,10 @@ use nix::fcntl::{FlockArg, PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
 
 use crate::blob::is_damage;
+use crate::claim::flock;
 use crate::durable;
 use crate::leaves::{self, Health};
-use crate::store::{Store, read_bounded, write_json};
+use crate::store::{Store, StoreLock, read_bounded, write_json};
 use crate::store_error::StoreError;
 
 /// Bytes that are read before it is written down how far a pass has come, so at most this much is read a second time.
@@ -123,9 +124,11 @@ impl Store {
     /// read is read as a whole each time.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot be listed or the cursor not be written.
+    /// [`StoreError`] where the store cannot be listed or the cursor not be written; [`StoreError::Busy`] while another call goes on
+    /// with a pass, in whatever process: both would read the same, and one of them forget what the other found.
     pub fn scrub_on(&self, restart: bool, watch: &mut dyn Watch) -> Result<Scrubbed, StoreError> {
         let path = self.inner.names.scrub();
+        let _alone = if self.inner.read_only { None } else { Some(self.scrub_alone()?) };
         let mut cursor = if restart { Cursor::default() } else { self.cursor()? };
         let resumed = cursor.after.is_some();
         let blobs = self.digests_in(&self.inner.names.blobs())?;
@@ -180,6 +183,16 @@ impl Store {
         let sound =
             read_bounded(&self.inner.names.scrub())?.filter(|bytes| crate::sealed::check(bytes).is_ok());
         Ok(sound.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+    }
+
+    /// Whoever has this has the cursor.
+    fn scrub_alone(&self) -> Result<StoreLock, StoreError> {
+        let path = self.inner.names.blobs();
+        let directory = File::open(&path).map_err(StoreError::io("open", &path))?;
+        match flock(directory, FlockArg::LockExclusiveNonblock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(StoreError::Busy),
+            other => other.map_err(StoreError::io("lock", path)),
+        }
     }
 
     fn write_cursor(&self, cursor: &Cursor) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bennu_manifests::model::Digest;
+use bennu_manifests::model::{Digest, ImageRef};
 use bytes::Bytes;
 
 use crate::registry::document::{self, Descriptor};
@@ -92,6 +92,12 @@ impl SourceError {
 }
 
 impl Source {
+    /// The repository that `image` names.
+    pub fn registry(client: &Client, image: &ImageRef) -> Self {
+        let repository = Repository { registry: image.registry.clone(), name: image.repository.clone() };
+        Self::Registry { client: client.clone(), repository }
+    }
+
     /// The manifest or index with this digest, and with this media type where one is expected.
     pub(crate) async fn document(
         &self,

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::space::Watch;
+
 /// Bytes that are added in order and read anywhere.
 #[derive(Debug)]
 pub(crate) struct Spill {
@@ -14,12 +16,19 @@ pub(crate) struct Spill {
     memory: Vec<u8>,
     /// The file and its length; what is in memory comes behind it.
     file: Option<(File, u64)>,
+    watch: Watch,
 }
 
 impl Spill {
     /// Nothing yet. What is more than `bound` bytes will go to a file in `directory`.
     pub(crate) fn new(directory: &Path, bound: usize) -> Self {
-        Self { directory: directory.to_owned(), bound, memory: Vec::new(), file: None }
+        Self {
+            directory: directory.to_owned(),
+            bound,
+            memory: Vec::new(),
+            file: None,
+            watch: Watch::default(),
+        }
     }
 
     /// Bytes added so far, which is where the next ones will be.
@@ -42,6 +51,7 @@ impl Spill {
             none => none.insert((unnamed_file(&self.directory)?, 0)),
         };
         file.write_all_at(&self.memory, *len)?;
+        self.watch.wrote(file, self.memory.len())?;
         *len += self.memory.len() as u64;
         self.memory.clear();
         Ok(())

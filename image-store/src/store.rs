@@ -3,6 +3,7 @@
 //! **Invariants:** a record never names a blob that was not durable before it; nothing under its final name is ever written
 //! to again; a pin is the only thing that keeps an image from being collected.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,6 +18,7 @@ use crate::blob::is_damage;
 use crate::claim::{Claim, flock, is_claimed};
 use crate::durable;
 use crate::names::{self, Names};
+use crate::naming;
 use crate::record::{Image, ImageRecord, LayerRecord};
 use crate::sealed;
 use crate::store_error::{OpenError, StoreError};
@@ -142,23 +144,32 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub fn layer(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
-        let Some(record) = self.known_layer(diff_id)? else { return Ok(None) };
+        let known = self.known_layers(&BTreeSet::from([*diff_id]))?.remove(diff_id);
+        let Some(record) = known else { return Ok(None) };
         Ok(self.has_blob(&record)?.then_some(record))
     }
 
-    /// As [`Self::layer`], whether its blob is there or not.
-    pub(crate) fn known_layer(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
-        let mut found = believed(self.recorded_layer(diff_id))?;
-        if found.is_none() {
-            for image in self.digests_in(&self.inner.names.images())? {
-                let Some(image) = believed(self.recorded_image(&image))? else { continue };
-                found = image.layers.into_iter().find(|layer| layer.is_of(diff_id));
-                if found.is_some() {
-                    break;
+    /// As [`Self::layer`] for several, whether their blobs are there or not.
+    pub(crate) fn known_layers(
+        &self,
+        diff_ids: &BTreeSet<Digest>,
+    ) -> Result<BTreeMap<Digest, LayerRecord>, StoreError> {
+        let mut known = BTreeMap::new();
+        for diff_id in diff_ids {
+            known.extend(believed(self.recorded_layer(diff_id))?.map(|record| (*diff_id, record)));
+        }
+        if known.len() == diff_ids.len() {
+            return Ok(known);
+        }
+        for image in self.digests_in(&self.inner.names.images())? {
+            let Some(image) = believed(self.recorded_image(&image))? else { continue };
+            for layer in image.layers {
+                if diff_ids.contains(&layer.diff_id) && layer.is_of(&layer.diff_id) {
+                    known.entry(layer.diff_id).or_insert(layer);
                 }
             }
         }
-        Ok(found)
+        Ok(known)
     }
 
     /// Writes the record of an image whose blobs are all there and claimed, and claims it. It says what the records of its layers
@@ -170,8 +181,10 @@ impl Store {
     ) -> Result<Option<Claim>, StoreError> {
         let _lock = self.lock(FlockArg::LockShared)?;
         // Layers that were here already may have lost their writer before their names were durable.
-        self.sync_names(false)?;
+        self.settle_names()?;
+        let naming = self.begin_naming()?;
         write_json(&self.inner.names.image(digest), record)?;
+        naming.end(&self.inner.names.images())?;
         for layer in record.layers.iter().filter(|layer| layer.is_of(&layer.diff_id)) {
             let path = self.inner.names.layer(&layer.diff_id);
             match std::fs::remove_file(&path) {
@@ -211,16 +224,6 @@ impl Store {
         }
     }
 
-    /// Makes the names of blobs durable, and after them those of image records where `images` says so: what is seen under its
-    /// name need not be durable yet. Costs next to nothing where it is.
-    pub(crate) fn sync_names(&self, images: bool) -> Result<(), StoreError> {
-        let names = &self.inner.names;
-        for directory in [Some(names.blobs()), images.then(|| names.images())].into_iter().flatten() {
-            durable::sync_dir(&directory).map_err(StoreError::io("write", directory))?;
-        }
-        Ok(())
-    }
-
     /// Says in `format.json` that the store uses something that programs which do not know it may ignore.
     pub(crate) fn add_feature(&self, name: &str) -> Result<(), StoreError> {
         let path = self.inner.names.format();
@@ -251,11 +254,18 @@ impl Store {
     fn remove_leftovers(&self) -> Result<(), StoreError> {
         let names = &self.inner.names;
         let temporary = names.temporary();
+        let mut settled = false;
         for name in entries(&temporary)? {
-            let path = temporary.join(name);
-            if !is_claimed(&path)? {
-                remove_if_there(&path)?;
+            let path = temporary.join(&name);
+            if is_claimed(&path)? {
+                continue;
             }
+            // It stands for names that are not durable, so they have to be before it goes.
+            if naming::is_naming(&name) && !settled {
+                self.sync_names()?;
+                settled = true;
+            }
+            remove_if_there(&path)?;
         }
         for directory in [names.root().to_owned(), names.layers(), names.images(), names.pins()] {
             for name in entries(&directory)? {

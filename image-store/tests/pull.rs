@@ -450,3 +450,20 @@ fn a_pull_can_be_spawned() {
     }
     sendable(|store, client, image, platform| store.pull(client, image, platform, &()));
 }
+
+#[tokio::test]
+async fn an_image_that_cannot_fit_is_refused_before_any_layer_is_fetched() {
+    let bench = Bench::new();
+    let mut parts = parts();
+    let text = String::from_utf8(parts.manifest.clone()).expect("it is text");
+    let size = format!("\"size\":{}", parts.layers[3].len());
+    assert!(text.contains(&size), "{text}");
+    parts.manifest = text.replace(&size, &format!("\"size\":{}", 1_u64 << 55)).into_bytes();
+    let server = parts.clone().serve();
+    let error = bench.pull(&server.image(parts.digest())).await.expect_err("no disk is that large");
+    let PullError::NoRoom { source, .. } = &error else { panic!("{error:?}") };
+    assert!(source.missing() > 1 << 54 && source.needed >= 1 << 55, "{source}");
+    assert!(!error.is_refusal() && !error.is_retryable());
+    assert!(!server.seen().iter().any(|seen| parts.is_layer(&seen.path)), "a layer was fetched");
+    assert_eq!((bench.count("tmp"), bench.count("blobs/sha256")), (0, 0));
+}

@@ -215,6 +215,33 @@ impl Watch for Stopping {
     }
 }
 
+/// Begins another scrub in the middle of one.
+struct Meddling<'a>(&'a Store, Vec<Result<bool, StoreError>>);
+
+impl Watch for Meddling<'_> {
+    fn pace(&mut self, _: usize) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn checked(&mut self, _: Pass) {
+        self.1.push(self.0.scrub_on(false, &mut ()).map(|scrubbed| scrubbed.complete));
+    }
+}
+
+#[test]
+fn of_two_scrubs_at_once_one_waits_its_turn_and_the_cursor_is_not_shared() {
+    let (dir, store) = store();
+    for i in 0..3 {
+        import(&store, Tar::new().file("a", content(i, 3)));
+    }
+    let mut watch = Meddling(&store, Vec::new());
+    let scrubbed = store.scrub_on(false, &mut watch).expect("read");
+    assert!(scrubbed.complete && !dir.path().join("scrub.json").exists());
+    assert_eq!(watch.1.len(), 3);
+    assert!(watch.1.iter().all(|other| matches!(other, Err(StoreError::Busy))), "{:?}", watch.1);
+    assert!(store.scrub_on(false, &mut ()).expect("the first is done").complete);
+}
+
 #[test]
 fn a_scrub_that_was_stopped_goes_on_and_forgets_nothing_that_it_found() {
     let (dir, store) = store();

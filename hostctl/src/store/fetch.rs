@@ -4,28 +4,33 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
-use bennu_image_store::registry::Repository;
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::source::Source;
-use bennu_image_store::{Progress, PullError};
-use bennu_manifests::model::Digest;
+use bennu_image_store::{Image, Progress, PullError, Store as ImageStore};
+use bennu_manifests::UnpinnedRef;
+use bennu_manifests::model::{Digest, ImageRef};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::{Code, Failure, Outcome};
 use crate::render::{Out, Table, bytes, counted, facts, interactive, progress};
 
 use super::look::Shown;
-use super::{client, open, parsed, pinned};
+use super::{client, failed, open, parsed, pinned};
 
 pub(super) async fn pull(root: &Path, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
     let store = open(root)?;
     let wanted = parsed(reference)?;
-    let client = client(&wanted.registry, plain_http).await?;
-    let image = pinned(&client, wanted).await?;
-    let display = Display::new(image.to_string());
-    let pulled = store.pull(&client, &image, &Platform::host(), &display).await;
-    display.end();
-    let pulled = pulled.map_err(not_pulled)?;
+    let (image, pulled) = match here(&store, &wanted)? {
+        Some(here) => here,
+        None => {
+            let client = client(&wanted.registry, plain_http).await?;
+            let image = pinned(&client, wanted).await?;
+            let display = Display::new(image.to_string());
+            let pulled = store.pull(&client, &image, &Platform::host(), &display).await;
+            display.end();
+            (image, pulled.map_err(not_pulled)?)
+        }
+    };
     let shown = Shown::new(&pulled, &[]);
     out.result(&shown, |s| {
         facts(&[
@@ -36,14 +41,27 @@ pub(super) async fn pull(root: &Path, reference: &str, plain_http: bool, out: &m
     Ok(0)
 }
 
+/// The image of a reference with a digest, where all of it is in the store. Asked before there is a client: to make one, all
+/// certificates of the machine are read, and credentials asked for.
+fn here(store: &ImageStore, wanted: &UnpinnedRef) -> Result<Option<(ImageRef, Image)>, Failure> {
+    let Some(image) = wanted.pinned() else { return Ok(None) };
+    let present = store.present(&image.digest).map_err(failed)?;
+    // An image for another platform is refused by the pull, which knows how to say so.
+    let host = Platform::host();
+    let fits = |image: &Image| {
+        image.config.os().to_string() == host.os
+            && image.config.architecture().to_string() == host.architecture
+    };
+    Ok(present.filter(fits).map(|present| (image, present)))
+}
+
 /// What a pull would fetch.
 pub(super) async fn estimate(root: &Path, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
     let store = open(root)?;
     let wanted = parsed(reference)?;
     let client = client(&wanted.registry, plain_http).await?;
     let image = pinned(&client, wanted).await?;
-    let repository = Repository { registry: image.registry.clone(), name: image.repository.clone() };
-    let source = Source::Registry { client, repository };
+    let source = Source::registry(&client, &image);
     let name = image.to_string();
     let estimate = store.estimate(&source, &name, &image.digest, &Platform::host()).await;
     let estimate = estimate.map_err(not_pulled)?;

@@ -11,6 +11,7 @@ use super::format::{self, DiskInode, NO_BLOCK, Superblock};
 use super::layout::{self, Layout, Placed};
 use super::tree::{Attributes, FileData, InodeKind, Tree};
 use crate::leaves::Namer;
+use crate::space::Watch;
 use crate::spill::Spill;
 
 /// Tails that wait in memory before they go to an unnamed file, in bytes.
@@ -35,6 +36,7 @@ pub struct Writer {
     name: Namer,
     tails: Spill,
     buffer: Vec<u8>,
+    watch: Watch,
 }
 
 /// Why a file could not be copied into the image.
@@ -73,6 +75,7 @@ impl Writer {
             name: Namer::new(spill),
             tails: Spill::new(spill, TAILS_IN_MEMORY),
             buffer: Vec::new(),
+            watch: Watch::default(),
         };
         // The superblock comes last; until then this is no file system.
         writer.put(&[0; BLOCK])?;
@@ -250,7 +253,8 @@ impl Writer {
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.name.update(bytes)?;
-        self.out.write_all(bytes)
+        self.out.write_all(bytes)?;
+        self.watch.wrote(self.out.get_ref(), bytes.len())
     }
 }
 

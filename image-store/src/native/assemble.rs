@@ -19,6 +19,7 @@ use super::plan::{self, Piece, ranges};
 use crate::leaves::Namer;
 use crate::registry::document::Descriptor;
 use crate::source::{Source, SourceError, blocking};
+use crate::space::{Shortage, Watch};
 use crate::verity::BLOCK;
 
 /// Requests that are under way at once.
@@ -28,7 +29,7 @@ const COPY_BUFFER: usize = 1 << 17;
 /// The largest image that is put together from parts, in blocks: beyond 8 GiB the list of parts would take too much memory.
 const MAX_BLOCKS: u64 = 1 << 21;
 
-/// Why a blob could not be made from parts. All but the last two mean that the whole layer has to be fetched.
+/// Why a blob could not be made from parts. All but the last three mean that the whole layer has to be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NativeError {
     #[error("nothing of it is here, or the server gives no parts of files")]
@@ -39,6 +40,8 @@ pub(crate) enum NativeError {
     Mismatch,
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error("it does not fit")]
+    NoRoom(#[source] Shortage),
     #[error("could not write the blob")]
     Write(#[source] io::Error),
 }
@@ -72,6 +75,15 @@ impl Plan {
     /// Bytes of the layer that will be fetched.
     pub(crate) fn frame_bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// Bytes of the blob that nothing on this machine has.
+    pub(crate) fn new_bytes(&self) -> u64 {
+        let of_piece = |piece: &Piece| match piece {
+            Piece::Fetched(frame) => frame.content() as u64,
+            Piece::Here { .. } => 0,
+        };
+        self.pieces.iter().map(of_piece).sum()
     }
 }
 
@@ -217,7 +229,7 @@ fn write(
     out: &File,
     spill: &Path,
 ) -> Result<(), NativeError> {
-    let mut blob = Growing { out, at: 0, name: Namer::new(spill) };
+    let mut blob = Growing { out, at: 0, name: Namer::new(spill), watch: Watch::default() };
     let mut decompressor = zstd::bulk::Decompressor::new().map_err(NativeError::Write)?;
     let mut buffer = vec![0; COPY_BUFFER];
     let mut answer = (0, Bytes::new());
@@ -267,7 +279,7 @@ pub(crate) fn from_stream(
     // Frames say how large they are; none of ours needs more than its 16 KiB.
     let mut decoder = zstd::stream::read::Decoder::new(layer).map_err(Assembled::Read)?;
     decoder.window_log_max(MAX_WINDOW_LOG).map_err(Assembled::Read)?;
-    let mut blob = Growing { out, at: 0, name: Namer::new(spill) };
+    let mut blob = Growing { out, at: 0, name: Namer::new(spill), watch: Watch::default() };
     let mut buffer = vec![0; COPY_BUFFER];
     let mut left = native.extent.image_bytes();
     loop {
@@ -309,6 +321,7 @@ struct Growing<'a> {
     out: &'a File,
     at: u64,
     name: Namer,
+    watch: Watch,
 }
 
 impl Growing<'_> {
@@ -329,6 +342,7 @@ impl Growing<'_> {
 
     fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.at += bytes.len() as u64;
+        self.watch.wrote(self.out, bytes.len())?;
         self.name.update(bytes)
     }
 

@@ -31,6 +31,7 @@ use bennu_manifests::model::Digest;
 
 use crate::leaves::Extent;
 use crate::registry::document::Descriptor;
+use crate::tar::Limits;
 
 pub(crate) use assemble::{Assembled, NativeError, Parts, from_parts, from_stream, plan};
 pub use encode::{Encoded, encode};
@@ -44,9 +45,6 @@ pub const MEDIA_TYPE: &str = "application/vnd.bennu.layer.v1.erofs+zstd";
 pub const BLOB: &str = "dev.bennu.blob";
 /// The annotation of its descriptor with the bytes of the blob, in decimal.
 pub const BLOB_SIZE: &str = "dev.bennu.blob.size";
-/// The largest blob, in bytes: what a layer may have at most, and its leaves.
-pub const MAX_BLOB: u64 = 65 << 30;
-
 /// What a descriptor says of the blob that a native layer makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Native {
@@ -59,12 +57,15 @@ pub struct Native {
 }
 
 impl Native {
-    /// What the descriptor of a native layer says; `None` where its annotations are missing or make no sense.
+    /// What the descriptor of a native layer says; `None` where its annotations are missing or make no sense, or the blob would
+    /// be larger than the tar of any layer of this size may be: a small layer must not fill a disk.
     pub fn of(descriptor: &Descriptor) -> Option<Self> {
         let annotation = |name: &str| descriptor.annotations.get(name);
         let blob = annotation(BLOB)?.parse().ok()?;
-        let size: u64 = annotation(BLOB_SIZE)?.parse().ok().filter(|size| *size <= MAX_BLOB)?;
-        let extent = Extent::of_blob(size)?;
+        let extent = Extent::of_blob(annotation(BLOB_SIZE)?.parse().ok()?)?;
+        if extent.image_bytes() > Limits::of_compressed(descriptor.size).bytes {
+            return None;
+        }
         Some(Self { blob, extent, layout: Layout::new(extent.image, descriptor.size)? })
     }
 
@@ -78,4 +79,27 @@ impl Native {
 /// whole is checked.
 pub(crate) fn short(digest: &Digest) -> u64 {
     u64::from_le_bytes(digest.as_bytes()[..8].try_into().expect("a digest has 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t14_a_native_layer_may_not_become_more_than_a_tar_of_its_size_may() {
+        let blocks = 2_000_000;
+        let blob = Digest::from_bytes([7; 32]);
+        let described = |size| Descriptor {
+            media_type: MEDIA_TYPE.to_owned(),
+            digest: blob,
+            size,
+            platform: None,
+            annotations: Native::annotations(&blob, Extent::of_image(blocks).bytes()),
+        };
+        let least = Layout::index_bytes(blocks) + layout::SKIPPABLE_HEADER + 1;
+        assert!(Layout::new(blocks, least).is_some(), "the size itself could be");
+        assert_eq!(Native::of(&described(least)), None);
+        let native = Native::of(&described(least + (4 << 20))).expect("no more than 200 bytes for each");
+        assert_eq!((native.blob, native.extent.image), (blob, blocks));
+    }
 }

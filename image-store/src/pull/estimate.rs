@@ -1,14 +1,13 @@
 //! What a pull would fetch, without fetching it.
 
 use bennu_manifests::model::Digest;
-use oci_spec::image::ImageConfiguration;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{Pull, text};
+use super::Pull;
 use crate::native::{self, Local, Native, NativeError, Parts};
-use crate::pull_error::{PullError, Refused};
-use crate::registry::document::{self, Descriptor, Platform};
+use crate::pull_error::PullError;
+use crate::registry::document::{Descriptor, Platform};
 use crate::source::{Source, blocking};
 use crate::store::Store;
 
@@ -52,16 +51,12 @@ impl Store {
         }
         let stop = watch::Sender::new(false);
         let pull = Pull { store: self, source, name, digest, platform, progress: &(), stop };
-        let (_, _, manifest) = pull.manifest().await?;
-        let config = source.small_blob(&manifest.config).await.map_err(|error| pull.failed(error))?;
-        let config = text(config).map_err(|refused| pull.refused(refused))?;
-        let config = ImageConfiguration::from_reader(config.as_bytes())
-            .map_err(|error| pull.refused(Refused::Config(error)))?;
-        let diff_ids = document::diff_ids(&config).map_err(|error| pull.refused(error.into()))?;
-        let mut layers: Vec<LayerEstimate> = Vec::with_capacity(manifest.layers.len());
-        for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+        let described = pull.describe().await?;
+        let here = pull.present(&described.wanted()).await?;
+        let mut layers: Vec<LayerEstimate> = Vec::with_capacity(described.layers.len());
+        for (diff_id, layer) in &described.layers {
             let again = layers.iter().any(|earlier| earlier.digest == layer.digest);
-            let bytes = if again { 0 } else { pull.layer_bytes(layer, diff_id).await? };
+            let bytes = if again || here.contains_key(diff_id) { 0 } else { pull.layer_bytes(layer).await? };
             layers.push(LayerEstimate { digest: layer.digest, size: layer.size, bytes });
         }
         Ok(Estimate { bytes: layers.iter().map(|layer| layer.bytes).sum(), layers })
@@ -69,17 +64,12 @@ impl Store {
 }
 
 impl Pull<'_> {
-    async fn layer_bytes(&self, layer: &Descriptor, diff_id: Digest) -> Result<u64, PullError> {
-        let store = self.store.clone();
+    /// Bytes that would be fetched of a layer that is not here.
+    async fn layer_bytes(&self, layer: &Descriptor) -> Result<u64, PullError> {
         let Some(native) = Native::of(layer).filter(|_| layer.media_type == native::MEDIA_TYPE) else {
-            let known = blocking(move || store.layer(&diff_id)).await?;
-            return Ok(if known.is_some() { 0 } else { layer.size });
+            return Ok(layer.size);
         };
-        let (blob, bytes) = (native.blob, native.extent.bytes());
-        let path = self.store.blob_path(&blob);
-        if std::fs::metadata(path).is_ok_and(|blob| blob.len() == bytes) {
-            return Ok(0);
-        }
+        let store = self.store.clone();
         let local = blocking(move || Local::of(&store)).await?;
         match native::plan(&native, Parts { source: self.source, layer }, &local).await {
             Ok(plan) => Ok((plan.index_bytes + plan.frame_bytes()).min(layer.size)),

@@ -26,14 +26,11 @@ impl Pull<'_> {
             return Err(self.refused(Refused::Annotations { layer: layer.digest }).into());
         };
         let record = record(&native, diff_id);
-        let store = self.store.clone();
-        let known = blocking(move || store.claim_blob(&record));
-        if let Some(claim) = known.await.map_err(PullError::from)? {
-            self.progress.layer(&layer.digest, layer.size, layer.size);
-            return Ok((record, claim));
-        }
         match self.unless_stopped(self.by_parts(layer, &native)).await? {
             Ok(claim) => return Ok((record, claim)),
+            Err(NativeError::NoRoom(source)) => {
+                return Err(PullError::NoRoom { image: self.name.to_owned(), source }.into());
+            }
             Err(NativeError::Write(error)) => {
                 return Err(self.import_failed(written(error, self.store), layer).into());
             }
@@ -52,6 +49,10 @@ impl Pull<'_> {
         tracing::info!(layer = %layer.digest, bytes = total, of = layer.size, "only parts of the layer are fetched");
         if total >= layer.size {
             return Err(NativeError::NotWorthIt);
+        }
+        let (store, needed) = (self.store.clone(), plan.new_bytes());
+        if let Some(shortage) = blocking(move || store.shortage(needed)).await.map_err(io)? {
+            return Err(NativeError::NoRoom(shortage));
         }
         let temporary = self.store.temporary().map_err(io)?;
         let out = temporary.file.try_clone().map_err(NativeError::Write)?;
@@ -93,6 +94,7 @@ fn written(error: std::io::Error, store: &Store) -> ImportError {
     StoreError::io("write to", store.inner.names.temporary())(error).into()
 }
 
-fn record(native: &Native, diff_id: Digest) -> LayerRecord {
+/// What is known of the layer once its blob is here.
+pub(super) fn record(native: &Native, diff_id: Digest) -> LayerRecord {
     LayerRecord { diff_id, blob: native.blob, size: native.extent.bytes(), origin: Origin::Published }
 }
