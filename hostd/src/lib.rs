@@ -18,6 +18,7 @@ pub mod host;
 pub mod image_policy;
 pub mod ledger;
 pub mod os;
+pub mod pins;
 pub mod provision;
 pub mod reconcile;
 pub mod secrets;

@@ -11,6 +11,7 @@ use bennu_api::{Activity, Happening};
 use bennu_image_store::Progress;
 use bennu_image_store::policy;
 use bennu_image_store::registry::{Client, ClientError, ClientOptions};
+use bennu_image_store::source::Source;
 use bennu_manifests::model::{Digest, ImageRef, Manifest};
 use bennu_planner::{Seen, State, Step, Wanted, plan};
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use crate::core::{Core, chain};
 use crate::host::StartInstance;
 use crate::image_policy;
 use crate::ledger::Applicable;
+use crate::pins;
 
 /// How often a host that is as it should be is looked at for drift.
 const DRIFT: Duration = Duration::from_secs(30);
@@ -120,21 +122,13 @@ enum Staging {
 async fn stage(core: &Core, pending: &Applicable) -> Result<(), Staging> {
     let failed = |error: &dyn std::error::Error| Staging::Failed(chain(error));
     let number = pending.generation.number;
-    let digests = images_of(&pending.manifest);
     let seen = core.host.observe().await.map_err(|e| failed(&e))?;
     require_signatures(core, pending).await?;
     fetch(core, pending, &seen).await?;
-    let previous = core.generations().await.0.map(|a| images_of(&a.manifest)).unwrap_or_default();
-    core.store.pin("previous", &previous).map_err(|e| failed(&e))?;
-    core.store.pin("active", &digests).map_err(|e| failed(&e))?;
-    core.ledger.lock().await.activate(number).map_err(|e| failed(&e))
-}
-
-fn images_of(manifest: &Manifest) -> Vec<Digest> {
-    let mut digests: Vec<_> = manifest.containers.values().map(|c| c.image.digest).collect();
-    digests.sort();
-    digests.dedup();
-    digests
+    let mut ledger = core.ledger.lock().await;
+    pins::advance(&core.store, ledger.active(), ledger.history(), &pending.manifest)
+        .map_err(|e| failed(&e))?;
+    ledger.activate(number).map_err(|e| failed(&e))
 }
 
 /// Demands the signatures that the generation's own policies ask for, also of images that are in the store already: they
@@ -176,6 +170,10 @@ async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Result<(), Stag
         })
         .collect();
     let platform = core.platform();
+    tokio::select! {
+        room = require_room(core, wanted, &images) => room?,
+        () = core.accepted.notified() => return Err(Staging::Superseded),
+    }
     for (index, image) in images.iter().enumerate() {
         let client = client(&wanted.manifest).map_err(|e| Staging::Failed(chain(&e)))?;
         let (number, of) = (index + 1, images.len());
@@ -190,6 +188,23 @@ async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Result<(), Stag
         core.events.add(Happening::Fetched { image: image.to_string() });
     }
     Ok(())
+}
+
+/// Refuses a generation of which it is sure that it does not fit, before any of it is fetched.
+async fn require_room(core: &Core, wanted: &Applicable, images: &[&ImageRef]) -> Result<(), Staging> {
+    let failed = |error: &dyn std::error::Error| Staging::Failed(chain(error));
+    let mut missing = BTreeMap::new();
+    for image in images {
+        let source = Source::registry(&client(&wanted.manifest).map_err(|e| failed(&e))?, image);
+        let layers = core.store.missing(&source, &image.to_string(), &image.digest, &core.platform()).await;
+        missing.extend(layers.map_err(|e| Staging::Failed(format!("fetch {image}: {}", chain(&e))))?);
+    }
+    let (store, needed) = (core.store.clone(), missing.values().sum());
+    let looked = tokio::task::spawn_blocking(move || store.shortage(needed)).await;
+    match looked.map_err(|e| failed(&e))?.map_err(|e| failed(&e))? {
+        Some(shortage) => Err(Staging::Failed(format!("the generation does not fit: {shortage}"))),
+        None => Ok(()),
+    }
 }
 
 fn client(manifest: &Manifest) -> Result<Client, ClientError> {
