@@ -28,6 +28,11 @@ pub const LEAF: usize = 32;
 pub const PER_BLOCK: u64 = (BLOCK / LEAF) as u64;
 /// Bytes that are read at a time; a whole number of blocks.
 const READ_BUFFER: usize = 1 << 18;
+/// Bytes of leaves that are looked at together, those of 128 MiB; a whole number of blocks. Few in tests, so that a small blob has
+/// more.
+const LEAVES_BUFFER: usize = if cfg!(test) { BLOCK } else { 1 << 20 };
+/// The most blocks that are remembered as not fitting their leaves: 4 GiB of them, which take 40 MiB. A blob with more is lost.
+const MAX_WRONG: usize = 1 << 20;
 /// Leaves that wait in memory while a blob is written, in bytes: those of 512 MiB.
 const LEAVES_IN_MEMORY: usize = 4 << 20;
 
@@ -99,38 +104,60 @@ pub fn examine<E>(
     mut pace: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Health, E> {
     let Some(extent) = Extent::of_blob(bytes) else { return Ok(Health::Lost) };
-    let mut found = Merkle::new();
-    let mut computed = Vec::new();
-    let mut buffer = vec![0; READ_BUFFER];
-    let mut at = 0;
-    while at < extent.image_bytes() {
-        let want = READ_BUFFER.min((extent.image_bytes() - at) as usize);
-        pace(want)?;
-        read_or_zeros(blob, &mut buffer[..want], at);
-        found.update_noting(&buffer[..want], |leaf| computed.extend_from_slice(leaf.as_bytes()));
-        at += want as u64;
+    // The tree over what is there, and over what should be there if the leaves that are stored are right.
+    let (mut found, mut promised) = (Merkle::new(), Merkle::new());
+    let mut wrong: Vec<(u64, Digest)> = Vec::new();
+    let (mut buffer, mut leaves) = (vec![0; READ_BUFFER], vec![0; LEAVES_BUFFER]);
+    let pieces = || (0..extent.leaves * BLOCK as u64).step_by(LEAVES_BUFFER);
+    let of_piece = |at: u64| LEAVES_BUFFER.min((extent.leaves * BLOCK as u64 - at) as usize);
+    for from in pieces() {
+        let stored = &mut leaves[..of_piece(from)];
+        pace(stored.len())?;
+        read_or_zeros(blob, stored, extent.image_bytes() + from);
+        let (stored, _) = stored.as_chunks::<LEAF>();
+        let mut block = from / LEAF as u64;
+        let end = extent.image.min(block + stored.len() as u64);
+        let mut stored = stored.iter();
+        while block < end {
+            let want = READ_BUFFER.min((end - block) as usize * BLOCK);
+            pace(want)?;
+            read_or_zeros(blob, &mut buffer[..want], block * BLOCK as u64);
+            found.update_noting(&buffer[..want], |leaf| {
+                let stored = stored.next().expect("there is a leaf for each block");
+                promised.push_leaf(stored);
+                if leaf.as_bytes() != stored {
+                    wrong.push((block, *leaf));
+                }
+                block += 1;
+            });
+            if wrong.len() > MAX_WRONG {
+                return Ok(Health::Lost);
+            }
+        }
     }
-    let mut stored = vec![0; (extent.leaves * BLOCK as u64) as usize];
-    pace(stored.len())?;
-    read_or_zeros(blob, &mut stored, at);
-    // The tree over what should be there, if the leaves that are stored are right …
-    let mut promised = Merkle::new();
-    stored.chunks_exact(LEAF).take(extent.image as usize).for_each(|leaf| promised.push_leaf(leaf));
-    // … and over what is there, if they are not.
-    computed.resize(stored.len(), 0);
-    for (merkle, leaves) in [(&mut promised, &stored), (&mut found, &computed)] {
-        merkle.update(leaves);
+    // Both trees go on with the leaves themselves.
+    let (mut rest, mut as_stored) = (wrong.iter().peekable(), wrong.is_empty());
+    for from in pieces() {
+        let stored = &mut leaves[..of_piece(from)];
+        read_or_zeros(blob, stored, extent.image_bytes() + from);
+        promised.update(stored);
+        let used = (extent.image * LEAF as u64).saturating_sub(from).min(stored.len() as u64) as usize;
+        as_stored &= stored[used..].iter().all(|byte| *byte == 0);
+        stored[used..].fill(0);
+        let end = (from + used as u64) / LEAF as u64;
+        while let Some((block, leaf)) = rest.next_if(|(block, _)| *block < end) {
+            let at = (block * LEAF as u64 - from) as usize;
+            stored[at..at + LEAF].copy_from_slice(leaf.as_bytes());
+        }
+        found.update(stored);
     }
-    let image_is_right = found.finish(None) == *name;
-    if image_is_right {
-        return Ok(if stored == computed { Health::Sound } else { Health::BadLeaves });
+    if found.finish(None) == *name {
+        return Ok(if as_stored { Health::Sound } else { Health::BadLeaves });
     }
     if promised.finish(None) != *name {
         return Ok(Health::Lost);
     }
-    let pairs = stored.chunks_exact(LEAF).zip(computed.chunks_exact(LEAF));
-    let bad = (0..extent.image).zip(pairs).filter(|(_, (stored, computed))| stored != computed);
-    Ok(Health::BadBlocks(bad.map(|(block, _)| block).collect()))
+    Ok(Health::BadBlocks(wrong.into_iter().map(|(block, _)| block).collect()))
 }
 
 /// Fills `buffer` from `at`, block by block where the whole cannot be read; what cannot be read at all becomes zeros.
