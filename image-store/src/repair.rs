@@ -45,6 +45,8 @@ pub enum Repair {
         /// Blocks that were made again, those of leaves included.
         blocks: u64,
     },
+    /// It could not be mended, and stays where it is: a pin holds it by its own digest, and no image could bring it back.
+    Kept,
     /// It lies in `quarantine/`; as far as the store is concerned it is missing.
     Quarantined {
         /// Images that have it, by the digest they were asked for: pulling one of them brings it back.
@@ -75,10 +77,15 @@ impl Store {
         if let Some(blocks) = mended {
             return Ok(Repair::Mended { blocks });
         }
+        let images = self.images_with(blob)?;
+        // The root of an OS that is bad in places still boots, or says why not.
+        if images.is_empty() && self.pins()?.iter().any(|(_, holds)| holds.contains(blob)) {
+            return Ok(Repair::Kept);
+        }
         if !self.quarantine(blob, &seen)? {
             return Ok(Repair::Sound);
         }
-        Ok(Repair::Quarantined { images: self.images_with(blob)? })
+        Ok(Repair::Quarantined { images })
     }
 
     /// Images whose records name the blob. Records that cannot be believed name nothing.

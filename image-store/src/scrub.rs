@@ -70,6 +70,9 @@ pub trait Watch {
     /// Is asked before so many bytes are read, and returns when they may be. [`ControlFlow::Break`] stops the scrub.
     fn pace(&mut self, bytes: usize) -> ControlFlow<()>;
 
+    /// A blob is bad. It may be repaired at once, by another thread.
+    fn found(&mut self, _bad: &BadBlob) {}
+
     /// A blob is done.
     fn checked(&mut self, pass: Pass);
 }
@@ -159,7 +162,9 @@ impl Store {
                 None => drop(cursor.bad.remove(&blob)),
                 Some(damage) => {
                     cursor.bad.insert(blob);
-                    bad.push(BadBlob { blob, damage });
+                    let found = BadBlob { blob, damage };
+                    watch.found(&found);
+                    bad.push(found);
                 }
             }
             if (news || unwritten >= BETWEEN_CURSORS) && !self.inner.read_only {
@@ -176,6 +181,11 @@ impl Store {
             }
         }
         Ok(Scrubbed { bad, complete, resumed, pass })
+    }
+
+    /// Whether a pass was begun and is not at its end.
+    pub fn is_scrub_under_way(&self) -> bool {
+        self.inner.names.scrub().exists()
     }
 
     /// How far the last pass came. A cursor that cannot be believed is none.

@@ -215,6 +215,18 @@ impl Watch for Stopping {
     }
 }
 
+#[test]
+fn a_blob_that_nothing_could_bring_back_is_not_put_aside() {
+    let (_dir, store) = store();
+    let root = import(&store, Tar::new().file("a", content(1, 3)));
+    store.pin("os", &[root.blob]).expect("pinned");
+    flip(&root.path, &[5]);
+    assert_eq!(store.repair(&root.blob).expect("looked at"), Repair::Kept);
+    assert!(root.path.exists() && store.quarantined().expect("listed").is_empty());
+    store.unpin("os").expect("unpinned");
+    assert_eq!(store.repair(&root.blob).expect("put aside"), Repair::Quarantined { images: Vec::new() });
+}
+
 /// Begins another scrub in the middle of one.
 struct Meddling<'a>(&'a Store, Vec<Result<bool, StoreError>>);
 

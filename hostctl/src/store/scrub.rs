@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bennu_image_store::registry::document::Platform;
-use bennu_image_store::{BadBlob, Damage, Pass, Repair, Store as ImageStore, Watch};
+use bennu_image_store::{BadBlob, Damage, Pace, Pass, Repair, Store as ImageStore, Watch};
 use bennu_manifests::model::Digest;
 use serde::Serialize;
 
@@ -46,7 +46,7 @@ struct Repaired {
 
 impl Repaired {
     fn is_good(&self) -> bool {
-        self.fetched || !matches!(self.repair, Repair::Quarantined { .. })
+        self.fetched || matches!(self.repair, Repair::Sound | Repair::Mended { .. })
     }
 }
 
@@ -77,7 +77,8 @@ pub(super) async fn scrub(store: &ImageStore, args: &Scrub, out: &mut Out) -> Ou
                 fetch(store, reference, args.plain_http).await?;
             }
             for repaired in repaired.iter_mut().filter(|repaired| !repaired.is_good()) {
-                repaired.fetched = store.blob_path(&repaired.blob).exists();
+                let aside = matches!(repaired.repair, Repair::Quarantined { .. });
+                repaired.fetched = aside && store.blob_path(&repaired.blob).exists();
             }
         }
     }
@@ -123,6 +124,10 @@ fn text(report: &Report) -> String {
                 text.push_str(&format!("{damage}; put aside, pull the image again: {}\n{images}", bad.blob));
                 continue;
             }
+            Some(Repaired { repair: Repair::Kept, .. }) => {
+                format!("{damage}; it stays, for no image could bring it back")
+            }
+            Some(Repaired { repair: Repair::Sound, .. }) => format!("{damage}; read again, it is sound"),
             Some(_) => format!("{damage}; mended, what has it mounted must be started anew"),
         };
         text.push_str(&format!("{after}: {}\n", bad.blob));
@@ -140,17 +145,14 @@ fn text(report: &Report) -> String {
 
 /// Reads no faster than it may, says how far it is, and stops when it is told to.
 struct Paced {
-    /// Bytes a second; 0 is without a limit.
-    rate: u64,
-    started: Instant,
+    pace: Pace,
     spoken: Instant,
-    asked: u64,
     stop: Arc<AtomicBool>,
 }
 
 impl Paced {
     fn new(rate: u64, stop: Arc<AtomicBool>) -> Self {
-        Self { rate, started: Instant::now(), spoken: Instant::now(), asked: 0, stop }
+        Self { pace: Pace::new(rate), spoken: Instant::now(), stop }
     }
 }
 
@@ -159,8 +161,7 @@ impl Watch for Paced {
         if self.stop.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }
-        self.asked += bytes as u64;
-        std::thread::sleep(wait(self.asked, self.rate, self.started.elapsed()));
+        std::thread::sleep(self.pace.ask(bytes));
         ControlFlow::Continue(())
     }
 
@@ -169,29 +170,5 @@ impl Watch for Paced {
             self.spoken = Instant::now();
             progress(&format!("{} of {} blobs, {} read", pass.blobs, pass.of_blobs, bytes(pass.bytes)));
         }
-    }
-}
-
-/// How long to wait until so many bytes may have been asked for at this rate, when so much time has gone by; at most a second,
-/// so that a stop is noticed.
-fn wait(asked: u64, rate: u64, elapsed: Duration) -> Duration {
-    if rate == 0 {
-        return Duration::ZERO;
-    }
-    let due = Duration::from_micros((u128::from(asked) * 1_000_000 / u128::from(rate)) as u64);
-    due.saturating_sub(elapsed).min(Duration::from_secs(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scrub_waits_for_what_is_over_its_rate_and_for_nothing_without_one() {
-        let second = Duration::from_secs(1);
-        assert_eq!(wait(1000, 0, Duration::ZERO), Duration::ZERO);
-        assert_eq!(wait(1000, 2000, Duration::ZERO), second / 2);
-        assert_eq!(wait(1000, 2000, second), Duration::ZERO);
-        assert_eq!(wait(1 << 40, 1, Duration::ZERO), second, "it would not notice that it is stopped");
     }
 }
