@@ -128,6 +128,20 @@ fn a_blob_that_cannot_be_mended_is_put_aside_and_fetched_from_where_the_caller_s
 }
 
 #[test]
+fn a_pull_of_what_is_here_makes_no_client_and_asks_for_no_credentials() {
+    let desk = Desk::new();
+    let run = |more: &[&str]| desk.run(&[&["store", "--root", "images"], more].concat());
+    let (address, digest) = image_registry();
+    run(&["pull", &format!("{address}/web:1")]).with(0);
+    // Who makes a client reads the logins, and cannot read these.
+    std::fs::create_dir(desk.path(".docker")).expect("a folder");
+    desk.write(".docker/config.json", "{");
+    assert_ne!(run(&["pull", &format!("{address}/web:1")]).code, 0, "a tag has to be asked for");
+    let pulled = run(&["pull", &format!("{address}/web@{digest}"), "--json"]).json(0);
+    assert_eq!(pulled["digest"], digest);
+}
+
+#[test]
 fn a_tar_that_is_refused_ends_with_2() {
     let desk = Desk::new();
     let mut broken = tar();
