@@ -129,13 +129,15 @@ impl Store {
         let in_use = claimed(&plan.images, |image| names.image(image))?;
         plan.images.retain(|image| !in_use.contains(image));
         for diff_id in self.digests_in(&names.layers())? {
-            let blob_held = match self.recorded_layer(&diff_id) {
-                Ok(record) => record.is_some_and(|layer| blobs_held.contains(&layer.blob)),
+            let held = match self.recorded_layer(&diff_id) {
+                // A layer that an image has in another form has a blob of its own.
+                Ok(Some(layer)) => blobs_held.contains(&layer.blob),
+                Ok(None) => false,
                 // It says nothing that anybody believes, and must not stand in the way of everything else.
-                Err(StoreError::Damaged { .. }) => false,
+                Err(StoreError::Damaged { .. }) => layers_held.contains(&diff_id),
                 Err(error) => return Err(error),
             };
-            if !layers_held.contains(&diff_id) && !blob_held {
+            if !held {
                 plan.layers.push(diff_id);
             }
         }

@@ -65,7 +65,7 @@ impl Store {
     /// # Errors
     /// [`ImportError`]; nothing is left behind.
     pub fn import_layer(&self, reader: impl Read, limits: Limits) -> Result<Layer, ImportError> {
-        let (record, _claim) = self.convert_layer(reader, limits, |_| Ok(()))?;
+        let (record, _claim) = self.convert_layer(reader, limits, layer::Below::Nothing, |_| Ok(()))?;
         let LayerRecord { diff_id, blob, size, .. } = record;
         Ok(Layer { diff_id, blob, size, path: self.blob_path(&blob) })
     }
@@ -75,24 +75,26 @@ impl Store {
         &self,
         reader: R,
         limits: Limits,
+        below: layer::Below,
         accept: impl FnOnce(&layer::Converted) -> Result<(), ImportError>,
     ) -> Result<(LayerRecord, Claim), ImportError> {
         self.writable()?;
         let temporary = self.temporary()?;
         let out = temporary.file.try_clone().map_err(StoreError::io("open", &temporary.path))?;
         let spill = self.inner.names.temporary();
-        let (_, converted) = layer::convert(reader, out, &spill, limits).map_err(|error| match error {
-            ConvertError::Tar(TarError::Refused(refusal)) => ImportError::Refused(refusal),
-            ConvertError::Tar(TarError::Read(error)) => ImportError::Read(error),
-            ConvertError::Write(error) if is_disk_full(&error) => ImportError::DiskFull(error),
-            ConvertError::Write(error) => StoreError::io("write", &temporary.path)(error).into(),
-        })?;
+        let (_, converted) =
+            layer::convert(reader, out, &spill, limits, below).map_err(|error| match error {
+                ConvertError::Tar(TarError::Refused(refusal)) => ImportError::Refused(refusal),
+                ConvertError::Tar(TarError::Read(error)) => ImportError::Read(error),
+                ConvertError::Write(error) if is_disk_full(&error) => ImportError::DiskFull(error),
+                ConvertError::Write(error) => StoreError::io("write", &temporary.path)(error).into(),
+            })?;
         accept(&converted)?;
         let record = LayerRecord {
             diff_id: converted.diff_id,
             blob: converted.blob,
             size: converted.size,
-            origin: Origin::Tar,
+            origin: if converted.open { Origin::Open } else { Origin::Tar },
         };
         let claim = self.install_blob(temporary, &record.blob)?;
         let _lock = self.lock(FlockArg::LockShared)?;

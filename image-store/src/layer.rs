@@ -8,10 +8,14 @@
 //! A directory that only the path of another entry implies says nothing about itself, and neither does a root without an
 //! entry: where a lower layer has that directory, its owner, mode, times and attributes stay. Such directories bear [`IMPLIED`].
 //!
-//! Of entries with the same path the last wins. A directory that replaces a directory keeps what is in it. Hard links
-//! have to point to an earlier entry of the same layer.
+//! Of entries with the same path the last wins. A directory that replaces a directory keeps what is in it, and one that replaces
+//! something else hides what is below.
+//!
+//! Hard links point to an earlier entry of the same layer, or, in a layer that is to lie over others, to a file of those. The
+//! latter stay open: they become symbolic links that bear [`LINK`], and [`crate::Store`] puts the file there once it knows the
+//! layers below.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -29,6 +33,19 @@ pub const OPAQUE: &str = "trusted.overlay.opaque";
 /// (Linux, `fs/overlayfs/xattrs.c`), and an archive cannot bring it.
 pub const IMPLIED: &str = "trusted.overlay.bennu.implied";
 
+/// The attribute of what stands for a hard link to a file of the layers below: a symbolic link with that file's path from the root.
+/// No blob with it is mounted.
+pub const LINK: &str = "trusted.overlay.bennu.link";
+
+/// What may lie below a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below {
+    /// Nothing: hard links out of the layer are refused.
+    Nothing,
+    /// Layers that are not known yet.
+    Layers,
+}
+
 /// A layer that was converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Converted {
@@ -40,6 +57,8 @@ pub struct Converted {
     pub blob: Digest,
     /// Bytes of the blob.
     pub size: u64,
+    /// Whether something is left to the layers below: a directory other than the root without an entry, or a link to their files.
+    pub open: bool,
 }
 
 /// Why a layer could not be converted.
@@ -55,7 +74,7 @@ pub enum ConvertError {
 }
 
 /// Reads the whole archive from `reader` and writes the blob to `out`, an empty file. Temporary data goes to `spill`. The
-/// blob is not fsynced.
+/// blob is not fsynced. What may lie `below` says which hard links are taken.
 ///
 /// # Errors
 /// [`ConvertError`]; `out` holds something unusable then.
@@ -64,6 +83,7 @@ pub fn convert(
     out: File,
     spill: &Path,
     limits: Limits,
+    below: Below,
 ) -> Result<(File, Converted), ConvertError> {
     let mut layer = Layer {
         tar: Reader::new(HashingReader::new(reader), limits),
@@ -73,6 +93,8 @@ pub fn convert(
         opaque: HashSet::new(),
         implied: BTreeSet::from([Tree::ROOT]),
         hollow: HashSet::new(),
+        below,
+        links: false,
     };
     while let Some(entry) = layer.tar.next_entry()? {
         layer.take(entry)?;
@@ -81,9 +103,10 @@ pub fn convert(
     for directory in &layer.implied {
         layer.tree.add_mark(*directory, IMPLIED, "y");
     }
+    let open = layer.links || layer.implied.iter().any(|directory| *directory != Tree::ROOT);
     let (diff_id, tar_size) = layer.tar.finish()?.finish();
     let (file, written) = layer.writer.finish(&layer.tree).map_err(ConvertError::Write)?;
-    Ok((file, Converted { diff_id, tar_size, blob: written.verity, size: written.size }))
+    Ok((file, Converted { diff_id, tar_size, blob: written.verity, size: written.size, open }))
 }
 
 #[derive(Debug)]
@@ -98,6 +121,9 @@ struct Layer<R> {
     implied: BTreeSet<InodeId>,
     /// Those that nothing but whiteouts implies.
     hollow: HashSet<InodeId>,
+    below: Below,
+    /// Whether a hard link was left open.
+    links: bool,
 }
 
 impl<R: Read> Layer<R> {
@@ -114,17 +140,20 @@ impl<R: Read> Layer<R> {
         if let Some(removed) = name.strip_prefix(b".wh.") {
             return self.whiteout(&path, directory, removed);
         }
+        let before = self.tree.child(directory, name);
         let kind = match kind {
-            Kind::Directory => match self.tree.child(directory, name) {
+            Kind::Directory => match before {
                 Some(old) if self.tree.is_directory(old) => {
                     return self.describe(&path, old, &attributes);
                 }
                 _ => InodeKind::Directory,
             },
             Kind::HardLink { target } => {
-                let inode = self.link_target(&path, &target)?;
+                let Some(inode) = self.link_target(&path, &target)? else {
+                    return self.leave_open(&path, directory, name, &target);
+                };
                 // Linking a name to what it already names changes nothing.
-                if self.tree.child(directory, name) == Some(inode) {
+                if before == Some(inode) {
                     return Ok(());
                 }
                 return self.tree.link(directory, name, inode).map_err(|e| self.too_much(&path, e));
@@ -143,7 +172,14 @@ impl<R: Read> Layer<R> {
             Kind::BlockDevice { major, minor } => InodeKind::BlockDevice(major, minor),
             Kind::Fifo => InodeKind::Fifo,
         };
-        self.tree.add(directory, name, kind, &attributes).map(drop).map_err(|e| self.too_much(&path, e))
+        let replaced = before.is_some() && kind == InodeKind::Directory;
+        let added = self.tree.add(directory, name, kind, &attributes);
+        let added = added.map_err(|e| self.too_much(&path, e))?;
+        if replaced {
+            // What it replaced had taken the place of whatever is below.
+            self.opaque.insert(added);
+        }
+        Ok(())
     }
 
     /// Gives a directory that is there what its entry says.
@@ -187,16 +223,39 @@ impl<R: Read> Layer<R> {
         Ok(directory)
     }
 
-    fn link_target(&self, path: &EntryPath, target: &EntryPath) -> Result<InodeId, ConvertError> {
-        let found =
-            target.components().try_fold(Tree::ROOT, |directory, name| self.tree.child(directory, name));
-        match found {
-            Some(inode) if self.tree.is_directory(inode) => {
-                Err(self.refuse(path, Reason::DirectoryLink(target.to_string())))
+    /// What a hard link points to; `None` where that is for the layers below to say.
+    fn link_target(&self, path: &EntryPath, target: &EntryPath) -> Result<Option<InodeId>, ConvertError> {
+        let missing = || self.refuse(path, Reason::MissingLinkTarget(target.to_string()));
+        let mut at = Tree::ROOT;
+        for name in target.components() {
+            // Beneath what this layer has hidden before, the layers below have nothing.
+            let hidden = self.opaque.contains(&at) || self.whiteouts.contains(&(at, name.to_vec()));
+            match self.tree.child(at, name) {
+                Some(child) => at = child,
+                None if hidden || !self.tree.is_directory(at) => return Err(missing()),
+                // A link to itself would take away what it points to.
+                None if self.below == Below::Nothing || path == target => return Err(missing()),
+                None => return Ok(None),
             }
-            Some(inode) => Ok(inode),
-            None => Err(self.refuse(path, Reason::MissingLinkTarget(target.to_string()))),
         }
+        if self.tree.is_directory(at) {
+            return Err(self.refuse(path, Reason::DirectoryLink(target.to_string())));
+        }
+        Ok(Some(at))
+    }
+
+    fn leave_open(
+        &mut self,
+        path: &EntryPath,
+        directory: InodeId,
+        name: &[u8],
+        target: &EntryPath,
+    ) -> Result<(), ConvertError> {
+        let kind = InodeKind::Symlink(target.as_bytes().into());
+        let mark = BTreeMap::from([(LINK.as_bytes().to_vec(), b"y".to_vec())]);
+        let attributes = Attributes { mode: 0o777, xattrs: mark, ..Attributes::default() };
+        self.links = true;
+        self.tree.add(directory, name, kind, &attributes).map(drop).map_err(|e| self.too_much(path, e))
     }
 
     fn whiteout(&mut self, path: &EntryPath, directory: InodeId, removed: &[u8]) -> Result<(), ConvertError> {
@@ -245,13 +304,18 @@ impl<R: Read> Layer<R> {
     }
 
     fn too_much(&self, path: &EntryPath, error: TreeError) -> ConvertError {
-        let reason = match error {
-            TreeError::TooManyInodes { limit } => Reason::TooMuch { what: "entries", limit },
+        self.refuse(path, error.into())
+    }
+}
+
+impl From<TreeError> for Reason {
+    fn from(error: TreeError) -> Self {
+        match error {
+            TreeError::TooManyInodes { limit } => Self::TooMuch { what: "entries", limit },
             TreeError::TooMuchMetadata { limit } => {
-                Reason::TooMuch { what: "bytes of names and attributes", limit }
+                Self::TooMuch { what: "bytes of names and attributes", limit }
             }
-        };
-        self.refuse(path, reason)
+        }
     }
 }
 

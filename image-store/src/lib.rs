@@ -42,6 +42,7 @@ pub mod sha256;
 pub mod source;
 mod space;
 mod spill;
+mod stack;
 mod store;
 mod store_error;
 pub mod tar;

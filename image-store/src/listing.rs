@@ -10,7 +10,7 @@ use bennu_manifests::model::Digest;
 use serde::Serialize;
 
 use crate::erofs::{FileType, Image as Erofs, Inode, ReadError};
-use crate::layer::{self, ConvertError, IMPLIED, OPAQUE};
+use crate::layer::{self, ConvertError, IMPLIED, LINK, OPAQUE};
 use crate::record::Image;
 use crate::sha256::Sha256;
 use crate::store::Store;
@@ -120,7 +120,7 @@ pub fn files(store: &Store, image: &Image) -> Result<Vec<Line>, ListError> {
         let mut line = line(blob, &path, &found.inode)
             .map_err(|source| ListError::Blob { path: name.display().to_string(), source })?;
         // Marks between layers, which a container never sees.
-        for mark in [OPAQUE, IMPLIED] {
+        for mark in [OPAQUE, IMPLIED, LINK] {
             line.xattrs.remove(mark);
         }
         Ok(line)
@@ -138,7 +138,8 @@ pub fn layer_listing(reader: impl Read, spill: &Path, limits: Limits) -> Result<
     let temporary = File::options().read(true).write(true).create_new(true).open(&name);
     let temporary = temporary.map_err(StoreError::io("create", &name))?;
     std::fs::remove_file(&name).map_err(StoreError::io("remove", &name))?;
-    let (file, _) = layer::convert(reader, temporary, spill, limits).map_err(|error| match error {
+    let converted = layer::convert(reader, temporary, spill, limits, layer::Below::Nothing);
+    let (file, _) = converted.map_err(|error| match error {
         ConvertError::Tar(error) => ListError::Tar(error),
         ConvertError::Write(error) => StoreError::io("write", &name)(error).into(),
     })?;

@@ -8,6 +8,7 @@
 mod described;
 mod estimate;
 mod native;
+mod stack;
 
 use std::io::{self, BufReader, Read};
 
@@ -21,6 +22,7 @@ pub use estimate::{Estimate, LayerEstimate};
 
 use crate::claim::Claim;
 use crate::import::ImportError;
+use crate::layer::Below;
 use crate::native::Native;
 use crate::pull_error::{PullError, Refused};
 use crate::record::{Image, ImageRecord, LayerRecord};
@@ -126,11 +128,17 @@ struct Pull<'a> {
 impl Pull<'_> {
     async fn run(&self) -> Result<Image, PullError> {
         let described = self.describe().await?;
-        let mut missing = described.wanted();
+        let stacked = stack::known(self.store, &described.layers).await?;
+        let mut missing = described.wanted(&stacked);
         let mut known = self.present(&missing).await?;
         for diff_id in known.keys() {
             let layer = missing.remove(diff_id).expect("what is here was looked for");
             self.progress.layer(&layer.digest, layer.size, layer.size);
+        }
+        for ((_, layer), stacked) in described.layers.iter().zip(&stacked) {
+            if stacked.is_some() {
+                self.progress.layer(&layer.digest, layer.size, layer.size);
+            }
         }
         self.require_room(&missing).await?;
         // The first layer that fails stops the others, and each is waited for: when a pull returns, nothing of it is at work any
@@ -156,19 +164,26 @@ impl Pull<'_> {
             return Err(*error);
         }
 
+        let of = |((diff_id, _), stacked): (&(Digest, Descriptor), &Option<Claimed>)| match stacked {
+            Some((record, _)) => *record,
+            None => known[diff_id].0,
+        };
+        let layers = described.layers.iter().zip(&stacked).map(of).collect();
+        let (layers, written) = self.stack(&described.layers, layers).await?;
         let record = ImageRecord {
             index: described.index,
             manifest: text(described.served.bytes).map_err(|refused| self.refused(refused))?,
             manifest_type: described.served.media_type,
             config: described.config,
-            layers: described.layers.iter().map(|(diff_id, _)| known[diff_id].0).collect(),
+            layers,
         };
         let digest = self.digest;
         let mut image =
             Image::assemble(&digest, &record).map_err(|fault| self.refused(Refused::Record(fault)))?;
         let store = self.store.clone();
         let recorded = blocking(move || store.record_image(&digest, &record)).await?;
-        image.claims = known.into_values().map(|(_, claim)| claim).chain(recorded).collect();
+        let here = known.into_values().chain(stacked.into_iter().flatten()).map(|(_, claim)| claim);
+        image.claims = here.chain(written).chain(recorded).collect();
         Ok(image)
     }
 
@@ -352,7 +367,7 @@ fn convert(
             Box::new(decoder)
         }
     };
-    store.convert_layer(tar, limits, |converted| {
+    store.convert_layer(tar, limits, Below::Layers, |converted| {
         if converted.diff_id == diff_id {
             Ok(())
         } else {

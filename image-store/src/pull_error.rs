@@ -10,7 +10,7 @@ use crate::registry::document::DocumentError;
 use crate::source::SourceError;
 use crate::space::Shortage;
 use crate::store_error::StoreError;
-use crate::tar::Refusal;
+use crate::tar::{Reason, Refusal};
 
 /// Why a pull failed. The four kinds are kept apart because different things have to be done about them.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +154,17 @@ pub enum Refused {
         /// What is wrong with it.
         #[source]
         source: Refusal,
+    },
+    /// A layer that does not fit over those below it.
+    #[error("layer {layer}, entry '{path}'")]
+    Stacked {
+        /// Its compressed digest.
+        layer: Digest,
+        /// The path at fault as text.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: Reason,
     },
     /// A layer that cannot be decompressed.
     #[error("layer {layer} cannot be decompressed")]

@@ -26,7 +26,7 @@ pub struct LayerRecord {
 impl LayerRecord {
     /// Whether the blob is what every image gets for the layer with this diff id.
     pub fn is_of(&self, diff_id: &Digest) -> bool {
-        self.diff_id == *diff_id && self.origin == Origin::Tar
+        self.diff_id == *diff_id && matches!(self.origin, Origin::Tar | Origin::Open)
     }
 }
 
@@ -37,14 +37,17 @@ pub enum Origin {
     /// The tar with the diff id and nothing else, on this machine: the layer of every image that names the diff id.
     #[default]
     Tar,
-    /// The tar and the layers below it, because it links to files in them: the layer of this image alone.
+    /// The same, but it leaves something to the layers below: directories that it has no entry for, or links to their files. In
+    /// the record of an image, there was nothing below that this is about.
+    Open,
+    /// The tar and the layers below it, because it left something to them: the layer of this image alone.
     Stacked,
     /// Nothing; whoever published the image made it and vouches for it: the layer of this image alone.
     Published,
 }
 
 impl Origin {
-    /// Whether the blob was made here from its tar alone.
+    /// Whether the blob was made here from its tar alone, and leaves nothing open.
     pub fn is_tar(&self) -> bool {
         *self == Self::Tar
     }

@@ -19,7 +19,7 @@ use crate::claim::{Claim, flock, is_claimed};
 use crate::durable;
 use crate::names::{self, Names};
 use crate::naming;
-use crate::record::{Image, ImageRecord, LayerRecord};
+use crate::record::{Image, ImageRecord, LayerRecord, Origin};
 use crate::sealed;
 use crate::store_error::{OpenError, StoreError};
 
@@ -185,15 +185,22 @@ impl Store {
         let naming = self.begin_naming()?;
         write_json(&self.inner.names.image(digest), record)?;
         naming.end(&self.inner.names.images())?;
-        for layer in record.layers.iter().filter(|layer| layer.is_of(&layer.diff_id)) {
+        let mut orphaned = false;
+        for layer in record.layers.iter().filter(|layer| layer.origin != Origin::Published) {
             let path = self.inner.names.layer(&layer.diff_id);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::io("remove", path)(error));
                 }
+                Ok(()) => orphaned |= layer.origin == Origin::Stacked,
                 // Not fsynced: one that comes back after a power cut says nothing wrong.
-                _ => {}
+                Err(_) => {}
             }
+        }
+        if orphaned {
+            // The blob of a layer that was written anew is nobody's now. Its record must not outlive it.
+            let directory = self.inner.names.layers();
+            durable::sync_dir(&directory).map_err(StoreError::io("write", directory))?;
         }
         self.claimed_record(digest)
     }

@@ -8,12 +8,13 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use bennu_image_store::listing::files;
-use bennu_image_store::tar::Limits;
-use bennu_image_store::{Claims, Image, LayerRecord, Origin, Store, sha256};
-use common::{Tar, has_program};
+use bennu_image_store::mount::Mounts;
+use bennu_image_store::{Origin, Store, sha256};
+use common::layout::{pull, pulled, write_layout};
+use common::{Tar, can_mount, has_program};
 use nix::sys::stat::{major, minor};
 
 /// Images, and trees in each of them, side by side.
@@ -66,6 +67,8 @@ struct Growing {
     prefix: Vec<u8>,
     /// What is there, by path, after the layers so far.
     there: BTreeMap<Vec<u8>, Is>,
+    /// Symbolic links to directories, by their path.
+    ways: BTreeMap<Vec<u8>, Vec<u8>>,
     /// How often each feature was used.
     used: BTreeMap<&'static str, usize>,
 }
@@ -122,12 +125,31 @@ impl Growing {
         // Files of this layer that a hard link may name.
         let mut own: Vec<Vec<u8>> = Vec::new();
         let mut described: BTreeSet<Vec<u8>> = BTreeSet::new();
+        let lower_ways = self.ways.clone();
         for _ in 0..3 + noise.below(8) {
             let parent = noise.of(&self.directories().iter().collect::<Vec<_>>()).clone();
-            let path = [&parent[..], b"/", noise.of(&NAMES)].concat();
+            let name = noise.of(&NAMES);
+            let path = [&parent[..], b"/", name].concat();
             if path.len() > 2000 || closed.contains(&path) || described.contains(&path) {
                 continue;
             }
+            // A link of a lower layer on the way, which this layer neither replaces nor has an entry for.
+            let way = lower_ways.iter().find(|(way, directory)| {
+                **directory == parent
+                    && **way != path
+                    && self.there.get(*way) == Some(&Is::Other)
+                    && [*way, *directory]
+                        .iter()
+                        .all(|path| !described.contains(*path) && !closed.contains(*path))
+            });
+            let written = match way {
+                Some((way, directory)) if noise.one_in(2) => {
+                    self.note("through a symbolic link");
+                    described.extend([way.clone(), directory.clone()]);
+                    [&way[..], b"/", name].concat()
+                }
+                _ => path.clone(),
+            };
             let before = self.there.get(&path).copied();
             // umoci would let a later whiteout remove what replaced something in the same layer.
             if own.iter().any(|file| file.starts_with(&[&path[..], b"/"].concat())) {
@@ -142,6 +164,7 @@ impl Growing {
                 self.note("in a directory without one");
             }
             let kind = noise.below(10);
+            self.ways.remove(&path);
             let mut xattrs: Vec<(String, Vec<u8>)> = Vec::new();
             if noise.one_in(4) && kind < 6 {
                 self.note("xattr");
@@ -154,7 +177,7 @@ impl Growing {
                         Some(_) => self.note("directory for something else"),
                         None => self.note("directory"),
                     }
-                    tar = entry(tar, &path, b'5', b"", b"", &xattrs, noise);
+                    tar = entry(tar, &written, b'5', b"", b"", &xattrs, noise);
                     self.there.insert(path.clone(), Is::Directory);
                 }
                 3..7 => {
@@ -176,35 +199,51 @@ impl Growing {
                             ("GNU.sparse.numblocks", "1".to_owned()),
                             ("GNU.sparse.map", format!("{at},{len}")),
                         ];
-                        tar = sparse(tar, &path, &data, &map, noise);
+                        tar = sparse(tar, &written, &data, &map, noise);
                     } else {
-                        tar = entry(tar, &path, b'0', b"", &data, &xattrs, noise);
+                        tar = entry(tar, &written, b'0', b"", &data, &xattrs, noise);
                     }
                     own.push(path.clone());
                     self.there.insert(path.clone(), Is::File);
                 }
-                7 if !own.is_empty() => {
-                    let target = noise.of(&own.iter().collect::<Vec<_>>()).clone();
-                    if target == path || own.contains(&path) {
+                7 => {
+                    let files = self.there.iter().filter(|(_, is)| **is == Is::File);
+                    let files: Vec<_> = files.map(|(path, _)| path).collect();
+                    if files.is_empty() {
                         continue;
                     }
-                    self.note("hard link");
+                    let target = noise.of(&files).clone();
+                    if target == path
+                        || own.contains(&path)
+                        || target.starts_with(&[&path[..], b"/"].concat())
+                    {
+                        continue;
+                    }
+                    let lower = !described.contains(&target);
+                    self.note(if lower { "hard link to a lower layer" } else { "hard link" });
                     self.remove(&path, true);
-                    tar = entry(tar, &path, b'1', &target, b"", &[], noise);
+                    tar = entry(tar, &written, b'1', &target, b"", &[], noise);
                     self.there.insert(path.clone(), Is::File);
                 }
                 8 => {
                     self.note("symbolic link");
                     self.remove(&path, true);
-                    let target = noise.of(&[&b"/"[..], b"..", b"../../../etc/passwd", b"\xff", b"a b"]);
-                    tar = entry(tar, &path, b'2', target, b"", &[], noise);
+                    let mut target =
+                        noise.of(&[&b"/"[..], b"..", b"../../../etc/passwd", b"\xff", b"a b"]).to_vec();
+                    if noise.one_in(2) {
+                        let directory = noise.of(&self.directories().iter().collect::<Vec<_>>()).clone();
+                        target = [noise.of(&[&b"/"[..], b"/../", b"/./"]), &directory[..]].concat();
+                        self.ways.insert(path.clone(), directory);
+                    }
+                    let target = &target;
+                    tar = entry(tar, &written, b'2', target, b"", &[], noise);
                     self.there.insert(path.clone(), Is::Other);
                 }
                 _ => {
                     self.note("device or pipe");
                     self.remove(&path, true);
                     let kind = noise.of(b"346");
-                    tar = entry(tar, &path, kind, b"", b"", &[], noise);
+                    tar = entry(tar, &written, kind, b"", b"", &[], noise);
                     self.there.insert(path.clone(), Is::Other);
                 }
             }
@@ -327,33 +366,10 @@ fn xattrs(path: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Writes an OCI layout with one image of `layers`, called `latest` (OCI image specification, `image-layout.md`).
-fn write_layout(root: &Path, layers: &[Vec<u8>]) {
-    let blobs = root.join("blobs/sha256");
-    fs::create_dir_all(&blobs).expect("made");
-    let put = |bytes: &[u8]| {
-        let digest = sha256::digest(bytes);
-        fs::write(blobs.join(digest.hex()), bytes).expect("written");
-        serde_json::json!({ "digest": digest.to_string(), "size": bytes.len() })
-    };
-    let typed = |mut descriptor: serde_json::Value, kind: &str| {
-        descriptor["mediaType"] = format!("application/vnd.oci.image.{kind}").into();
-        descriptor
-    };
-    let diff_ids: Vec<String> = layers.iter().map(|layer| sha256::digest(layer).to_string()).collect();
-    let config = serde_json::json!({ "architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": { "type": "layers", "diff_ids": diff_ids } });
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": typed(put(config.to_string().as_bytes()), "config.v1+json"),
-        "layers": layers.iter().map(|layer| typed(put(layer), "layer.v1.tar")).collect::<Vec<_>>(),
-    });
-    let mut entry = typed(put(manifest.to_string().as_bytes()), "manifest.v1+json");
-    entry["annotations"] = serde_json::json!({ "org.opencontainers.image.ref.name": "latest" });
-    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [entry] });
-    fs::write(root.join("index.json"), index.to_string()).expect("written");
-    fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
+fn unpack(layout: &Path, to: &Path) -> Output {
+    let mut umoci = Command::new("umoci");
+    umoci.args(["raw", "unpack", "--image"]).arg(format!("{}:latest", layout.display())).arg(to);
+    umoci.output().expect("umoci runs")
 }
 
 /// The layers as umoci and as we understand them.
@@ -362,28 +378,26 @@ fn both(layers: &[Vec<u8>]) -> (BTreeMap<String, Facts>, BTreeMap<String, Facts>
     let layout = dir.path().join("layout");
     write_layout(&layout, layers);
     let unpacked = dir.path().join("unpacked");
-    let output = Command::new("umoci")
-        .args(["raw", "unpack", "--image"])
-        .arg(format!("{}:latest", layout.display()))
-        .arg(&unpacked)
-        .output()
-        .expect("umoci runs");
+    let output = unpack(&layout, &unpacked);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let store = Store::open(&dir.path().join("store")).expect("a store");
-    let records = layers.iter().map(|layer| {
-        let layer = store.import_layer(layer.as_slice(), Limits::default()).expect("sound");
-        LayerRecord { diff_id: layer.diff_id, blob: layer.blob, size: layer.size, origin: Origin::Tar }
-    });
-    let image = Image {
-        digest: sha256::digest(b""),
-        manifest_digest: sha256::digest(b""),
-        manifest_size: 0,
-        config: Default::default(),
-        layers: records.collect(),
-        size: 0,
-        claims: Claims::default(),
-    };
+    let image = pull(&store, &layout).expect("pulled");
+    assert_eq!(store.verify().expect("looked at"), []);
+    if can_mount() {
+        let mounts = Mounts::new(&dir.path().join("run")).expect("a place for mounts");
+        let target = dir.path().join("mounted");
+        fs::create_dir(&target).expect("made");
+        mounts.mount_image(&store, &image.layers, &target, None, None).expect("mounted");
+        let mut seen = on_disk(&target);
+        mounts.unmount_image(&target).expect("unmounted");
+        let mut there = on_disk(&unpacked);
+        // The time and the attributes of the root are those of the mount.
+        for tree in [&mut seen, &mut there] {
+            tree.remove("/");
+        }
+        compare(&there, &seen);
+    }
     let lines = files(&store, &image).expect("listed");
     let ours = lines.into_iter().map(|line| {
         let mode = if line.kind == "link" { 0 } else { line.mode };
@@ -397,6 +411,11 @@ fn both(layers: &[Vec<u8>]) -> (BTreeMap<String, Facts>, BTreeMap<String, Facts>
 #[track_caller]
 fn check(layers: &[Vec<u8>]) {
     let (theirs, ours) = both(layers);
+    compare(&theirs, &ours);
+}
+
+#[track_caller]
+fn compare(theirs: &BTreeMap<String, Facts>, ours: &BTreeMap<String, Facts>) {
     let paths: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
     let differing: Vec<_> = paths.into_iter().filter(|path| theirs.get(*path) != ours.get(*path)).collect();
     let shown = differing
@@ -423,6 +442,7 @@ fn t15_500_stacks_of_layers_are_merged_as_umoci_unpacks_them() {
             .map(|i| Growing {
                 prefix: format!("t{i}").into_bytes(),
                 there: BTreeMap::new(),
+                ways: BTreeMap::new(),
                 used: BTreeMap::new(),
             })
             .collect();
@@ -444,7 +464,7 @@ fn t15_500_stacks_of_layers_are_merged_as_umoci_unpacks_them() {
         check(&layers);
     }
     // Every feature was there often enough to mean something.
-    assert!(used.len() >= 14 && used.values().all(|count| *count >= 20), "{used:?}");
+    assert!(used.len() >= 16 && used.values().all(|count| *count >= 20), "{used:?}");
 }
 
 /// What layers imply, root and whiteouts included, where umoci says the same whatever the time is.
@@ -468,4 +488,119 @@ fn t15_what_a_layer_only_implies_stays_as_lower_layers_have_it() {
     check(&[base(), Tar::new().file(".wh..wh..opq", "").end()]);
     check(&[base(), Tar::new().file("x", "").end(), Tar::new().file("d/e/x", "").end()]);
     check(&[base(), mode(Tar::new(), "./", b"0000711\0").end(), Tar::new().file("d/x", "").end()]);
+}
+
+fn merged() -> Vec<u8> {
+    let mode = |tar: Tar, name: &str| {
+        tar.entry(name, b'5', "", b"", |header| header[100..108].copy_from_slice(b"0000750\0"))
+    };
+    let tar = mode(mode(Tar::new().dir("./").dir("usr"), "usr/lib"), "usr/lib/deep");
+    let tar = tar.pax(&[("SCHILY.xattr.user.a", b"b")]).file("usr/lib/old", "o".repeat(9000));
+    let tar = tar.file("usr/lib/deep/file", "").symlink("lib", "usr/lib").symlink("up", "../../usr/./lib");
+    tar.symlink("again", "/lib")
+        .symlink("nowhere", "no/where")
+        .symlink("to-file", "file")
+        .file("file", "f")
+        .end()
+}
+
+#[test]
+fn t15_entries_beneath_a_symbolic_link_of_a_lower_layer_go_where_it_leads() {
+    if !able() {
+        return;
+    }
+    let over = |tar: Tar| check(&[merged(), tar.end()]);
+    over(Tar::new().file("lib/new", "n").file("up/two", "2").file("again/three", "3"));
+    over(Tar::new().file("lib/deep/new", "n").file("usr/lib/deep/file", "changed"));
+    over(Tar::new().file("lib/new", "n").dir("usr/lib").file("usr/lib/beside", "b"));
+    over(Tar::new().file("lib/.wh.old", ""));
+    over(Tar::new().file("lib/.wh..wh..opq", "").file("lib/new", "n"));
+    over(Tar::new().dir("lib").file("lib/new", "n"));
+    over(Tar::new().file(".wh.lib", "").dir("lib").file("lib/new", "n"));
+    over(Tar::new().file("file/.wh.nothing", "").file("there/is/.wh.nothing", "").dir("usr/lib"));
+    over(Tar::new().symlink("usr/lib", "x").dir("usr/lib").file("usr/lib/new", "n"));
+    // Where the link leads nowhere directories are made, of which umoci says the time.
+    let layers = [merged(), Tar::new().file("nowhere/new", "n").end()];
+    let (_dir, image) = pulled(&layers);
+    let (store, image) = image.expect("taken");
+    let lines = files(&store, &image).expect("listed");
+    assert!(lines.iter().any(|line| line.path == "/no/where/new"), "{lines:?}");
+}
+
+#[test]
+fn t15_hard_links_to_lower_layers_are_their_files() {
+    if !able() {
+        return;
+    }
+    let over = |tar: Tar| check(&[merged(), tar.end()]);
+    over(
+        Tar::new().hard_link("one", "usr/lib/old").hard_link("two", "lib/old").hard_link("usr/three", "one"),
+    );
+    over(Tar::new().hard_link("one", "lib"));
+    over(Tar::new().hard_link("file", "usr/lib/old"));
+    over(Tar::new().hard_link("one", "file").file("file", "another"));
+    over(Tar::new().hard_link("one", "usr/lib/old").file("usr/lib/.wh.old", ""));
+    over(Tar::new().file("usr/lib/own", "own").hard_link("one", "lib/own"));
+    over(Tar::new().file("lib/own", "own").hard_link("one", "usr/lib/own"));
+    check(&[merged(), Tar::new().hard_link("one", "file").end(), Tar::new().hard_link("two", "one").end()]);
+}
+
+#[test]
+fn t15_what_does_not_fit_over_the_lower_layers_is_refused_as_umoci_does() {
+    if !able() {
+        return;
+    }
+    let mut looping = Tar::new().symlink("a", "b").symlink("b", "a").end();
+    looping.truncate(looping.len() - 1024);
+    let base = [looping, merged()].concat();
+    for top in [
+        Tar::new().hard_link("one", "usr/lib/none"),
+        Tar::new().hard_link("one", "usr"),
+        Tar::new().file("usr/lib/.wh.old", "").hard_link("one", "usr/lib/old"),
+        Tar::new().file("usr/.wh.lib", "").hard_link("one", "usr/lib/old"),
+        Tar::new().file("usr/lib/.wh..wh..opq", "").hard_link("one", "usr/lib/old"),
+        Tar::new().hard_link("file", "file"),
+        Tar::new().file("file/new", ""),
+        Tar::new().file("to-file/new", ""),
+        Tar::new().file("a/new", ""),
+    ] {
+        let layers = [base.clone(), top.end()];
+        let (dir, image) = pulled(&layers);
+        let error = image.expect_err("it was taken");
+        assert!(error.is_refusal(), "{error:?}");
+        assert_eq!(fs::read_dir(dir.path().join("store/tmp")).expect("listed").count(), 0);
+        assert!(!unpack(&dir.path().join("layout"), &dir.path().join("unpacked")).status.success());
+    }
+}
+
+#[test]
+fn a_layer_that_was_put_over_others_is_found_over_the_same_ones_only() {
+    let base = merged();
+    let other = Tar::new().dir("./").file("file", "another").end();
+    let (top, above) = (Tar::new().hard_link("one", "file").end(), Tar::new().file("above", "").end());
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let pull_of = |name: &str, layers: &[&Vec<u8>], without: &[&Vec<u8>]| {
+        let layout = dir.path().join(name);
+        write_layout(&layout, &layers.iter().map(|layer| (*layer).clone()).collect::<Vec<_>>());
+        for layer in without {
+            fs::remove_file(layout.join("blobs/sha256").join(sha256::digest(layer).hex())).expect("removed");
+        }
+        pull(&store, &layout)
+    };
+    let first = pull_of("first", &[&base, &top], &[]).expect("pulled");
+    assert_eq!(first.layers[1].origin, Origin::Stacked);
+    store.pin("first", &[first.digest]).expect("pinned");
+    // The blob of the layer alone is nobody's.
+    assert_eq!(store.gc().expect("collected").blobs.len(), 1);
+    assert_eq!(store.verify().expect("looked at"), []);
+    let second = pull_of("second", &[&base, &top, &above], &[&top]).expect("pulled without the layer");
+    assert_eq!(second.layers[..2], first.layers);
+    pull_of("third", &[&other, &top], &[&top]).expect_err("the layer over others was taken for the same");
+    let third = pull_of("fourth", &[&other, &top], &[]).expect("pulled");
+    assert_eq!(third.layers[1].diff_id, first.layers[1].diff_id);
+    assert_ne!(third.layers[1].blob, first.layers[1].blob);
+    let lines = files(&store, &third).expect("listed");
+    let one = lines.iter().find(|line| line.path == "/one").expect("there");
+    assert_eq!(one.sha256, Some(sha256::digest(b"another")));
 }

@@ -29,7 +29,7 @@ pub(crate) fn convert(
     let base = File::open(&path).map_err(at("open", &path))?;
     let tar = Cursor::new(ours).chain(BufReader::with_capacity(1 << 20, base));
     let file = File::create_new(out).map_err(at("create", out))?;
-    let (_, converted) = layer::convert(tar, file, spill, Limits::default())
+    let (_, converted) = layer::convert(tar, file, spill, Limits::default(), layer::Below::Nothing)
         .map_err(|source| BuildError::Import { source: Box::new(source) })?;
     Ok(Blob { digest: converted.blob.hex() })
 }

@@ -24,7 +24,7 @@ pub struct Attributes {
 }
 
 /// Where [`super::Writer::write_file`] put the bytes of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FileData {
     /// Bytes.
     pub(super) size: u64,
@@ -179,6 +179,12 @@ impl Tree {
         self.account(stored.xattrs.len())?;
         self.node_mut(inode).attributes = stored;
         Ok(())
+    }
+
+    /// Says where the bytes of a file are that was added before they were written.
+    pub(crate) fn set_kind(&mut self, inode: InodeId, kind: InodeKind) {
+        debug_assert!(!self.is_directory(inode), "a directory stays one");
+        self.node_mut(inode).kind = kind;
     }
 
     /// Sets `name` in the encoded attributes of a directory, beside those that it has; used for overlayfs's own marks,

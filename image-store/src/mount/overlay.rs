@@ -13,7 +13,7 @@ use rustix::mount::{
 
 use super::{IdMap, MountError, Upper, sys, userns};
 use crate::durable;
-use crate::layer::IMPLIED;
+use crate::layer::{IMPLIED, OPAQUE};
 
 /// A mount of the EROFS image in `file` that is nowhere in the tree yet.
 pub(super) fn open_erofs(file: &File) -> io::Result<OwnedFd> {
@@ -34,6 +34,7 @@ pub(super) fn mount(
     upper: Option<Upper<'_>>,
     idmap: Option<IdMap>,
 ) -> Result<(), MountError> {
+    let layers = seen(layers)?;
     let mut lower = match idmap {
         None => Lower { paths: layers.to_vec(), base: None, mounted: Vec::new() },
         Some(map) => Lower::with_ids(run, layers, map)?,
@@ -80,6 +81,18 @@ fn stack(run: &Path, layers: &[PathBuf], upper: Option<Upper<'_>>) -> io::Result
     }
     fsconfig_create(&context)?;
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// The layers that are seen at all: overlayfs does not look whether the root of a layer is opaque.
+fn seen(layers: &[PathBuf]) -> Result<&[PathBuf], MountError> {
+    for (i, layer) in layers.iter().enumerate().rev() {
+        match rustix::fs::getxattr(layer, OPAQUE, &mut [0; 1]) {
+            Ok(_) => return Ok(&layers[i..]),
+            Err(rustix::io::Errno::NODATA) => {}
+            Err(errno) => return Err(MountError::io("look at", layer)(io::Error::from(errno))),
+        }
+    }
+    Ok(layers)
 }
 
 /// The topmost layer that says anything about the root; none of them may.

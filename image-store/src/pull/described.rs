@@ -6,7 +6,7 @@ use bennu_manifests::model::Digest;
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::watch;
 
-use super::{Claimed, Pull, check_platform, native, text};
+use super::{Claimed, Pull, check_platform, native, stack, text};
 use crate::native::{self as format, Native};
 use crate::pull_error::{PullError, Refused};
 use crate::registry::Served;
@@ -27,9 +27,11 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// Its layers by diff id: one that it has twice is needed once.
-    pub(super) fn wanted(&self) -> BTreeMap<Digest, Descriptor> {
-        self.layers.iter().cloned().collect()
+    /// Its layers by diff id, but for those that are here already over the layers below them: one that it has twice is needed
+    /// once.
+    pub(super) fn wanted(&self, stacked: &[Option<Claimed>]) -> BTreeMap<Digest, Descriptor> {
+        let wanted = self.layers.iter().zip(stacked).filter(|(_, stacked)| stacked.is_none());
+        wanted.map(|(layer, _)| layer.clone()).collect()
     }
 }
 
@@ -48,7 +50,8 @@ impl Store {
     ) -> Result<BTreeMap<Digest, u64>, PullError> {
         let stop = watch::Sender::new(false);
         let pull = Pull { store: self, source, name, digest: *digest, platform, progress: &(), stop };
-        let mut wanted = pull.describe().await?.wanted();
+        let described = pull.describe().await?;
+        let mut wanted = described.wanted(&stack::known(self, &described.layers).await?);
         let here = pull.present(&wanted).await?;
         wanted.retain(|diff_id, _| !here.contains_key(diff_id));
         pull.least(&wanted).await

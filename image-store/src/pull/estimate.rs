@@ -4,7 +4,7 @@ use bennu_manifests::model::Digest;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::Pull;
+use super::{Pull, stack};
 use crate::native::{self, Local, Native, NativeError, Parts};
 use crate::pull_error::PullError;
 use crate::registry::document::{Descriptor, Platform};
@@ -52,11 +52,13 @@ impl Store {
         let stop = watch::Sender::new(false);
         let pull = Pull { store: self, source, name, digest, platform, progress: &(), stop };
         let described = pull.describe().await?;
-        let here = pull.present(&described.wanted()).await?;
+        let stacked = stack::known(self, &described.layers).await?;
+        let here = pull.present(&described.wanted(&stacked)).await?;
         let mut layers: Vec<LayerEstimate> = Vec::with_capacity(described.layers.len());
-        for (diff_id, layer) in &described.layers {
+        for ((diff_id, layer), stacked) in described.layers.iter().zip(&stacked) {
             let again = layers.iter().any(|earlier| earlier.digest == layer.digest);
-            let bytes = if again || here.contains_key(diff_id) { 0 } else { pull.layer_bytes(layer).await? };
+            let here = again || stacked.is_some() || here.contains_key(diff_id);
+            let bytes = if here { 0 } else { pull.layer_bytes(layer).await? };
             layers.push(LayerEstimate { digest: layer.digest, size: layer.size, bytes });
         }
         Ok(Estimate { bytes: layers.iter().map(|layer| layer.bytes).sum(), layers })

@@ -1,6 +1,7 @@
 //! What several tests need.
 #![expect(dead_code, reason = "each test file uses its own part of this")]
 
+pub(crate) mod layout;
 pub(crate) mod registry;
 
 use std::io::Write;
