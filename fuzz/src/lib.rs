@@ -9,6 +9,8 @@
 //! **Absent:** whether what is accepted is right. That is for the tests of each crate; here nothing panics, hangs, grows
 //! without bound or shows what it must not.
 
+pub mod images;
+
 use std::collections::BTreeMap;
 
 use bennu_image_store::cosign::{Candidate, NamedKey, signers};
@@ -25,7 +27,7 @@ use jiff::Timestamp;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 11] = [
     ("manifest", manifest),
     ("trust", trust),
     ("signatures", signatures),
@@ -33,6 +35,10 @@ pub const TARGETS: [Target; 7] = [
     ("registry", registry),
     ("secret", secret),
     ("compose", compose),
+    ("layer", images::layer),
+    ("pull", images::pull),
+    ("blob", images::blob),
+    ("record", images::record),
 ];
 
 /// A manifest, and the images that are to be pinned in it.
@@ -102,8 +108,9 @@ pub fn reference(data: &[u8]) {
     }
 }
 
-/// What a registry serves: manifests, indexes, and signatures of images.
+/// What a registry serves: manifests, indexes, configurations, signatures of images, and what it says of who may pull.
 pub fn registry(data: &[u8]) {
+    bennu_image_store::fuzzing::authentication(&String::from_utf8_lossy(data), data);
     for served in [None, Some(MANIFEST_TYPES[0]), Some(MANIFEST_TYPES[1]), Some(INDEX_TYPES[0])] {
         if let Err(error) = parse(data, served) {
             assert!(!error.to_string().contains(char::is_control), "a control character is shown");

@@ -19,6 +19,8 @@ mod collect;
 pub mod cosign;
 pub mod durable;
 pub mod erofs;
+#[doc(hidden)]
+pub mod fuzzing;
 mod import;
 pub mod layer;
 pub mod leaves;

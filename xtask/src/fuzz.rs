@@ -25,9 +25,21 @@ pub(crate) struct Fuzz {
 }
 
 /// How long a target runs in the tests, in seconds.
-const SECONDS: u32 = 20;
+const SECONDS: u32 = 14;
 /// The names of the programs in `fuzz/src/bin`, besides [`CANARY`].
-const TARGETS: [&str; 7] = ["manifest", "trust", "signatures", "reference", "registry", "secret", "compose"];
+const TARGETS: [&str; 11] = [
+    "manifest",
+    "trust",
+    "signatures",
+    "reference",
+    "registry",
+    "secret",
+    "compose",
+    "layer",
+    "pull",
+    "blob",
+    "record",
+];
 /// The program that breaks where libFuzzer finds what it looks for.
 const CANARY: &str = "canary";
 /// Naming the target keeps the flags away from build scripts.

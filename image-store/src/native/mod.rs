@@ -75,6 +75,26 @@ impl Native {
     }
 }
 
+/// Reads a table and the details of each of its groups, and gives whether they fit the layout; for fuzzers.
+pub(crate) fn parse_index(blocks: u64, size: u64, table: &[u8], details: &[u8]) -> bool {
+    let bounded = blocks <= MAX_BLOB / crate::verity::BLOCK as u64 && size <= MAX_BLOB;
+    let Some(layout) = Layout::new(blocks, size).filter(|_| bounded) else { return false };
+    let Some(groups) = plan::table(&layout, table) else { return false };
+    let mut wanted = Vec::new();
+    for (number, group) in (0..).zip(&groups) {
+        let range = layout.details(number..number + 1);
+        let begin = (range.start - layout.details(0..0).start) as usize;
+        let bytes = details.get(begin..begin + (range.end - range.start) as usize);
+        let Some(frames) = bytes.and_then(|bytes| plan::details(&layout, number, group, bytes)) else {
+            return false;
+        };
+        wanted.extend(frames.into_iter().map(|frame| frame.range));
+    }
+    let asked: u64 = plan::ranges(wanted).into_iter().map(|range| range.end - range.start).sum();
+    assert!(asked <= layout.frames, "more is asked for than there is");
+    true
+}
+
 /// The first eight bytes of a digest, by which blocks are looked for. A block that has them by chance is noticed when the
 /// whole is checked.
 pub(crate) fn short(digest: &Digest) -> u64 {

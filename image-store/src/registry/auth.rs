@@ -149,6 +149,19 @@ pub(super) fn parse_token(body: &[u8]) -> Option<Token> {
     (visible && text.len() <= MAX_TOKEN).then_some(Token { text, life })
 }
 
+/// The address of the token server that a header names, if any; for fuzzers.
+pub(crate) fn read_challenge(header: &str) -> Option<String> {
+    match parse_challenge(header)? {
+        Challenge::Basic => None,
+        Challenge::Bearer(challenge) => Some(token_url(&challenge, "a/b")),
+    }
+}
+
+/// The token in the answer of a token server; for fuzzers.
+pub(crate) fn read_token(body: &[u8]) -> Option<Zeroizing<String>> {
+    parse_token(body).map(|token| token.text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ mod error;
 mod http;
 mod signatures;
 
+pub(crate) use auth::{read_challenge, read_token};
 pub(crate) use client::Blob;
 pub use client::{Client, ClientOptions, MAX_DOCUMENT, MAX_TRIES, Repository, Served};
 pub use credentials::{Credentials, MAX_SECRET, NotCredentials};
