@@ -27,15 +27,15 @@ use crate::native::Native;
 use crate::pull_error::{PullError, Refused};
 use crate::record::{Image, ImageRecord, LayerRecord};
 use crate::registry::document::{self, Compression, Descriptor, Document, Manifest, Platform};
-use crate::registry::{Client, MAX_TRIES, Served};
-use crate::source::{Source, SourceError, blocking};
+use crate::registry::{Client, Served};
+use crate::source::{Download, Source, SourceError, blocking};
 use crate::store::Store;
 use crate::store_error::StoreError;
 use crate::tar::Limits;
 
 /// Layers that are fetched side by side.
 const LAYERS_AT_ONCE: usize = 3;
-/// Pieces that wait between network and conversion; each is at most what one read of a socket gives.
+/// Pieces that wait between network and conversion, of 64 KiB at most.
 const PIECES_WAITING: usize = 32;
 /// The window that a zstd layer may ask us to keep, as a power of two: what `zstd` itself takes without being told.
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -43,8 +43,7 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 /// Is told how a pull is getting on. Calls come from several layers in turn.
 pub trait Progress {
     /// `done` of `total` compressed bytes of the layer with this compressed digest have come; `total` is less than its size where
-    /// parts of it are here. A try that broke off begins again
-    /// at 0. A layer that is here already is reported once, as done.
+    /// parts of it are here. It begins again at 0 where what came was not the layer, and somebody else is asked for it. A layer that is here already is reported once, as done.
     fn layer(&self, digest: &Digest, done: u64, total: u64);
 }
 
@@ -228,16 +227,14 @@ impl Pull<'_> {
         self.fetched(layer, diff_id, Kind::Tar(compression)).await
     }
 
-    /// The whole layer, asked for again where the connection breaks.
+    /// The whole layer, anew where a mirror has given a wrong one.
     async fn fetched(&self, layer: &Descriptor, diff_id: Digest, kind: Kind) -> Result<Claimed, LayerError> {
-        let mut tried = 1;
         loop {
-            match self.fetch_layer(layer, diff_id, kind).await {
-                Err(LayerError::Failed(error)) if error.is_retryable() && tried < MAX_TRIES => {
-                    let pause = self.source.pause(tried);
-                    tracing::warn!(%error, layer = %layer.digest, tried, ?pause, "fetching the layer again");
-                    self.unless_stopped(tokio::time::sleep(pause)).await?;
-                    tried += 1;
+            let mut blob = self.source.download(layer);
+            match self.fetch_layer(&mut blob, layer, diff_id, kind).await {
+                // Each time there is one mirror less to ask.
+                Err(LayerError::Failed(error)) if error.is_refusal() && blob.blame() => {
+                    tracing::warn!(%error, layer = %layer.digest, "fetching the layer again from elsewhere");
                 }
                 other => return other,
             }
@@ -246,6 +243,7 @@ impl Pull<'_> {
 
     async fn fetch_layer(
         &self,
+        blob: &mut Download<'_>,
         layer: &Descriptor,
         diff_id: Digest,
         kind: Kind,
@@ -254,7 +252,7 @@ impl Pull<'_> {
         let (store, limits) = (self.store.clone(), Limits::of_compressed(layer.size));
         let conversion = tokio::task::spawn_blocking(move || convert(&store, waiting, diff_id, kind, limits));
         // When this ends, for whatever reason, the channel is closed and the conversion ends as well.
-        let downloaded = self.unless_stopped(self.download(layer, pieces)).await;
+        let downloaded = self.unless_stopped(self.download(blob, layer, pieces)).await;
         let converted =
             conversion.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         // Where both failed, the download is the cause unless the conversion had given up first.
@@ -275,9 +273,13 @@ impl Pull<'_> {
     }
 
     /// Sends the bytes of a layer to its conversion until they end or are not wanted any more.
-    async fn download(&self, layer: &Descriptor, pieces: mpsc::Sender<Piece>) -> Result<(), SourceError> {
+    async fn download(
+        &self,
+        blob: &mut Download<'_>,
+        layer: &Descriptor,
+        pieces: mpsc::Sender<Piece>,
+    ) -> Result<(), SourceError> {
         self.progress.layer(&layer.digest, 0, layer.size);
-        let mut blob = self.source.download(layer);
         let mut done = 0;
         while let Some(piece) = blob.next().await? {
             done += piece.len() as u64;

@@ -7,7 +7,6 @@ use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bennu_manifests::model::{Digest, ImageRef};
 use bytes::Bytes;
@@ -144,14 +143,6 @@ impl Source {
         }
     }
 
-    /// The pause before a blob is asked for again after so many tries.
-    pub(crate) fn pause(&self, tried: u32) -> Duration {
-        match self {
-            Self::Registry { client, .. } => client.pause(tried, None),
-            Self::Archive(_) => Duration::ZERO,
-        }
-    }
-
     /// Bytes of a blob; `None` where the source gives no parts. What comes is checked by nobody yet.
     pub(crate) async fn range(
         &self,
@@ -184,7 +175,7 @@ pub(crate) struct Download<'a> {
 
 /// What brings the bytes.
 enum Pieces {
-    Registry(crate::registry::Blob),
+    Registry(Box<crate::registry::Blob>),
     Archive(Option<Box<dyn Read + Send>>),
 }
 
@@ -217,12 +208,21 @@ impl Download<'_> {
         Ok(Some(piece))
     }
 
+    /// Whether what came is wrong, if it is wrong, by the fault of somebody who is not asked any more: the same download may give
+    /// something else then.
+    pub(crate) fn blame(&mut self) -> bool {
+        match &mut self.from {
+            Some(Pieces::Registry(blob)) => blob.blame(),
+            _ => false,
+        }
+    }
+
     async fn piece(&mut self) -> Result<Option<Bytes>, SourceError> {
         let wanted = self.wanted;
         if self.from.is_none() {
             self.from = Some(match self.source {
                 Source::Registry { client, repository } => {
-                    Pieces::Registry(client.blob(repository, &wanted.digest).await?)
+                    Pieces::Registry(Box::new(client.blob(repository, &wanted.digest, wanted.size)))
                 }
                 Source::Archive(archive) => {
                     let digest = wanted.digest;

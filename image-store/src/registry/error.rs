@@ -10,8 +10,21 @@ use super::http::HttpError;
 
 /// The client cannot be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("could not set up the HTTP client")]
-pub struct ClientError(#[source] pub(super) Box<dyn Error + Send + Sync>);
+#[non_exhaustive]
+pub enum ClientError {
+    /// The certificates or the key for a registry do not fit together, or are none.
+    #[error("the certificates or the key for {registry} cannot be used")]
+    Tls {
+        /// The registry.
+        registry: String,
+        /// What is wrong with them.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The library that speaks HTTP.
+    #[error("could not set up the HTTP client")]
+    Http(#[source] Box<dyn Error + Send + Sync>),
+}
 
 /// Why a registry did not give what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +130,7 @@ impl From<HttpError> for RegistryError {
             HttpError::Network { host, source } => Self::Network { host, source },
             other @ (HttpError::Address { .. }
             | HttpError::PlainHttp { .. }
+            | HttpError::Forbidden { .. }
             | HttpError::Redirects { .. }) => Self::Insecure { reason: other.to_string() },
         }
     }

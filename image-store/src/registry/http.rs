@@ -3,31 +3,43 @@
 //! Redirects are followed here and not by that crate, because credentials and the choice between HTTP and HTTPS are ours to
 //! guard: a header with credentials goes to the origin it was made for and nowhere else, and nothing leads from HTTPS to HTTP.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{self, HeaderValue};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Certificate, ClientBuilder, Identity, Method, StatusCode, Url};
+use tokio::time::Instant;
 
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a server may stay silent.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+use super::options::{ClientOptions, Patience};
+use super::reach::{self, Forbidden};
+use super::tls::Tls;
+
 /// How often a request is sent on to another address.
 const MAX_REDIRECTS: usize = 5;
 
 /// Speaks HTTP; copies share their connections.
 #[derive(Debug, Clone)]
 pub(super) struct Http {
-    client: reqwest::Client,
+    /// For those that were named to us.
+    named: reqwest::Client,
+    /// For those that others lead us to.
+    strangers: reqwest::Client,
+    /// For registries with a TLS of their own, by `HOST[:PORT]`.
+    own: Arc<BTreeMap<String, reqwest::Client>>,
+    patience: Patience,
 }
 
 /// What to ask for.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Request<'a> {
     pub(super) url: &'a str,
+    /// The host that led to `url`, where nobody named it to us.
+    pub(super) led_by: Option<&'a str>,
     pub(super) accept: &'a [&'a str],
     /// The value of `Authorization`; sent to the origin of `url` only.
     pub(super) authorization: Option<&'a str>,
@@ -35,8 +47,6 @@ pub(super) struct Request<'a> {
     pub(super) form: Option<&'a str>,
     /// The bytes that are wanted, where not all are (RFC 9110, section 14.1.2).
     pub(super) range: Option<Range<u64>>,
-    /// Whether plain HTTP is allowed to a host, besides loopback.
-    pub(super) plain_http: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
 /// Why there is no answer.
@@ -52,54 +62,95 @@ pub(super) enum HttpError {
     Address { address: String },
     #[error("{host} may not be reached over plain HTTP")]
     PlainHttp { host: String },
+    #[error("{host} is no host that a registry may lead to")]
+    Forbidden { host: String },
     #[error("{host} redirects more than {MAX_REDIRECTS} times")]
     Redirects { host: String },
+}
+
+/// Less came than a server is waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("{bytes} bytes came in {waited:?}")]
+struct TooSlow {
+    bytes: u64,
+    waited: Duration,
 }
 
 /// An answer; its body is read piece by piece.
 #[derive(Debug)]
 pub(super) struct Response {
     inner: reqwest::Response,
+    pace: Pace,
     host: String,
     /// Whether it comes from another origin than the one that was asked.
     from_elsewhere: bool,
 }
 
+/// Why there is no [`Http`], and for which registry where it is about one.
+pub(super) type NotSetUp = (Option<String>, Box<dyn Error + Send + Sync>);
+
 impl Http {
     /// # Errors
-    /// Where the library cannot be set up.
-    pub(super) fn new(user_agent: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    /// Where the library cannot be set up, or does not take a certificate or key.
+    pub(super) fn new(options: &ClientOptions) -> Result<Self, NotSetUp> {
         // Another part of the program may have installed a provider already; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             reqwest::Client::builder()
-                .user_agent(user_agent)
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(STALL_TIMEOUT)
+                .user_agent(concat!("bennu/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(options.patience.connect)
+                .read_timeout(options.patience.silence)
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
         };
-        // A machine without certificate authorities can still use registries over plain HTTP; to any other the handshake fails,
-        // because nobody is trusted then.
-        let client = builder().build().or_else(|_| builder().tls_certs_only([]).build())?;
-        Ok(Self { client })
+        let strangers = || builder().dns_resolver(Strangers);
+        let set_up = |error: reqwest::Error| (None, error.into());
+        let mut own = BTreeMap::new();
+        for (registry, tls) in &options.tls {
+            let of_registry = |error: Box<dyn Error + Send + Sync>| (Some(registry.clone()), error);
+            let address = format!("https://{}", super::client::host_name(registry));
+            let (key, _) = host_of(&address).ok_or_else(|| of_registry("this is no HOST[:PORT]".into()))?;
+            own.insert(key, with_tls(builder, tls).map_err(|error| of_registry(error.into()))?);
+        }
+        Ok(Self {
+            named: built(builder).map_err(set_up)?,
+            strangers: built(strangers).map_err(set_up)?,
+            own: Arc::new(own),
+            patience: options.patience,
+        })
+    }
+
+    /// What speaks to `authority`, to which somebody else leads where it is not `named`.
+    fn client(&self, authority: &str, named: bool) -> &reqwest::Client {
+        let usual = if named { &self.named } else { &self.strangers };
+        self.own.get(authority).unwrap_or(usual)
     }
 
     /// Sends a GET, or a form where there is one, and follows redirects.
-    pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, HttpError> {
+    /// `plain_http` says whether a host may be spoken to without TLS; loopback always may.
+    pub(super) async fn send(
+        &self,
+        request: &Request<'_>,
+        plain_http: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Response, HttpError> {
         let unusable = |address: &str| HttpError::Address { address: super::document::shown(address) };
         let first = Url::parse(request.url).map_err(|_| unusable(request.url))?;
+        let from = request.led_by.or(first.host_str()).unwrap_or_default();
         let mut url = first.clone();
         for _ in 0..=MAX_REDIRECTS {
             let host = authority(&url);
-            check_scheme(&first, &url, request.plain_http)?;
+            check_scheme(&first, &url, plain_http)?;
+            let named = url.host_str() == Some(from);
+            if !named && !reach::may_lead(from, url.host_str().unwrap_or_default()) {
+                return Err(HttpError::Forbidden { host });
+            }
+            let client = self.client(&host, named);
             let mut builder = match request.form {
-                Some(form) => self
-                    .client
+                Some(form) => client
                     .request(Method::POST, url.clone())
                     .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                     .body(form.to_owned()),
-                None => self.client.request(Method::GET, url.clone()),
+                None => client.request(Method::GET, url.clone()),
             };
             // Digests are of the bytes as they are kept: what is compressed on the way would not be what was asked for.
             builder = builder.header(header::ACCEPT_ENCODING, "identity");
@@ -117,22 +168,63 @@ impl Http {
                 value.set_sensitive(true);
                 builder = builder.header(header::AUTHORIZATION, value);
             }
-            let network = |source: reqwest::Error| HttpError::Network {
-                host: host.clone(),
-                // The address may carry a signature that nobody else should read in a log.
-                source: source.without_url().into(),
-            };
-            let inner = builder.send().await.map_err(network)?;
+            let inner = builder.send().await.map_err(|error| failed(&host, error))?;
             let moved = matches!(inner.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             let location = inner.headers().get(header::LOCATION).filter(|_| moved && request.form.is_none());
             let Some(location) = location else {
-                return Ok(Response { inner, host, from_elsewhere });
+                let pace = Pace { patience: self.patience, waited: Duration::ZERO, bytes: 0 };
+                return Ok(Response { inner, pace, host, from_elsewhere });
             };
             let location = location.to_str().map_err(|_| unusable("a redirect that is no text"))?;
             url = url.join(location).map_err(|_| unusable(location))?;
         }
         Err(HttpError::Redirects { host: authority(&first) })
     }
+}
+
+/// A client with the authorities of the system. A machine that has none can still use registries over plain HTTP; to any other the
+/// handshake fails, because nobody is trusted then.
+fn built(builder: impl Fn() -> ClientBuilder) -> reqwest::Result<reqwest::Client> {
+    builder().build().or_else(|_| builder().tls_certs_only([]).build())
+}
+
+fn with_tls(builder: impl Fn() -> ClientBuilder, tls: &Tls) -> reqwest::Result<reqwest::Client> {
+    let identity = tls.identity().map(Identity::from_pem).transpose()?;
+    let with_identity = || match &identity {
+        Some(identity) => builder().identity(identity.clone()),
+        None => builder(),
+    };
+    if tls.authorities().is_empty() {
+        return built(with_identity);
+    }
+    let authorities = tls.authorities().iter().map(|der| Certificate::from_der(der));
+    with_identity().tls_certs_only(authorities.collect::<Result<Vec<_>, _>>()?).build()
+}
+
+/// Looks names up for those that a registry leads to.
+struct Strangers;
+
+impl Resolve for Strangers {
+    fn resolve(&self, name: Name) -> Resolving {
+        let name = name.as_str().to_owned();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok(Box::new(reach::fit(name, found)?.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Why nothing came from `host`.
+fn failed(host: &str, error: reqwest::Error) -> HttpError {
+    if is_forbidden(&error) {
+        return HttpError::Forbidden { host: host.to_owned() };
+    }
+    // The address may carry a signature that nobody else should read in a log.
+    HttpError::Network { host: host.to_owned(), source: error.without_url().into() }
+}
+
+fn is_forbidden(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Forbidden>() || error.source().is_some_and(is_forbidden)
 }
 
 /// Refuses what is neither HTTPS nor allowed to be plain; a request that began with TLS never goes on without.
@@ -144,6 +236,10 @@ fn check_scheme(first: &Url, url: &Url, plain_http: &(dyn Fn(&str) -> bool + Syn
     match url.scheme() {
         "https" => Ok(()),
         "http" if first.scheme() == "http" && (is_loopback(&host) || plain_http(&host)) => Ok(()),
+        // As somebody may have written it who likes to be exact.
+        "http" if first.scheme() == "http" && url.port().is_none() && plain_http(&format!("{host}:80")) => {
+            Ok(())
+        }
         "http" => Err(HttpError::PlainHttp { host }),
         _ => Err(HttpError::Address { address: super::document::shown(url.as_str()) }),
     }
@@ -162,6 +258,15 @@ pub(super) fn is_loopback(authority: &str) -> bool {
 pub(super) fn host_of(address: &str) -> Option<(String, bool)> {
     let url = Url::parse(address).ok()?;
     Some((authority(&url), url.scheme() == "https"))
+}
+
+/// The host of an address that we have made ourselves, without its port.
+pub(super) fn host_part(base: &str) -> &str {
+    let authority = base.split_once("://").map_or(base, |(_, rest)| rest);
+    match authority.rfind(']') {
+        Some(bracket) => &authority[..=bracket],
+        None => authority.split(':').next().unwrap_or_default(),
+    }
 }
 
 /// `HOST[:PORT]`, as registries are named.
@@ -214,12 +319,12 @@ impl Response {
 
     /// The next piece of the body; `None` at its end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
-        match self.inner.chunk().await {
-            Ok(piece) => Ok(piece),
-            Err(error) => {
-                Err(HttpError::Network { host: self.host.clone(), source: error.without_url().into() })
-            }
-        }
+        let begun = Instant::now();
+        let piece = self.inner.chunk().await.map_err(|error| failed(&self.host, error))?;
+        self.pace
+            .came(piece.as_ref().map_or(0, Bytes::len) as u64, begun.elapsed())
+            .map_err(|slow| HttpError::Network { host: self.host.clone(), source: slow.into() })?;
+        Ok(piece)
     }
 
     /// The whole body, or `None` where it is longer than `limit` bytes.
@@ -232,5 +337,48 @@ impl Response {
             body.extend_from_slice(&piece);
         }
         Ok(Some(body))
+    }
+}
+
+/// How fast a body comes, over the time that it was waited for.
+#[derive(Debug)]
+struct Pace {
+    patience: Patience,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// So many bytes came after they were waited for so long.
+    fn came(&mut self, bytes: u64, waited: Duration) -> Result<(), TooSlow> {
+        self.bytes += bytes;
+        self.waited += waited;
+        if self.waited < self.patience.silence {
+            return Ok(());
+        }
+        let Self { bytes, waited, .. } = *self;
+        (self.bytes, self.waited) = (0, Duration::ZERO);
+        let enough = u128::from(bytes) * 1000 >= u128::from(self.patience.slowest) * waited.as_millis();
+        if enough { Ok(()) } else { Err(TooSlow { bytes, waited }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_too_slow_by_the_time_that_it_was_waited_for() {
+        let second = Duration::from_secs(1);
+        let patience = Patience { silence: 10 * second, slowest: 100, ..Patience::default() };
+        let pace = || Pace { patience, waited: Duration::ZERO, bytes: 0 };
+        let came = |pieces: &[(u64, u64)]| {
+            let mut pace = pace();
+            pieces.iter().all(|(bytes, seconds)| pace.came(*bytes, *seconds as u32 * second).is_ok())
+        };
+        assert!(came(&[(1, 9), (999, 1)]), "fast enough on average");
+        assert!(!came(&[(1, 9), (998, 1)]), "one byte too few");
+        assert!(came(&[(1, 0); 1000]), "nobody waited");
+        assert!(!came(&[(1_000_000, 10), (1, 10)]), "it became slow");
     }
 }

@@ -6,18 +6,28 @@
 //! ```
 //! A registry is a stranger that carries bytes: nothing it says is believed unless a digest that we had before says so too.
 //!
-//! **Absent:** pushing, running programs that know credentials, and resuming of what broke off.
+//! **Absent:** pushing, and running programs that know credentials.
 
 mod auth;
+mod blob;
 mod client;
 mod credentials;
 pub mod document;
 mod error;
 mod http;
+mod login;
+mod mirror;
+mod options;
+mod reach;
+mod retry;
 mod signatures;
+mod tls;
 
 pub(crate) use auth::{read_challenge, read_token};
-pub(crate) use client::Blob;
-pub use client::{Client, ClientOptions, MAX_DOCUMENT, MAX_TRIES, Repository, Served};
+pub(crate) use blob::Blob;
+pub use client::{Client, MAX_DOCUMENT, Repository, Served};
 pub use credentials::{Credentials, MAX_SECRET, NotCredentials};
 pub use error::{ClientError, RegistryError};
+pub use options::{ClientOptions, Patience};
+pub use retry::{MAX_RETRY_AFTER, MAX_TRIES};
+pub use tls::{MAX_PEM, NotTls, Tls};

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::client::{Client, MAX_DOCUMENT, Repository};
 use super::document::{self, INDEX_TYPES, MANIFEST_TYPES};
 use super::error::RegistryError;
+use super::mirror::Place;
 use crate::cosign::{BUNDLE_MEDIA_TYPE, Candidate, MAX_BUNDLE, MAX_CANDIDATES, MAX_PAYLOAD};
 
 /// The media type of a simple-signing payload.
@@ -88,8 +89,9 @@ impl Client {
     ) -> Result<Vec<Digest>, RegistryError> {
         let listed = self
             .retrying(|| async {
-                let response =
-                    self.get(repository, &format!("referrers/{digest}"), &[INDEX_TYPES[0]]).await?;
+                let response = self
+                    .get(&Place::own(repository), &format!("referrers/{digest}"), &[INDEX_TYPES[0]])
+                    .await?;
                 let what = || format!("the referrers of {digest}");
                 response
                     .bytes(MAX_DOCUMENT)

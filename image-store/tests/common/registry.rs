@@ -71,15 +71,34 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_with(|stream| Some(stream), answer)
+    }
+
+    /// A server that speaks TLS.
+    pub(crate) fn start_tls(
+        config: Arc<rustls::ServerConfig>,
+        answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let accept = move |stream| {
+            let connection = rustls::ServerConnection::new(config.clone()).ok()?;
+            Some(rustls::StreamOwned::new(connection, stream))
+        };
+        Self::start_with(accept, answer)
+    }
+
+    fn start_with<S: Read + Write>(
+        accept: impl Fn(TcpStream) -> Option<S> + Send + Sync + 'static,
+        answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         let server = Self { address, seen: Arc::default() };
-        let (seen, answer) = (server.seen.clone(), Arc::new(answer));
+        let (seen, both) = (server.seen.clone(), Arc::new((accept, answer)));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (seen, answer) = (seen.clone(), answer.clone());
+                let (seen, both) = (seen.clone(), both.clone());
                 // A client that hangs up is nothing that a test looks at here.
-                std::thread::spawn(move || serve(stream, &seen, &*answer));
+                std::thread::spawn(move || serve((both.0)(stream)?, &seen, &both.1));
             }
         });
         server
@@ -106,8 +125,8 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?.take(64 << 10));
+fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) -> Option<()> {
+    let mut reader = BufReader::new(stream.take(64 << 10));
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let path = line.split(' ').nth(1)?.to_owned();
@@ -129,7 +148,7 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> A
         request
     };
     let answer = answer(&request);
-    let mut stream = stream;
+    let stream = reader.get_mut().get_mut();
     write!(stream, "HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status).ok()?;
     for (name, value) in &answer.headers {
         write!(stream, "{name}: {value}\r\n").ok()?;
@@ -143,7 +162,7 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> A
         // Until the client hangs up.
         while stream.write_all(&[b' '; 4096]).is_ok() {}
     }
-    Some(())
+    stream.flush().ok()
 }
 
 /// An image in parts, to be served as it is or spoiled.
