@@ -13,6 +13,7 @@
 //! which images a host should have.
 
 mod blob;
+mod budget;
 mod check;
 mod claim;
 mod collect;

@@ -3,7 +3,7 @@
 //! ```text
 //!  source ──pieces──► SHA-256 = descriptor? ──► gunzip/unzstd ──► SHA-256 = diff id? ──► tar ──► EROFS ──► fs-verity digest
 //! ```
-//! One pass for each layer, three layers side by side. What is on disk before all checks have passed lies in `tmp/` only.
+//! One pass for each layer, some layers side by side (`budget.rs`). What is on disk before all checks have passed lies in `tmp/` only.
 
 mod described;
 mod estimate;
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use estimate::{Estimate, LayerEstimate};
 
+use crate::budget::{Budget, Window};
 use crate::claim::Claim;
 use crate::import::ImportError;
 use crate::layer::Below;
@@ -33,12 +34,10 @@ use crate::store::Store;
 use crate::store_error::StoreError;
 use crate::tar::Limits;
 
-/// Layers that are fetched side by side.
-const LAYERS_AT_ONCE: usize = 3;
+/// Layers of one image that are at work or wait for their turn.
+const LAYERS_IN_LINE: usize = 8;
 /// Pieces that wait between network and conversion, of 64 KiB at most.
 const PIECES_WAITING: usize = 32;
-/// The window that a zstd layer may ask us to keep, as a power of two: what `zstd` itself takes without being told.
-const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// Is told how a pull is getting on. Calls come from several layers in turn.
 pub trait Progress {
@@ -86,8 +85,8 @@ impl Store {
             check_platform(name, platform, &present.config)?;
             return Ok(present);
         }
-        let stop = watch::Sender::new(false);
-        Pull { store: self, source, name, digest, platform, progress, stop }.run().await
+        let (budget, stop) = (source.budget(), watch::Sender::new(false));
+        Pull { store: self, source, name, digest, platform, progress, budget, stop }.run().await
     }
 }
 
@@ -120,6 +119,8 @@ struct Pull<'a> {
     digest: Digest,
     platform: &'a Platform,
     progress: &'a (dyn Progress + Sync),
+    /// Shared with other pulls.
+    budget: Budget,
     /// Whether a layer has failed.
     stop: watch::Sender<bool>,
 }
@@ -145,7 +146,8 @@ impl Pull<'_> {
         let mut first_error = None;
         let mut layers = stream::iter(missing)
             .map(|(diff_id, layer)| async move { (diff_id, self.layer(&layer, diff_id).await) })
-            .buffer_unordered(LAYERS_AT_ONCE);
+            // Their turns are given by the budget; this only bounds how many stand in line.
+            .buffer_unordered(LAYERS_IN_LINE);
         while let Some((diff_id, result)) = layers.next().await {
             match result {
                 Ok(record) => {
@@ -224,14 +226,30 @@ impl Pull<'_> {
         }
         let compression = document::layer_compression(&layer.media_type);
         let compression = compression.map_err(|error| self.refused(error.into()))?;
-        self.fetched(layer, diff_id, Kind::Tar(compression)).await
+        self.fetched(layer, diff_id, Kind::Tar(compression, Window::Usual)).await
     }
 
-    /// The whole layer, anew where a mirror has given a wrong one.
-    async fn fetched(&self, layer: &Descriptor, diff_id: Digest, kind: Kind) -> Result<Claimed, LayerError> {
+    /// The whole layer, anew where a mirror has given a wrong one, or it needs a larger window than usual.
+    async fn fetched(
+        &self,
+        layer: &Descriptor,
+        diff_id: Digest,
+        mut kind: Kind,
+    ) -> Result<Claimed, LayerError> {
+        let _turn = self.unless_stopped(self.budget.layer()).await?;
         loop {
+            let _window = match kind {
+                Kind::Tar(Compression::Zstd, window) => {
+                    Some(self.unless_stopped(self.budget.window(window)).await?)
+                }
+                _ => None,
+            };
             let mut blob = self.source.download(layer);
             match self.fetch_layer(&mut blob, layer, diff_id, kind).await {
+                Err(LayerError::Failed(error)) if kind.may_grow() && error.is_window() => {
+                    tracing::info!(layer = %layer.digest, "fetching the layer again, for it needs a large window");
+                    kind = Kind::Tar(Compression::Zstd, Window::Large);
+                }
                 // Each time there is one mirror less to ask.
                 Err(LayerError::Failed(error)) if error.is_refusal() && blob.blame() => {
                     tracing::warn!(%error, layer = %layer.digest, "fetching the layer again from elsewhere");
@@ -306,6 +324,9 @@ impl Pull<'_> {
             ImportError::Refused(refusal) => {
                 self.refused(Refused::Layer { layer: layer.digest, source: refusal })
             }
+            ImportError::Read(source) if is_window(&source) => {
+                self.refused(Refused::Window { layer: layer.digest, limit: Window::Large.mib() })
+            }
             ImportError::Read(source) => self.refused(Refused::Compression { layer: layer.digest, source }),
             ImportError::DiffId { expected, found } => {
                 self.refused(Refused::DiffId { layer: layer.digest, expected, found })
@@ -320,12 +341,20 @@ impl Pull<'_> {
 /// What a layer is.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Tar(Compression),
+    /// A tar; the window is for zstd.
+    Tar(Compression, Window),
     Native(Native),
 }
 
 /// A layer that is here, and its blob.
 type Claimed = (LayerRecord, Claim);
+
+impl Kind {
+    /// Whether another try may have a larger window.
+    fn may_grow(self) -> bool {
+        matches!(self, Self::Tar(Compression::Zstd, Window::Usual))
+    }
+}
 
 /// Why there is no layer.
 enum LayerError {
@@ -348,6 +377,12 @@ enum Piece {
     End,
 }
 
+/// Whether zstd says that it needs more memory than it was given (`ZSTD_error_frameParameter_windowTooLarge`; all that the library
+/// gives of it is its text).
+fn is_window(error: &io::Error) -> bool {
+    error.to_string().contains("requires too much memory")
+}
+
 fn convert(
     store: &Store,
     pieces: mpsc::Receiver<Piece>,
@@ -356,16 +391,16 @@ fn convert(
     limits: Limits,
 ) -> Result<Claimed, ImportError> {
     let pieces = BufReader::with_capacity(1 << 16, PieceReader { pieces, piece: Bytes::new(), ended: false });
-    let compression = match kind {
+    let (compression, window) = match kind {
         Kind::Native(native) => return native::convert(store, pieces, &native, diff_id),
-        Kind::Tar(compression) => compression,
+        Kind::Tar(compression, window) => (compression, window),
     };
     let tar: Box<dyn Read> = match compression {
         Compression::None => Box::new(pieces),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(pieces)),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(pieces).map_err(ImportError::Read)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(ImportError::Read)?;
+            decoder.window_log_max(window.log()).map_err(ImportError::Read)?;
             Box::new(decoder)
         }
     };

@@ -105,6 +105,11 @@ impl PullError {
         matches!(self, Self::Network { .. })
     }
 
+    /// Whether a larger window may help.
+    pub(crate) fn is_window(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if matches!(**source, Refused::Window { .. }))
+    }
+
     pub(crate) fn from_source(image: &str, error: SourceError) -> Self {
         let image = image.to_owned();
         match error {
@@ -174,6 +179,16 @@ pub enum Refused {
         /// What the decompressor says.
         #[source]
         source: io::Error,
+    },
+    /// A layer that needs more memory than a pull may take.
+    #[error(
+        "layer {layer} needs a window of more than {limit} MiB to be decompressed; compress it without `--long` or `--ultra`"
+    )]
+    Window {
+        /// Its compressed digest.
+        layer: Digest,
+        /// What it may take, in MiB.
+        limit: u32,
     },
     /// A native layer whose descriptor does not say what it makes.
     #[error("native layer {layer} does not say which blob it makes")]

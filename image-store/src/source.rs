@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bennu_manifests::model::{Digest, ImageRef};
 use bytes::Bytes;
 
+use crate::budget::Budget;
 use crate::registry::document::{self, Descriptor};
 use crate::registry::{Client, MAX_DOCUMENT, RegistryError, Repository, Served};
 use crate::sha256::{self, Sha256};
@@ -140,6 +141,14 @@ impl Source {
                 }
                 Ok(bytes)
             }
+        }
+    }
+
+    /// What pulls from it share.
+    pub(crate) fn budget(&self) -> Budget {
+        match self {
+            Self::Registry { client, .. } => client.budget(),
+            Self::Archive(_) => Budget::default(),
         }
     }
 

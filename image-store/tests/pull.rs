@@ -467,3 +467,89 @@ async fn an_image_that_cannot_fit_is_refused_before_any_layer_is_fetched() {
     assert!(!server.seen().iter().any(|seen| parts.is_layer(&seen.path)), "a layer was fetched");
     assert_eq!((bench.count("tmp"), bench.count("blobs/sha256")), (0, 0));
 }
+
+fn zstd_with_window(tar: &[u8], log: u32) -> Vec<u8> {
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 3).expect("memory");
+    encoder.window_log(log).expect("a window");
+    std::io::Write::write_all(&mut encoder, tar).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+#[tokio::test]
+async fn a_zstd_layer_may_ask_for_32_mib_and_not_for_more() {
+    const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let tar = tars().remove(0);
+    for (log, asked) in [(23, 1), (24, 2), (25, 2)] {
+        let layer = zstd_with_window(&tar, log);
+        let parts = Parts::with_layers("amd64", std::slice::from_ref(&tar), vec![layer], ZSTD);
+        let server = parts.clone().serve();
+        Bench::new()
+            .pull(&server.image(parts.digest()))
+            .await
+            .unwrap_or_else(|error| panic!("{log}: {error:?}"));
+        let layers = server.seen().iter().filter(|seen| parts.is_layer(&seen.path)).count();
+        assert_eq!(layers, asked, "window of 2^{log}");
+    }
+    let layer = zstd_with_window(&tar, 26);
+    let parts = Parts::with_layers("amd64", std::slice::from_ref(&tar), vec![layer], ZSTD);
+    let refused = Bench::new().refused(&parts.clone().serve().image(parts.digest())).await;
+    assert!(matches!(refused, Refused::Window { limit: 32, .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn pulls_of_one_client_share_its_turns() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let images: Vec<_> = (0..10)
+        .map(|i| {
+            let tars: Vec<_> =
+                (0..3).map(|j| Tar::new().file(&format!("{i}-{j}"), vec![j; 1000]).end()).collect();
+            Parts::new("amd64", &tars)
+        })
+        .collect();
+    let (at_once, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let (seen_most, served) = (most.clone(), images.clone());
+    let server = Server::start(move |seen| {
+        let answers = served.iter().map(|parts| (parts, parts.answer(&seen.path)));
+        let (parts, answer) = answers.filter(|(_, answer)| answer.status == 200).next().expect("it is known");
+        if parts.is_layer(&seen.path) {
+            let now = at_once.fetch_add(1, Ordering::SeqCst) + 1;
+            seen_most.fetch_max(now, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(20));
+            at_once.fetch_sub(1, Ordering::SeqCst);
+        }
+        answer
+    });
+    let mut options = ClientOptions::default();
+    options.layers_at_once = 2;
+    let (client, bench) = (Client::new(options).expect("a client"), Bench::new());
+    let pulls = images.iter().map(|parts| {
+        let (client, store, image) = (client.clone(), bench.store.clone(), server.image(parts.digest()));
+        tokio::spawn(async move { store.pull(&client, &image, &Platform::linux("amd64"), &()).await })
+    });
+    for pull in pulls.collect::<Vec<_>>() {
+        pull.await.expect("no panic").expect("pulled");
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn what_is_no_image_is_said_to_be_none() {
+    let chart = parts();
+    let manifest = String::from_utf8(chart.manifest.clone()).expect("text");
+    let manifest = manifest.replace("vnd.oci.image.config.v1", "vnd.cncf.helm.config.v1").into_bytes();
+    let chart = Parts { manifest, ..chart };
+    let refused = Bench::new().refused(&chart.clone().serve().image(chart.digest())).await;
+    let said = "this is no image: its configuration is of type 'application/vnd.cncf.helm.config.v1+json'";
+    assert_eq!(refused.to_string(), said);
+
+    let old =
+        r#"{"schemaVersion":1,"name":"a/b","tag":"1","architecture":"amd64","fsLayers":[],"history":[]}"#;
+    let server =
+        Server::start(move |_| Answer::ok("application/vnd.docker.distribution.manifest.v1+prettyjws", old));
+    let refused = Bench::new().refused(&server.image(sha256::digest(old.as_bytes()))).await;
+    assert_eq!(
+        refused.to_string(),
+        "this is a manifest of Docker's schema 1; push the image anew with a current tool"
+    );
+}

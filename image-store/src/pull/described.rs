@@ -48,8 +48,9 @@ impl Store {
         digest: &Digest,
         platform: &Platform,
     ) -> Result<BTreeMap<Digest, u64>, PullError> {
-        let stop = watch::Sender::new(false);
-        let pull = Pull { store: self, source, name, digest: *digest, platform, progress: &(), stop };
+        let (stop, budget) = (watch::Sender::new(false), source.budget());
+        let digest = *digest;
+        let pull = Pull { store: self, source, name, digest, platform, progress: &(), budget, stop };
         let described = pull.describe().await?;
         let mut wanted = described.wanted(&stack::known(self, &described.layers).await?);
         let here = pull.present(&wanted).await?;
@@ -62,6 +63,7 @@ impl Pull<'_> {
     /// Fetches the documents.
     pub(super) async fn describe(&self) -> Result<Described, PullError> {
         let (index, served, manifest) = self.manifest().await?;
+        document::check_image(&manifest).map_err(|error| self.refused(error.into()))?;
         let config = self.source.small_blob(&manifest.config).await.map_err(|error| self.failed(error))?;
         let config = text(config).map_err(|refused| self.refused(refused))?;
         let parsed = ImageConfiguration::from_reader(config.as_bytes())

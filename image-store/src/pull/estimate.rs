@@ -50,7 +50,8 @@ impl Store {
             return Ok(Estimate { bytes: 0, layers: Vec::new() });
         }
         let stop = watch::Sender::new(false);
-        let pull = Pull { store: self, source, name, digest, platform, progress: &(), stop };
+        let budget = source.budget();
+        let pull = Pull { store: self, source, name, digest, platform, progress: &(), budget, stop };
         let described = pull.describe().await?;
         let stacked = stack::known(self, &described.layers).await?;
         let here = pull.present(&described.wanted(&stacked)).await?;

@@ -26,7 +26,10 @@ impl Pull<'_> {
             return Err(self.refused(Refused::Annotations { layer: layer.digest }).into());
         };
         let record = record(&native, diff_id);
-        match self.unless_stopped(self.by_parts(layer, &native)).await? {
+        let turn = self.unless_stopped(self.budget.layer()).await?;
+        let by_parts = self.unless_stopped(self.by_parts(layer, &native)).await?;
+        drop(turn);
+        match by_parts {
             Ok(claim) => return Ok((record, claim)),
             Err(NativeError::NoRoom(source)) => {
                 return Err(PullError::NoRoom { image: self.name.to_owned(), source }.into());

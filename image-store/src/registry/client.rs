@@ -19,6 +19,7 @@ use super::login::Authorization;
 use super::mirror::{Marks, Place};
 use super::options::ClientOptions;
 use super::retry;
+use crate::budget::Budget;
 use crate::sha256;
 
 /// The largest manifest, index or configuration, in bytes (the distribution specification asks for at least 4 MiB).
@@ -32,6 +33,7 @@ pub struct Client {
     authorizations: Arc<Mutex<BTreeMap<(String, String), Authorization>>>,
     /// The mirrors that are passed over.
     pub(super) marks: Arc<Mutex<Marks>>,
+    budget: Budget,
 }
 
 impl fmt::Debug for Client {
@@ -68,7 +70,18 @@ impl Client {
             Some(registry) => ClientError::Tls { registry, source },
             None => ClientError::Http(source),
         })?;
-        Ok(Self { http, options: Arc::new(options), authorizations: Arc::default(), marks: Arc::default() })
+        Ok(Self {
+            http,
+            budget: Budget::new(options.layers_at_once),
+            options: Arc::new(options),
+            authorizations: Arc::default(),
+            marks: Arc::default(),
+        })
+    }
+
+    /// What all pulls of this client share.
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// The digest that a tag (`latest` where there is none) stands for now. It is computed from the document, not believed from

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use bennu_manifests::model::Digest;
 use oci_spec::image::ImageConfiguration;
@@ -15,6 +16,9 @@ pub const MANIFEST_TYPES: [&str; 2] =
 /// Media types of indexes.
 pub const INDEX_TYPES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+/// Media types of configurations of images.
+pub const CONFIG_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 /// The most layers that an image may have; overlayfs takes 500.
 pub const MAX_LAYERS: usize = 256;
 /// The most entries that an index may have.
@@ -125,6 +129,30 @@ impl Platform {
     }
 }
 
+/// This is no platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a platform is OS/ARCH or OS/ARCH/VARIANT, as linux/arm64 or linux/arm/v7")]
+pub struct NotAPlatform;
+
+impl FromStr for Platform {
+    type Err = NotAPlatform;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlatform> {
+        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+        let sound = |part: &&str| (1..=32).contains(&part.len()) && part.bytes().all(word);
+        let parts: Vec<_> = text.split('/').collect();
+        if !parts.iter().all(|part| sound(part)) {
+            return Err(NotAPlatform);
+        }
+        let (os, architecture, variant) = match parts[..] {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
+            _ => return Err(NotAPlatform),
+        };
+        Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant })
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
@@ -155,6 +183,15 @@ pub enum DocumentError {
     Unsupported {
         /// The type.
         media_type: String,
+    },
+    /// Docker's manifests before 2016: they do not say by digest what the layers contain, and tools stopped writing them.
+    #[error("this is a manifest of Docker's schema 1; push the image anew with a current tool")]
+    SchemaOne,
+    /// Something else than an image, as a chart or a signature.
+    #[error("this is no image: its configuration is of type '{config}'")]
+    NotAnImage {
+        /// The type of the configuration.
+        config: String,
     },
     /// Too many parts.
     #[error("the document has more than {limit} {what}")]
@@ -197,6 +234,9 @@ pub fn parse(bytes: &[u8], served: Option<&str>) -> Result<Document, DocumentErr
         (None, None) => MANIFEST_TYPES[0],
     };
     let unsupported = || DocumentError::Unsupported { media_type: shown(media_type) };
+    if wire.schema_version == 1 {
+        return Err(DocumentError::SchemaOne);
+    }
     if wire.schema_version != 2 {
         return Err(unsupported());
     }
@@ -216,6 +256,18 @@ pub fn parse(bytes: &[u8], served: Option<&str>) -> Result<Document, DocumentErr
         }
         _ => Err(unsupported()),
     }
+}
+
+/// Refuses what is packed like an image and is none.
+///
+/// # Errors
+/// [`DocumentError::NotAnImage`]
+pub fn check_image(manifest: &Manifest) -> Result<(), DocumentError> {
+    let config = manifest.config.media_type.as_str();
+    if CONFIG_TYPES.contains(&config) {
+        return Ok(());
+    }
+    Err(DocumentError::NotAnImage { config: shown(config) })
 }
 
 /// The diff ids of a configuration, the lowest first.
@@ -330,6 +382,16 @@ mod tests {
         assert_eq!(Platform::linux("amd64").choose(&index), Some(&index[2]));
         assert_eq!(Platform::linux("arm64").choose(&index), Some(&index[1]));
         assert_eq!(Platform::linux("riscv64").choose(&index), None);
+    }
+
+    #[test]
+    fn platforms_are_written_and_read_alike() {
+        for text in ["linux/amd64", "linux/arm/v7", "freebsd/arm64"] {
+            assert_eq!(text.parse::<Platform>().expect(text).to_string(), text);
+        }
+        for text in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "Linux/amd64", "linux/am d64"] {
+            assert_eq!(text.parse::<Platform>(), Err(NotAPlatform), "{text}");
+        }
     }
 
     #[test]

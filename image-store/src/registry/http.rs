@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{self, HeaderValue};
-use reqwest::{Certificate, ClientBuilder, Identity, Method, StatusCode, Url};
+use reqwest::{Certificate, ClientBuilder, Identity, Method, Proxy, StatusCode, Url};
 use tokio::time::Instant;
 
 use super::options::{ClientOptions, Patience};
@@ -95,13 +95,23 @@ impl Http {
     pub(super) fn new(options: &ClientOptions) -> Result<Self, NotSetUp> {
         // Another part of the program may have installed a provider already; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let proxied = |builder: ClientBuilder| {
+            let proxies = options.proxies.clone();
+            let proxy = move |url: &Url| {
+                let port = url.port_or_known_default().unwrap_or_default();
+                let found = proxies.of(url.scheme() == "https", url.host_str()?, port)?;
+                Url::parse(found).ok()
+            };
+            if options.proxies.is_empty() { builder } else { builder.proxy(Proxy::custom(proxy)) }
+        };
         let builder = || {
-            reqwest::Client::builder()
+            let builder = reqwest::Client::builder()
                 .user_agent(concat!("bennu/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(options.patience.connect)
                 .read_timeout(options.patience.silence)
                 .redirect(reqwest::redirect::Policy::none())
-                .no_proxy()
+                .no_proxy();
+            proxied(builder)
         };
         let strangers = || builder().dns_resolver(Strangers);
         let set_up = |error: reqwest::Error| (None, error.into());

@@ -75,9 +75,9 @@ impl Client {
         if self.base(registry).starts_with("https") && !tls {
             return Err(HttpError::PlainHttp { host: shown() }.into());
         }
+        let is_named = self.options.token_servers.get(registry).is_some_and(|all| all.contains(&realm));
         if credentials.is_some() {
-            let named = |host: &str| self.options.token_servers.contains(host);
-            if !credentials::may_see(host_name(registry), &realm, named) {
+            if !is_named && !credentials::may_see(host_name(registry), &realm) {
                 return Err(kept(registry, &shown(), "that is another domain; name it as a token server"));
             }
             if !self.is_private(&realm, tls) {
@@ -87,7 +87,7 @@ impl Client {
         let base = self.base(registry);
         let asked = Request {
             // Whoever named a token server to us did not mean what a registry makes of it.
-            led_by: Some(http::host_part(&base)).filter(|_| !self.options.token_servers.contains(&realm)),
+            led_by: Some(http::host_part(&base)).filter(|_| !is_named),
             ..Request::default()
         };
         let response = match credentials {

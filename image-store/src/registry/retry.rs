@@ -9,8 +9,6 @@ use super::http::Response;
 
 /// How often something is asked before it counts as failed.
 pub const MAX_TRIES: u32 = 5;
-/// The longest that a server may make us wait with `Retry-After`.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Client {
     /// Asks until it works, is refused, or was tried [`MAX_TRIES`] times, with growing pauses.
@@ -33,7 +31,8 @@ impl Client {
     /// Waits after so many tries, the last of which failed like this.
     pub(super) async fn pause(&self, tried: u32, error: &RegistryError) {
         let chance = RandomState::new().build_hasher().finish();
-        let pause = pause(self.options.first_pause, tried, error.retry_after(), chance);
+        let asked = error.retry_after().map(|asked| asked.min(self.options.patience.retry_after));
+        let pause = pause(self.options.first_pause, tried, asked, chance);
         tracing::warn!(%error, tried, ?pause, "trying again");
         tokio::time::sleep(pause).await;
     }
@@ -43,7 +42,7 @@ impl Client {
 /// together do not come back together.
 fn pause(first: Duration, tried: u32, asked: Option<Duration>, chance: u64) -> Duration {
     let base = first * 2u32.saturating_pow(tried.saturating_sub(1).min(10));
-    let base = base.max(asked.unwrap_or_default().min(MAX_RETRY_AFTER));
+    let base = base.max(asked.unwrap_or_default());
     base + base.mul_f64((chance % 1024) as f64 / 2048.0)
 }
 
@@ -69,13 +68,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_and_are_bounded_whatever_a_server_asks_for() {
+    fn pauses_double_and_are_as_long_as_a_server_asks_for() {
         let pause = |tried, asked, chance| pause(Duration::from_secs(1), tried, asked, chance).as_millis();
         assert_eq!([1, 2, 3, 4].map(|tried| pause(tried, None, 0)), [1000, 2000, 4000, 8000]);
         assert_eq!(pause(1, None, 512), 1250);
         assert_eq!(pause(1, Some(Duration::from_secs(7)), 0), 7000);
-        assert_eq!(pause(1, Some(Duration::MAX), 0), 30_000);
-        assert!(pause(u32::MAX, Some(Duration::MAX), u64::MAX) <= 1_536_000);
+        assert_eq!(pause(4, Some(Duration::from_secs(7)), 0), 8000);
+        assert!(pause(u32::MAX, None, u64::MAX) <= 1_536_000);
     }
 
     #[test]

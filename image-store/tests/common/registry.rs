@@ -1,9 +1,10 @@
 //! A registry that does what a test tells it, honest or not.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bennu_image_store::sha256;
 use bennu_manifests::model::{Digest, ImageRef};
@@ -29,19 +30,39 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
-    /// Send this many bytes of the body and hang up.
-    pub(crate) cut_at: Option<usize>,
-    /// Go on sending for ever.
-    pub(crate) endless: bool,
+    pub(crate) manner: Manner,
+}
+
+/// How it is sent.
+pub(crate) enum Manner {
+    Honest,
+    /// Hang up after this many bytes of the body.
+    Cut(usize),
+    /// Go on with the body for ever.
+    Endless,
+    /// Go on with the headers for ever.
+    EndlessHeader,
+    /// These bytes in place of the answer, and hang up.
+    Raw(Vec<u8>),
+    /// So many bytes of the body, and then nothing until the client hangs up.
+    SilentAfter(usize),
+    /// Nothing at all until the client hangs up.
+    Silent,
+    /// A byte at a time, for ever, with this pause after each.
+    Drip(Duration),
 }
 
 impl Answer {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), cut_at: None, endless: false }
+        Self { status, headers: Vec::new(), body: Vec::new(), manner: Manner::Honest }
     }
 
     pub(crate) fn ok(media_type: &str, body: impl Into<Vec<u8>>) -> Self {
         Self { body: body.into(), ..Self::status(200) }.header("Content-Type", media_type)
+    }
+
+    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::status(0).sent(Manner::Raw(bytes.into()))
     }
 
     pub(crate) fn redirect(to: impl Into<String>) -> Self {
@@ -53,12 +74,35 @@ impl Answer {
         self
     }
 
+    pub(crate) fn sent(self, manner: Manner) -> Self {
+        Self { manner, ..self }
+    }
+
     pub(crate) fn cut(self, at: usize) -> Self {
-        Self { cut_at: Some(at), ..self }
+        self.sent(Manner::Cut(at))
     }
 
     pub(crate) fn endless(self) -> Self {
-        Self { endless: true, ..self }
+        self.sent(Manner::Endless)
+    }
+
+    /// The part of it that was asked for, where one was.
+    pub(crate) fn part(self, seen: &Seen) -> Self {
+        let Some((first, last)) = seen.range().filter(|_| self.status == 200) else { return self };
+        let total = self.body.len();
+        let Some(part) = self.body.get(first..=last) else {
+            return Self::status(416).header("Content-Range", format!("bytes */{total}"));
+        };
+        let header = format!("bytes {first}-{last}/{total}");
+        Self { status: 206, body: part.to_vec(), ..self }.header("Content-Range", header)
+    }
+}
+
+impl Seen {
+    /// The first and the last byte that are asked for, where not all are.
+    pub(crate) fn range(&self) -> Option<(usize, usize)> {
+        let (first, last) = self.headers.get("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()?))
     }
 }
 
@@ -148,21 +192,56 @@ fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Se
         request
     };
     let answer = answer(&request);
-    let stream = reader.get_mut().get_mut();
+    send(answer, reader.get_mut().get_mut())?;
+    Some(())
+}
+
+fn send(answer: Answer, stream: &mut (impl Read + Write)) -> Option<()> {
+    if let Manner::Raw(bytes) = &answer.manner {
+        stream.write_all(bytes).ok()?;
+        return stream.flush().ok();
+    }
+    if let Manner::Silent = answer.manner {
+        return until_hung_up(stream);
+    }
     write!(stream, "HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status).ok()?;
     for (name, value) in &answer.headers {
         write!(stream, "{name}: {value}\r\n").ok()?;
     }
-    if !answer.endless {
-        write!(stream, "Content-Length: {}\r\n", answer.body.len()).ok()?;
+    let stated =
+        answer.headers.iter().any(|(name, _)| ["Content-Length", "Transfer-Encoding"].contains(name));
+    match &answer.manner {
+        Manner::EndlessHeader => while stream.write_all(b"X: endless\r\n").is_ok() {},
+        Manner::Endless | Manner::Drip(_) => {}
+        _ if stated => {}
+        _ => write!(stream, "Content-Length: {}\r\n", answer.body.len()).ok()?,
     }
     stream.write_all(b"\r\n").ok()?;
-    stream.write_all(&answer.body[..answer.cut_at.unwrap_or(answer.body.len())]).ok()?;
-    if answer.endless {
+    let body = &answer.body;
+    let sent = match &answer.manner {
+        Manner::Cut(at) | Manner::SilentAfter(at) => *at,
+        Manner::Drip(_) => 0,
+        _ => body.len(),
+    };
+    stream.write_all(&body[..sent.min(body.len())]).ok()?;
+    stream.flush().ok()?;
+    match answer.manner {
         // Until the client hangs up.
-        while stream.write_all(&[b' '; 4096]).is_ok() {}
+        Manner::Endless => while stream.write_all(&[b' '; 4096]).is_ok() {},
+        Manner::SilentAfter(_) => until_hung_up(stream)?,
+        Manner::Drip(pause) => {
+            let mut bytes = body.iter().cycle();
+            while stream.write_all(&[*bytes.next().unwrap_or(&b' ')]).is_ok() {
+                std::thread::sleep(pause);
+            }
+        }
+        _ => {}
     }
-    stream.flush().ok()
+    Some(())
+}
+
+fn until_hung_up(stream: &mut impl Read) -> Option<()> {
+    io::copy(stream, &mut io::sink()).ok().map(drop)
 }
 
 /// An image in parts, to be served as it is or spoiled.
@@ -218,6 +297,11 @@ impl Parts {
         found.map_or_else(|| Answer::status(404), |blob| Answer::ok("application/octet-stream", blob.clone()))
     }
 
+    /// The honest answer of a server that knows ranges.
+    pub(crate) fn answer_to(&self, seen: &Seen) -> Answer {
+        self.answer(&seen.path).part(seen)
+    }
+
     pub(crate) fn is_layer(&self, path: &str) -> bool {
         self.layers.iter().any(|layer| path.ends_with(&sha256::digest(layer).to_string()))
     }
@@ -229,6 +313,18 @@ impl Parts {
 
 pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#, sha256::digest(bytes), bytes.len())
+}
+
+/// Bytes that do not compress.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
