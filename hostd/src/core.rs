@@ -8,6 +8,7 @@ use bennu_api::{
     Submission, TrustInForce, TrustSubmission, TrustTaken, Volume, Volumes,
 };
 use bennu_image_store::Store;
+use bennu_image_store::registry::Client;
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::verity::{self, Measured};
 use bennu_manifests::model::{Digest, Manifest, Name};
@@ -22,6 +23,7 @@ use crate::provision::Identity;
 
 use crate::events::Events;
 use crate::image_policy;
+use crate::registries::{Clients, RegistriesError};
 
 /// The daemon's one state.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub struct Core {
     pub events: Events,
     /// Wakes the reconciler: a manifest was accepted.
     pub accepted: Notify,
+    clients: Clients,
     now: Mutex<Now>,
     os: Os,
     verified_reads: bool,
@@ -75,6 +78,7 @@ impl Core {
             ledger: tokio::sync::Mutex::new(ledger),
             events: Events::default(),
             accepted: Notify::new(),
+            clients: Clients::default(),
             now: Mutex::default(),
             verified_reads: os.root.is_some_and(|root| is_checked_by_kernel(&store, root)),
             os,
@@ -203,6 +207,14 @@ impl Core {
     /// Where it can't be observed.
     pub async fn seen(&self) -> Result<Seen, Problem> {
         self.host.observe().await.map_err(failed)
+    }
+
+    /// What asks the registries of a generation.
+    ///
+    /// # Errors
+    /// Where its manifest says something about them that cannot be carried out.
+    pub fn client(&self, wanted: &Applicable) -> Result<Client, RegistriesError> {
+        self.clients.of(wanted, &self.identity.secrets)
     }
 
     /// The platform whose images run here.

@@ -21,5 +21,6 @@ pub mod os;
 pub mod pins;
 pub mod provision;
 pub mod reconcile;
+pub mod registries;
 pub mod secrets;
 pub mod server;

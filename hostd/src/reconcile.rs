@@ -10,7 +10,7 @@ use std::time::Duration;
 use bennu_api::{Activity, Happening};
 use bennu_image_store::Progress;
 use bennu_image_store::policy;
-use bennu_image_store::registry::{Client, ClientError, ClientOptions};
+use bennu_image_store::registry::Client;
 use bennu_image_store::source::Source;
 use bennu_manifests::model::{Digest, ImageRef, Manifest};
 use bennu_planner::{Seen, State, Step, Wanted, plan};
@@ -149,7 +149,7 @@ async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Sta
     };
     let images: BTreeSet<&ImageRef> =
         manifest.containers.values().map(|container| &container.image).collect();
-    let client = client(manifest).map_err(|e| failed(&e))?;
+    let client = core.client(pending).map_err(|e| failed(&e))?;
     for image in images.into_iter().filter(|image| !asked(image)) {
         tokio::select! {
             signed = policy::require(&client, &policies, image) => drop(signed.map_err(|e| failed(&e))?),
@@ -169,13 +169,16 @@ async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Result<(), Stag
             _ => None,
         })
         .collect();
+    if images.is_empty() {
+        return Ok(());
+    }
+    let client = core.client(wanted).map_err(|e| Staging::Failed(chain(&e)))?;
     let platform = core.platform();
     tokio::select! {
-        room = require_room(core, wanted, &images) => room?,
+        room = require_room(core, wanted, &client, &images) => room?,
         () = core.accepted.notified() => return Err(Staging::Superseded),
     }
     for (index, image) in images.iter().enumerate() {
-        let client = client(&wanted.manifest).map_err(|e| Staging::Failed(chain(&e)))?;
         let (number, of) = (index + 1, images.len());
         let progress = Shown { core, image: image.to_string(), number, of, layers: Mutex::default() };
         progress.show(0, 0);
@@ -191,11 +194,16 @@ async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Result<(), Stag
 }
 
 /// Refuses a generation of which it is sure that it does not fit, before any of it is fetched.
-async fn require_room(core: &Core, wanted: &Applicable, images: &[&ImageRef]) -> Result<(), Staging> {
+async fn require_room(
+    core: &Core,
+    wanted: &Applicable,
+    client: &Client,
+    images: &[&ImageRef],
+) -> Result<(), Staging> {
     let failed = |error: &dyn std::error::Error| Staging::Failed(chain(error));
     let mut missing = BTreeMap::new();
     for image in images {
-        let source = Source::registry(&client(&wanted.manifest).map_err(|e| failed(&e))?, image);
+        let source = Source::registry(client, image);
         let layers = core.store.missing(&source, &image.to_string(), &image.digest, &core.platform()).await;
         missing.extend(layers.map_err(|e| Staging::Failed(format!("fetch {image}: {}", chain(&e))))?);
     }
@@ -205,14 +213,6 @@ async fn require_room(core: &Core, wanted: &Applicable, images: &[&ImageRef]) ->
         Some(shortage) => Err(Staging::Failed(format!("the generation does not fit: {shortage}"))),
         None => Ok(()),
     }
-}
-
-fn client(manifest: &Manifest) -> Result<Client, ClientError> {
-    let plain = manifest.registries.iter().filter(|(_, registry)| registry.plain_http);
-    let plain_http = plain.map(|(address, _)| address.clone()).collect();
-    let mut options = ClientOptions::default();
-    options.plain_http = plain_http;
-    Client::new(options)
 }
 
 /// Shows how an image is coming, summed over its layers.

@@ -48,6 +48,8 @@ fn companions(table: &TableInfo, key: &str) -> &'static str {
         ("network.NAME", "parent") => "kind = \"macvlan\"",
         ("network.NAME", "vlan") => "kind = \"macvlan\"\nparent = \"eth0\"",
         ("container.NAME" | "job.NAME", "addresses") => "networks = [\"front\"]",
+        ("registry.\"HOST\"", "client-certificate") => "client-key = \"registry-client-key\"",
+        ("registry.\"HOST\"", "client-key") => "client-certificate = \"registry-client\"",
         ("image-policy.\"HOST/PATH\"", "threshold") => "keys = [\"a\", \"b\"]",
         (title, key) if title.ends_with("ness") || title.ends_with(".health") => match key {
             "exec" | "http" | "tcp" => "",

@@ -50,7 +50,7 @@ table! {
         /// How to reach registries that need more than HTTPS and a public certificate, by `HOST[:PORT]` as images name
         /// them.
         pub registries: BTreeMap<String, Registry> = "registry",
-            or_empty(tables(registry_key(), crate::values::read_registry, sub_table::<Registry>("registry.\"HOST\""), 64)),
+            or_empty(tables(registry_key(), crate::values::read_registry, registry::registry_reader(), 64)),
             "{ \"registry.example:5000\" = { plain-http = true } }";
         /// Whose signatures images must carry, by the beginning of their names. The longest beginning that fits counts.
         pub image_policies: BTreeMap<String, ImagePolicy> = "image-policy",
@@ -65,11 +65,11 @@ table! {
             "{ data = { life = \"keep\" } }";
         /// Files that are in the document itself, by name.
         pub configs: BTreeMap<Name, Config> = "config",
-            later(or_empty(tables(name_key(), read_name, sub_table::<Config>("config.NAME"), MAX_NETWORKS))),
+            or_empty(tables(name_key(), read_name, sub_table::<Config>("config.NAME"), MAX_NETWORKS)),
             "{ motd = { content = \"hello\" } }";
         /// Files that only the hosts they are for can read, by name.
         pub secrets: BTreeMap<Name, Secret> = "secret",
-            later(or_empty(tables(name_key(), read_name, sub_table::<Secret>("secret.NAME"), MAX_NETWORKS))),
+            or_empty(tables(name_key(), read_name, sub_table::<Secret>("secret.NAME"), MAX_NETWORKS)),
             "{ token = { age = \"-----BEGIN AGE ENCRYPTED FILE-----\\nYQ==\\n-----END AGE ENCRYPTED FILE-----\\n\" } }";
         /// Containers by name. The name is what other containers reach it by.
         pub containers: BTreeMap<Name, Container> = "container",

@@ -1,10 +1,11 @@
 //! Registries, and whose signatures images must carry.
 
 use super::Name;
+use crate::document::Wrong;
 use crate::language::{
-    each, flag, integer, later, needed, optional, or_empty, otherwise, sub_table, table, text,
+    Reader, each, flag, integer, needed, optional, or_empty, otherwise, section_of, sub_table, table, text,
 };
-use crate::values::{MAX_ENTRIES, mirror, name};
+use crate::values::{MAX_ENTRIES, mirror, name, registry_name};
 
 table! {
     /// How to reach one registry.
@@ -12,17 +13,36 @@ table! {
     pub struct Registry {
         /// Speak HTTP without TLS. What is pulled is still checked against the signed digest.
         pub plain_http: bool = "plain-http", otherwise(flag(), false, "false"), "true";
-        /// Where else the same content is: `HOST[:PORT][/PATH]`, asked in this order before the registry itself.
-        pub mirrors: Vec<String> = "mirrors", later(or_empty(each(mirror(), 16))), "[\"mirror.example/hub\"]";
-        /// How to log in.
-        pub credentials: Option<Credentials> = "credentials", later(optional(sub_table::<Credentials>("registry.\"HOST\".credentials"))), "{ username = \"ci\", password = \"registry-password\" }";
-        /// The config with the certificates (PEM) that its own is signed by.
-        pub ca: Option<Name> = "ca", later(optional(name())), "\"registry-ca\"";
+        /// Where else the same content is: `HOST[:PORT][/PATH]`, asked in this order before the registry itself. A mirror that
+        /// fails or gives something else is passed over for a while. It may have an entry of its own; what this one says does
+        /// not count for it.
+        pub mirrors: Vec<String> = "mirrors", or_empty(each(mirror(), 16)), "[\"mirror.example/hub\"]";
+        /// How to log in. They are sent over TLS, or where `plain-http` says that it does not matter, to the registry and to a
+        /// token server of its domain.
+        pub credentials: Option<Credentials> = "credentials", optional(sub_table::<Credentials>("registry.\"HOST\".credentials")), "{ username = \"ci\", password = \"registry-password\" }";
+        /// Token servers of other domains, `HOST[:PORT]`, that the registry may send its users to.
+        pub token_servers: Vec<String> = "token-servers", or_empty(each(registry_name(), 16)), "[\"sso.example\"]";
+        /// The config with the certificates (PEM) of the authorities that its own comes from; no others are believed then.
+        pub ca: Option<Name> = "ca", optional(name()), "\"registry-ca\"";
         /// The config with the certificate (PEM) that the host shows.
-        pub client_certificate: Option<Name> = "client-certificate", later(optional(name())), "\"registry-client\"";
+        pub client_certificate: Option<Name> = "client-certificate", optional(name()), "\"registry-client\"";
         /// The secret with that certificate's key (PEM).
-        pub client_key: Option<Name> = "client-key", later(optional(name())), "\"registry-client-key\"";
+        pub client_key: Option<Name> = "client-key", optional(name()), "\"registry-client-key\"";
     }
+}
+
+pub(crate) fn registry_reader() -> impl Reader<Out = Registry> {
+    section_of::<Registry>("registry.\"HOST\"", |registry| {
+        match (&registry.client_certificate, &registry.client_key) {
+            (Some(_), None) => {
+                Err(Wrong::new("a certificate is shown with its key").hint("name it as `client-key`"))
+            }
+            (None, Some(_)) => {
+                Err(Wrong::new("a key is for a certificate").hint("name it as `client-certificate`"))
+            }
+            _ => Ok(()),
+        }
+    })
 }
 
 table! {

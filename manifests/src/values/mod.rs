@@ -181,6 +181,11 @@ pub(crate) fn read_registry(text: &str) -> Result<String, Wrong> {
     Err(Wrong::new(format!("{} is no registry", quoted(text))).hint(hint))
 }
 
+/// A registry, or what stands in for one, as a value.
+pub(crate) fn registry_name() -> impl Reader<Out = String> {
+    spec("a host", "`HOST[:PORT]`, in lower case", "", MAX_LABEL, read_registry)
+}
+
 /// Beginnings of image names as keys of a table.
 pub(crate) fn repository_key() -> TextForm {
     form(
