@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! args ──► run ──┬─► fetch: pull, and what it would fetch
-//!                ├─► import
-//!                ├─► export
+//!                ├─► import: images from files, or a layer
+//!                ├─► export: an image for others
 //!                ├─► look:  ls, files
 //!                ├─► hold:  pin, unpin, pins, gc
 //!                ├─► mount: mount, unmount
@@ -45,12 +45,12 @@ pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
         StoreCommand::Pull { reference, dry_run: false, plain_http } => {
             fetch::pull(&args.root, reference, *plain_http, out).await
         }
-        StoreCommand::Export { reference, path, native: _, tag, level } => {
+        StoreCommand::Export(export) => {
             let store = open_existing(&args.root)?;
-            let image = look::image(&store, reference, false).await?;
-            export::native(&store, &image.digest, path, tag, *level, out)
+            let image = look::image(&store, &export.reference, false).await?;
+            export::export(&store, &image.digest, export, out)
         }
-        StoreCommand::Import { path } => import::import(&open(&args.root)?, path, out),
+        StoreCommand::Import(import) => import::import(&open(&args.root)?, import, out).await,
         StoreCommand::Files { reference, plain_http } => {
             look::files(&open_existing(&args.root)?, reference, *plain_http, out).await
         }

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!  registry ─┐                                  ┌─► blobs/   EROFS, named by fs-verity digest ──► mount, overlayfs
-//!            ├─► unpack ─► tar ─► EROFS writer ─┤
+//!  files    ─┼─► unpack ─► tar ─► EROFS writer ─┤
 //!  a tar    ─┘   (one pass, every digest        ├─► layers/  diff id ─► blob
 //!                 checked or computed in it)    └─► images/  documents and their layers ◄── pins/
 //! ```
-//! [`Store`] is the directory, [`registry::Client`] brings images into it, [`mount::Mounts`] makes trees of them. What is written
+//! [`Store`] is the directory, [`registry::Client`] and [`archive::Files`] bring images into it, [`mount::Mounts`] makes trees of them. What is written
 //! where is described in `docs/store-format.md`; why there is an EROFS writer here, in `docs/decisions/0002-own-erofs-writer.md`.
 //!
 //! **Absent:** nothing from an image is ever extracted onto the host's file system, no program is run, and nothing here decides
 //! which images a host should have.
 
+pub mod archive;
 mod blob;
 mod budget;
 mod check;
@@ -20,6 +21,7 @@ mod collect;
 pub mod cosign;
 pub mod durable;
 pub mod erofs;
+pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 mod import;

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use bennu_image_store::archive::Form;
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::registry::{Client, ClientOptions};
 use bennu_image_store::{Image, Origin, PullError, Refused, Store, sha256};
@@ -80,7 +81,8 @@ impl Native {
         let (bench, parts) = (Bench::new(), Parts::new("amd64", tars));
         let image = bench.pull(&parts.clone().serve().image(parts.digest())).await.expect("pulled");
         let target = bench.dir.path().join("native");
-        let exported = bench.store.export_native(&image.digest, &target, "1", 9).expect("exported");
+        let exported =
+            bench.store.export_native(&image.digest, &target, Form::Directory, "1", 9).expect("exported");
         let entries = fs::read_dir(target.join("blobs/sha256")).expect("listed");
         let blobs = entries.map(|entry| {
             let entry = entry.expect("an entry");

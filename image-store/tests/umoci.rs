@@ -10,9 +10,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
+use bennu_image_store::archive::Form;
+use bennu_image_store::export::Compression;
 use bennu_image_store::listing::files;
 use bennu_image_store::mount::Mounts;
-use bennu_image_store::{Origin, Store, sha256};
+use bennu_image_store::{Image, Origin, Store, sha256};
 use common::layout::{pull, pulled, write_layout};
 use common::{Tar, can_mount, has_program};
 use nix::sys::stat::{major, minor};
@@ -408,6 +410,27 @@ fn both(layers: &[Vec<u8>]) -> (BTreeMap<String, Facts>, BTreeMap<String, Facts>
     (on_disk(&unpacked), ours.collect())
 }
 
+/// What we export is for umoci what the layers were, and for us what we would export again.
+fn check_export(layers: &[Vec<u8>]) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name);
+    write_layout(&path("layout"), layers);
+    let store = Store::open(&path("store")).expect("a store");
+    let export = |image: &Image, name: &str| {
+        let exported = store.export(&image.digest, &path(name), Form::Directory, "latest", Compression::None);
+        exported.expect("exported").digest
+    };
+    let unpacked = |layout: &str, into: &str| {
+        let output = unpack(&path(layout), &path(into));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        on_disk(&path(into))
+    };
+    let exported = export(&pull(&store, &path("layout")).expect("pulled"), "exported");
+    compare(&unpacked("layout", "unpacked"), &unpacked("exported", "unpacked again"));
+    let again = pull(&store, &path("exported")).expect("pulled");
+    assert_eq!(export(&again, "exported again"), exported, "an export of an export is another image");
+}
+
 #[track_caller]
 fn check(layers: &[Vec<u8>]) {
     let (theirs, ours) = both(layers);
@@ -430,6 +453,42 @@ fn able() -> bool {
     nix::unistd::geteuid().is_root() && has_program("umoci")
 }
 
+/// Layers one above the other, with many trees in each; counts what is in them.
+fn stack(seed: u64, used: &mut BTreeMap<&'static str, usize>) -> Vec<Vec<u8>> {
+    let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut trees: Vec<Growing> = (0..TREES)
+        .map(|i| Growing {
+            prefix: format!("t{i}").into_bytes(),
+            there: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            used: BTreeMap::new(),
+        })
+        .collect();
+    let mut layers = Vec::new();
+    for layer in 0..LAYERS {
+        let mut tar = Tar::new();
+        // Always in the first, or umoci's root has the time of the test; sometimes in others.
+        if layer == 0 || noise.one_in(3) {
+            tar = entry(tar, b"./", b'5', b"", b"", &[], &mut noise);
+        }
+        for tree in &mut trees {
+            tar = tree.layer(tar, &mut noise, layer == 0);
+        }
+        layers.push(tar.end());
+    }
+    for (what, count) in trees.iter().flat_map(|tree| &tree.used) {
+        *used.entry(what).or_default() += count;
+    }
+    layers
+}
+
+#[test]
+fn what_is_exported_is_unpacked_by_umoci_as_the_layers_were() {
+    if able() {
+        (1..=3).for_each(|seed| check_export(&stack(seed, &mut BTreeMap::new())));
+    }
+}
+
 #[test]
 fn t15_500_stacks_of_layers_are_merged_as_umoci_unpacks_them() {
     if !able() {
@@ -437,31 +496,7 @@ fn t15_500_stacks_of_layers_are_merged_as_umoci_unpacks_them() {
     }
     let mut used: BTreeMap<&'static str, usize> = BTreeMap::new();
     for seed in 1..=IMAGES {
-        let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut trees: Vec<Growing> = (0..TREES)
-            .map(|i| Growing {
-                prefix: format!("t{i}").into_bytes(),
-                there: BTreeMap::new(),
-                ways: BTreeMap::new(),
-                used: BTreeMap::new(),
-            })
-            .collect();
-        let mut layers = Vec::new();
-        for layer in 0..LAYERS {
-            let mut tar = Tar::new();
-            // Always in the first, or umoci's root has the time of the test; sometimes in others.
-            if layer == 0 || noise.one_in(3) {
-                tar = entry(tar, b"./", b'5', b"", b"", &[], &mut noise);
-            }
-            for tree in &mut trees {
-                tar = tree.layer(tar, &mut noise, layer == 0);
-            }
-            layers.push(tar.end());
-        }
-        for (what, count) in trees.iter().flat_map(|tree| &tree.used) {
-            *used.entry(what).or_default() += count;
-        }
-        check(&layers);
+        check(&stack(seed, &mut used));
     }
     // Every feature was there often enough to mean something.
     assert!(used.len() >= 16 && used.values().all(|count| *count >= 20), "{used:?}");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// Where `mount` keeps what it has mounted, unless it is told otherwise.
 const MOUNTS: &str = "/run/hostctl-mounts";
@@ -30,33 +30,17 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         plain_http: bool,
     },
-    /// Convert and keep one layer: an uncompressed tar file, or - for standard input
+    /// Take images from files: an OCI layout, an `oci-archive`, or what `docker save` writes; or one
+    /// layer from its tar
     ///
-    /// Exit code 2 where the tar is refused.
-    Import {
-        /// The tar
-        path: PathBuf,
-    },
-    /// Write an image for others, as an OCI image layout that `skopeo copy` pushes
+    /// What it is, is seen by looking. Bytes that are not those of their digest are refused with exit
+    /// code 3, a tar that is refused or a file that is none of these ends with 2.
+    Import(Import),
+    /// Write an image for others, as an OCI image layout or `oci-archive`
     ///
-    /// A native image: each layer is a blob as hosts keep it, and whoever has another version fetches
-    /// only the blocks that differ. Other programs cannot run it.
-    Export {
-        /// The image: `sha256:…` as `ls` prints it, or a reference with a digest
-        #[arg(value_name = "REF")]
-        reference: String,
-        /// The folder to write; it must not be there yet
-        path: PathBuf,
-        /// Write a native image
-        #[arg(long, required = true)]
-        native: bool,
-        /// The tag in the layout
-        #[arg(long, default_value = "latest")]
-        tag: String,
-        /// How hard zstd tries
-        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=22))]
-        level: i32,
-    },
+    /// The tars that layers came in are not kept: what is written is an equal image with another
+    /// digest, always the same for the same image.
+    Export(Export),
     /// List the images
     Ls,
     /// Everything that a container of an image would see, sorted: one line an entry
@@ -135,6 +119,64 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// A file or folder, or - for a layer on standard input
+    pub(crate) path: PathBuf,
+    /// Which of several images: its digest, its name, or what follows a slash in it
+    #[arg(value_name = "REF", conflicts_with_all = ["all", "layer"])]
+    pub(crate) reference: Option<String>,
+    /// Take every image
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Take the file for a layer, whatever it looks like
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) layer: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The image: `sha256:…` as `ls` prints it, or a reference with a digest
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// The file or folder to write; it must not be there yet
+    pub(crate) path: PathBuf,
+    /// How it is written; a PATH that ends with `.tar` is an archive if nothing is said
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// The tag in the layout
+    #[arg(long, default_value = "latest")]
+    pub(crate) tag: String,
+    /// How layers are compressed; every program reads `none`
+    #[arg(long, default_value = "none", conflicts_with = "native")]
+    pub(crate) compression: Compression,
+    /// Write a native image: each layer is a blob as hosts keep it, and whoever has another version
+    /// fetches only the blocks that differ. Other programs can copy it, but not run it
+    #[arg(long)]
+    pub(crate) native: bool,
+    /// How hard zstd tries
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub(crate) level: i32,
+}
+
+/// How a layout is written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    /// A folder
+    Oci,
+    /// A tar with the same files
+    OciArchive,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Compression {
+    /// Not at all
+    None,
+    /// Zstandard
+    Zstd,
 }
 
 #[derive(Debug, Args)]

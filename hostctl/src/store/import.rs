@@ -1,20 +1,36 @@
-//! `import`: one layer from a tar.
+//! `import`: images from files, or one layer from its tar.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bennu_image_store::archive::{self, ChooseError, Files};
+use bennu_image_store::registry::document::Platform;
+use bennu_image_store::source::Source;
 use bennu_image_store::tar::Limits;
-use bennu_image_store::{ImportError, Store as ImageStore};
+use bennu_image_store::{Image, ImportError, Store as ImageStore};
 use bennu_manifests::model::Digest;
 use serde::Serialize;
 
 use crate::exit::{Code, Failure, Outcome};
-use crate::render::{Out, bytes, facts};
+use crate::render::{Out, bytes, counted, facts};
+
+use super::args::Import;
+use super::fetch::{Display, not_pulled};
+use super::look::Shown;
+
+/// What was imported: images, or a layer.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Imported {
+    Images { images: Vec<Shown> },
+    Layer(Layer),
+}
 
 /// One imported layer.
 #[derive(Debug, Serialize)]
-struct Imported {
+struct Layer {
     #[serde(rename = "diff-id")]
     diff_id: Digest,
     blob: Digest,
@@ -22,8 +38,77 @@ struct Imported {
     path: PathBuf,
 }
 
-pub(super) fn import(store: &ImageStore, path: &Path, out: &mut Out) -> Outcome {
-    let reader: Box<dyn Read> = if path == Path::new("-") {
+pub(super) async fn import(store: &ImageStore, args: &Import, out: &mut Out) -> Outcome {
+    let what = || format!("import {}", args.path.display());
+    let standard_input = args.path == Path::new("-");
+    let files = if args.layer || standard_input {
+        None
+    } else {
+        Files::open(&args.path).map_err(|error| {
+            let code = match error {
+                archive::OpenError::Read(_) => Code::Failed,
+                _ => Code::Invalid,
+            };
+            Failure::new(code, what()).because(error).advice("--layer takes any tar for a layer")
+        })?
+    };
+    let imported = match files {
+        Some(files) => Imported::Images { images: images(store, files, args).await? },
+        None if args.all || args.reference.is_some() => {
+            return Err(Failure::invalid(format!("{} holds no images", args.path.display())));
+        }
+        None => Imported::Layer(layer(store, &args.path, standard_input)?),
+    };
+    out.result(&imported, |imported| match imported {
+        Imported::Images { images } => images
+            .iter()
+            .map(|image| {
+                let layers = format!("{}, {}", counted(image.layers.len(), "layer"), bytes(image.size));
+                facts(&[("image", image.digest.to_string()), ("layers", layers)])
+            })
+            .collect(),
+        Imported::Layer(layer) => facts(&[
+            ("diff id", layer.diff_id.to_string()),
+            ("blob", layer.blob.to_string()),
+            ("size", bytes(layer.size)),
+        ]),
+    })?;
+    Ok(0)
+}
+
+/// Pulls from files as from a registry: every digest is checked in the same way.
+async fn images(store: &ImageStore, files: Files, args: &Import) -> Result<Vec<Shown>, Failure> {
+    let name = args.path.display().to_string();
+    let wanted: Vec<Digest> = if args.all {
+        files.images().map(|image| image.digest).collect()
+    } else {
+        let chosen = files.choose(args.reference.as_deref()).map_err(|error| {
+            let code = match error {
+                ChooseError::NotFound { .. } | ChooseError::Empty => Code::NotFound,
+                _ => Code::Invalid,
+            };
+            let failure = Failure::new(code, format!("choose an image of {name}"));
+            failure.because(error).advice("name it by its digest or its name, or take all with --all")
+        })?;
+        vec![chosen.digest]
+    };
+    let source = Source::Archive(Arc::new(files));
+    let mut images: Vec<Image> = Vec::with_capacity(wanted.len());
+    for digest in wanted {
+        if images.iter().any(|image| image.digest == digest) {
+            continue;
+        }
+        let name = format!("{digest} of {name}");
+        let display = Display::new(name.clone());
+        let pulled = store.pull_from(&source, &name, &digest, &Platform::host(), &display).await;
+        display.end();
+        images.push(pulled.map_err(not_pulled)?);
+    }
+    Ok(images.iter().map(|image| Shown::new(image, &[])).collect())
+}
+
+fn layer(store: &ImageStore, path: &Path, standard_input: bool) -> Result<Layer, Failure> {
+    let reader: Box<dyn Read> = if standard_input {
         Box::new(std::io::stdin())
     } else {
         let failed = |e| Failure::failed(format!("read {}", path.display())).because(e);
@@ -33,9 +118,5 @@ pub(super) fn import(store: &ImageStore, path: &Path, out: &mut Out) -> Outcome 
         let code = if matches!(error, ImportError::Refused(_)) { Code::Invalid } else { Code::Failed };
         Failure::new(code, format!("import {}", path.display())).because(error)
     })?;
-    let imported = Imported { diff_id: layer.diff_id, blob: layer.blob, size: layer.size, path: layer.path };
-    out.result(&imported, |i| {
-        facts(&[("diff id", i.diff_id.to_string()), ("blob", i.blob.to_string()), ("size", bytes(i.size))])
-    })?;
-    Ok(0)
+    Ok(Layer { diff_id: layer.diff_id, blob: layer.blob, size: layer.size, path: layer.path })
 }

@@ -1,5 +1,6 @@
 //! The built command as its user meets it: arguments in, output and exit code out.
 
+mod archives;
 mod documents;
 mod hosts;
 mod images;

@@ -11,7 +11,7 @@ use crate::server::{Answer, Asked, Script};
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A tar with one file `a` of six bytes (POSIX.1-1988, "ustar interchange format").
-fn tar() -> Vec<u8> {
+pub(super) fn tar() -> Vec<u8> {
     let mut header = vec![0_u8; 512];
     let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, "a");
@@ -161,7 +161,7 @@ fn a_folder_of_something_else_is_left_alone() {
 }
 
 /// A registry that has `web:1`, an image with one layer.
-fn image_registry() -> (std::net::SocketAddr, String) {
+pub(super) fn image_registry() -> (std::net::SocketAddr, String) {
     let layer = tar();
     let arch = architecture();
     let config = json!({

@@ -92,6 +92,12 @@ impl Inode {
             _ => FileType::File,
         }
     }
+
+    /// Where the first whole block of a file is, in bytes from the beginning of the image; `None` where it has none.
+    pub(crate) fn first_byte(&self) -> Option<u64> {
+        let whole = if self.tail.is_some() { self.size >= BLOCK as u64 } else { self.size > 0 };
+        (self.file_type() == FileType::File && whole).then_some(self.blocks)
+    }
 }
 
 impl Image {

@@ -35,7 +35,6 @@ use crate::tar::Limits;
 
 pub(crate) use assemble::{Assembled, NativeError, Parts, from_parts, from_stream, plan};
 pub use encode::{Encoded, encode};
-pub use export::{ExportError, Exported};
 pub use layout::Layout;
 pub(crate) use local::Local;
 

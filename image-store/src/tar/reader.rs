@@ -1,6 +1,7 @@
 //! Headers, long names and data of an archive, in order.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use super::header::Header;
 use super::path::printable;
@@ -221,6 +222,29 @@ impl<R: Read> Reader<R> {
         let mut buffer = vec![0; 1 << 16];
         while self.read_some(&mut buffer)? > 0 {}
         Ok(self.inner)
+    }
+
+    /// Where the data of the present entry lie in the archive; `None` for a sparse file, whose data are not all there.
+    pub(crate) fn stored(&self) -> Option<Range<u64>> {
+        self.sparse.is_none().then(|| self.offset..self.offset.saturating_add(self.remaining))
+    }
+
+    /// Passes over the data of the present entry without reading them: `seek` moves the source so many bytes on. Whether the
+    /// source has them is for the caller to know.
+    ///
+    /// # Errors
+    /// As [`Self::next_entry`].
+    pub(crate) fn pass_over(
+        &mut self,
+        seek: impl FnOnce(&mut R, u64) -> io::Result<()>,
+    ) -> Result<(), TarError> {
+        let bytes = std::mem::take(&mut self.remaining);
+        self.offset = self.offset.saturating_add(bytes);
+        if self.offset > self.limits.bytes {
+            let limit = self.limits.bytes;
+            return Err(self.refuse(None, Reason::TooMuch { what: "bytes in the archive", limit }));
+        }
+        seek(&mut self.inner, bytes).map_err(TarError::Read)
     }
 
     fn expect_data(&mut self, size: u64) {
