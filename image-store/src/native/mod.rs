@@ -76,8 +76,9 @@ impl Native {
 
 /// Reads a table and the details of each of its groups, and gives whether they fit the layout; for fuzzers.
 pub(crate) fn parse_index(blocks: u64, size: u64, table: &[u8], details: &[u8]) -> bool {
-    let bounded = blocks <= MAX_BLOB / crate::verity::BLOCK as u64 && size <= MAX_BLOB;
-    let Some(layout) = Layout::new(blocks, size).filter(|_| bounded) else { return false };
+    let bytes = blocks.checked_mul(crate::verity::BLOCK as u64);
+    let bounded = bytes.is_some_and(|bytes| bytes <= Limits::of_compressed(size).bytes);
+    let Some(layout) = bounded.then(|| Layout::new(blocks, size)).flatten() else { return false };
     let Some(groups) = plan::table(&layout, table) else { return false };
     let mut wanted = Vec::new();
     for (number, group) in (0..).zip(&groups) {
