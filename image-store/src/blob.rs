@@ -51,7 +51,9 @@ impl Store {
             std::fs::rename(&temporary.path, &path).map_err(StoreError::io("rename to", &path))?;
             (naming, Claim::of(&path).map_err(StoreError::io("open", &path))?)
         };
-        naming.end(&self.inner.names.blobs())?;
+        let directory = self.inner.names.blobs();
+        durable::sync_dir(&directory).map_err(StoreError::io("write", directory))?;
+        naming.end();
         // Only now, so that no moment is without a claim; it has no name in tmp/ any more.
         drop(temporary);
         claim.ok_or_else(|| StoreError::Damaged { path, fault: "it cannot be opened any more".to_owned() })

@@ -22,6 +22,7 @@ pub mod cosign;
 pub mod durable;
 pub mod erofs;
 pub mod export;
+mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod import;

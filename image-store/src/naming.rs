@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::claim::Claim;
 use crate::durable;
@@ -55,23 +55,19 @@ impl Store {
 
     /// As [`Self::settle_names`], whether it is needed or not.
     pub(crate) fn sync_names(&self) -> Result<(), StoreError> {
-        sync(&self.inner.names.blobs())?;
-        sync(&self.inner.names.images())
-    }
-}
-
-impl Naming {
-    /// What was named is in this directory. Makes it durable, and says so.
-    pub(crate) fn end(self, directory: &Path) -> Result<(), StoreError> {
-        sync(directory)?;
-        // One that stays costs others a sync that they do not need.
-        let _ = std::fs::remove_file(&self.path);
+        for directory in [self.inner.names.blobs(), self.inner.names.images()] {
+            durable::sync_dir(&directory).map_err(StoreError::io("write", directory))?;
+        }
         Ok(())
     }
 }
 
-fn sync(directory: &Path) -> Result<(), StoreError> {
-    durable::sync_dir(directory).map_err(StoreError::io("write", directory))
+impl Naming {
+    /// The names are durable.
+    pub(crate) fn end(self) {
+        // One that stays costs others a sync that they do not need.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 #[cfg(test)]
@@ -86,7 +82,7 @@ mod tests {
         let naming = store.begin_naming().expect("begun");
         Store::open(dir.path()).expect("opened");
         assert!(named(), "it was taken from somebody who is at it");
-        naming.end(&dir.path().join("images/sha256")).expect("synced");
+        naming.end();
         assert!(!named());
         // As one leaves it who is killed: the lock goes, the file stays.
         drop(store.begin_naming().expect("begun"));

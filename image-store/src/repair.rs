@@ -79,7 +79,7 @@ impl Store {
         }
         let images = self.images_with(blob)?;
         // The root of an OS that is bad in places still boots, or says why not.
-        if images.is_empty() && self.pins()?.iter().any(|(_, holds)| holds.contains(blob)) {
+        if images.is_empty() && self.may_be_pinned(blob)? {
             return Ok(Repair::Kept);
         }
         if !self.quarantine(blob, &seen)? {
@@ -182,6 +182,15 @@ impl Store {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a pin holds the blob by its own digest, or cannot be read.
+    fn may_be_pinned(&self, blob: &Digest) -> Result<bool, StoreError> {
+        match self.pins() {
+            Ok(pins) => Ok(pins.iter().any(|(_, holds)| holds.contains(blob))),
+            Err(StoreError::Damaged { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes a blob from its name, durably, if it still is the file `seen`: a pull or another repair may have replaced it since.

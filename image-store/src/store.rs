@@ -1,7 +1,7 @@
 //! The directory that holds blobs, and what is known about them.
 //!
 //! **Invariants:** a record never names a blob that was not durable before it; nothing under its final name is ever written
-//! to again; a pin is the only thing that keeps an image from being collected.
+//! to again; nothing but a pin, a mount or a claim keeps an image from being collected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use bennu_manifests::model::Digest;
 use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::blob::is_damage;
 use crate::claim::{Claim, flock, is_claimed};
 use crate::durable;
+use crate::format;
 use crate::names::{self, Names};
 use crate::naming;
 use crate::record::{Image, ImageRecord, LayerRecord, Origin};
@@ -25,9 +26,6 @@ use crate::store_error::{OpenError, StoreError};
 
 /// The largest record that is read, in bytes.
 const MAX_RECORD: u64 = 32 << 20;
-/// The version of the format that this program writes.
-const VERSION: u32 = 1;
-
 /// A store. Copies are cheap and mean the same store.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -38,25 +36,6 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) names: Names,
     pub(crate) read_only: bool,
-}
-
-/// `format.json`
-#[derive(Debug, Serialize, Deserialize)]
-struct Format {
-    version: u32,
-    features: Features,
-}
-
-/// What a store uses beyond its version.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Features {
-    /// May be ignored.
-    compatible: Vec<String>,
-    /// Who does not know them may read.
-    read_only_compatible: Vec<String>,
-    /// Who does not know them must keep away.
-    incompatible: Vec<String>,
 }
 
 /// The lock that one operation holds.
@@ -71,9 +50,9 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let names = Names::new(root);
         let read_only = match read_bounded(&names.format())? {
-            Some(bytes) => check_format(&names, &bytes)?,
+            Some(bytes) => format::check(&names, &bytes)?,
             None => {
-                create(&names)?;
+                format::create(&names)?;
                 false
             }
         };
@@ -184,7 +163,7 @@ impl Store {
         self.settle_names()?;
         let naming = self.begin_naming()?;
         write_json(&self.inner.names.image(digest), record)?;
-        naming.end(&self.inner.names.images())?;
+        naming.end();
         let mut orphaned = false;
         for layer in record.layers.iter().filter(|layer| layer.origin != Origin::Published) {
             let path = self.inner.names.layer(&layer.diff_id);
@@ -229,20 +208,6 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => Ok(false),
             Err(error) => Err(StoreError::io("look at", path)(error)),
         }
-    }
-
-    /// Says in `format.json` that the store uses something that programs which do not know it may ignore.
-    pub(crate) fn add_feature(&self, name: &str) -> Result<(), StoreError> {
-        let path = self.inner.names.format();
-        let damaged = |fault: String| StoreError::Damaged { path: path.clone(), fault };
-        let bytes = read_bounded(&path)?.ok_or_else(|| damaged("it is gone".to_owned()))?;
-        let mut format: Format =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if format.features.compatible.iter().any(|known| known == name) {
-            return Ok(());
-        }
-        format.features.compatible.push(name.to_owned());
-        write_format(&self.inner.names, &format)
     }
 
     pub(crate) fn writable(&self) -> Result<(), StoreError> {
@@ -301,42 +266,8 @@ fn believed<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreEr
     }
 }
 
-fn check_format(names: &Names, bytes: &[u8]) -> Result<bool, OpenError> {
-    let path = names.format();
-    let format: Format =
-        serde_json::from_slice(bytes).map_err(|source| OpenError::Format { path, source })?;
-    let incompatible = |features: String| OpenError::Incompatible { path: names.root().to_owned(), features };
-    if format.version != VERSION {
-        return Err(incompatible(format!("format version {}", format.version)));
-    }
-    if !format.features.incompatible.is_empty() {
-        return Err(incompatible(format.features.incompatible.join(", ")));
-    }
-    Ok(!format.features.read_only_compatible.is_empty())
-}
-
-/// Makes an empty store. The format file comes last, so a store without one is one that was never finished.
-fn create(names: &Names) -> Result<(), OpenError> {
-    let root = names.root();
-    durable::create_dir(root).map_err(StoreError::io("create", root))?;
-    let ours = |name: &std::ffi::OsString| {
-        let name = name.to_string_lossy();
-        name == "lock" || name.starts_with(durable::TEMPORARY_PREFIX) || DIRECTORY_NAMES.contains(&&*name)
-    };
-    if !entries(root)?.iter().all(ours) {
-        return Err(OpenError::NotAStore { path: root.to_owned() });
-    }
-    for directory in names::DIRECTORIES {
-        let path = root.join(directory);
-        durable::create_dir(&path).map_err(StoreError::io("create", path))?;
-    }
-    // Another opening that is further takes it for a leftover otherwise.
-    let _lock = lock(names, FlockArg::LockShared)?;
-    write_format(names, &Format { version: VERSION, features: Features::default() })?;
-    Ok(())
-}
-
-fn lock(names: &Names, how: FlockArg) -> Result<StoreLock, StoreError> {
+/// Takes the lock of the store with these names; see [`Store::lock`].
+pub(crate) fn lock(names: &Names, how: FlockArg) -> Result<StoreLock, StoreError> {
     let path = names.lock();
     let file = match File::open(&path) {
         // Two may make it at once: it is the same file then.
@@ -358,8 +289,6 @@ fn remove_if_there(path: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
-
-const DIRECTORY_NAMES: [&str; 5] = ["tmp", "blobs", "layers", "images", "pins"];
 
 /// A small file, whole; `None` where there is none.
 pub(crate) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
@@ -389,14 +318,6 @@ pub(crate) fn read_record(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(()) => Ok(Some(bytes)),
         Err(fault) => Err(StoreError::Damaged { path: path.to_owned(), fault: fault.to_owned() }),
     }
-}
-
-/// `format.json` has no sum: other programs have to be able to read it, and no changed bit of it goes unnoticed anyway.
-fn write_format(names: &Names, format: &Format) -> Result<(), StoreError> {
-    let path = names.format();
-    let mut bytes = serde_json::to_vec_pretty(format).expect("it has string keys and no fallible parts");
-    bytes.push(b'\n');
-    durable::replace(&path, &bytes).map_err(StoreError::io("write", path))
 }
 
 pub(crate) fn entries(directory: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {
