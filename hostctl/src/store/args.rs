@@ -60,7 +60,8 @@ pub(crate) enum StoreCommand {
     Verify,
     /// Read every block of every blob; exit code 1 where one is bad and stays so
     ///
-    /// A scrub that is stopped, by Ctrl-C for instance, goes on where it was with the next one.
+    /// A scrub that is stopped, by Ctrl-C for instance, goes on where it was with the next one. Exit
+    /// code 4 where it was stopped, or another one is at work.
     Scrub(Scrub),
     /// Hold images or blobs under a name, so that `gc` leaves them; what the name held before is let go
     ///
@@ -113,7 +114,7 @@ pub(crate) enum StoreCommand {
         #[arg(long, value_name = "DIR", default_value = MOUNTS)]
         run: PathBuf,
     },
-    /// Remove what no pin holds and is not mounted
+    /// Remove what no pin holds, is not mounted and no running pull relies on
     Gc {
         /// Only say what would be removed, and who holds the rest
         #[arg(long)]
