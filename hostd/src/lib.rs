@@ -14,6 +14,7 @@
 
 pub mod core;
 pub mod events;
+mod fetch;
 pub mod host;
 pub mod image_policy;
 pub mod ledger;

@@ -3,20 +3,17 @@
 //! It is level-triggered: it runs when a manifest was accepted and when a timer falls due, starts from what it sees, and
 //! may be killed at any point.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bennu_api::{Activity, Happening};
-use bennu_image_store::Progress;
 use bennu_image_store::policy;
-use bennu_image_store::registry::Client;
-use bennu_image_store::source::Source;
-use bennu_manifests::model::{Digest, ImageRef, Manifest};
+use bennu_manifests::model::{ImageRef, Manifest};
 use bennu_planner::{Seen, State, Step, Wanted, plan};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
+use crate::fetch::{Staging, client, fetch};
 use crate::host::StartInstance;
 use crate::image_policy;
 use crate::ledger::Applicable;
@@ -112,11 +109,6 @@ async fn round(core: &Core) -> Round {
     failed.unwrap_or(kept)
 }
 
-enum Staging {
-    Superseded,
-    Failed(String),
-}
-
 /// Everything that a generation needs is brought into the store and verified; then it is the active one. Nothing that
 /// runs is touched.
 async fn stage(core: &Core, pending: &Applicable) -> Result<(), Staging> {
@@ -157,88 +149,6 @@ async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Sta
         }
     }
     Ok(())
-}
-
-async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Result<(), Staging> {
-    let plan = plan(Wanted { generation: wanted.generation.number, manifest: &wanted.manifest }, seen);
-    let images: Vec<_> = plan
-        .steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::Fetch { image, .. } => Some(image),
-            _ => None,
-        })
-        .collect();
-    if images.is_empty() {
-        return Ok(());
-    }
-    let client = core.client(wanted).map_err(|e| Staging::Failed(chain(&e)))?;
-    let platform = core.platform();
-    tokio::select! {
-        room = require_room(core, wanted, &client, &images) => room?,
-        () = core.accepted.notified() => return Err(Staging::Superseded),
-    }
-    for (index, image) in images.iter().enumerate() {
-        let (number, of) = (index + 1, images.len());
-        let progress = Shown { core, image: image.to_string(), number, of, layers: Mutex::default() };
-        progress.show(0, 0);
-        tokio::select! {
-            pulled = core.store.pull(&client, image, &platform, &progress) => {
-                pulled.map_err(|error| Staging::Failed(format!("fetch {image}: {}", chain(&error))))?;
-            }
-            () = core.accepted.notified() => return Err(Staging::Superseded),
-        }
-        core.events.add(Happening::Fetched { image: image.to_string() });
-    }
-    Ok(())
-}
-
-/// Refuses a generation of which it is sure that it does not fit, before any of it is fetched.
-async fn require_room(
-    core: &Core,
-    wanted: &Applicable,
-    client: &Client,
-    images: &[&ImageRef],
-) -> Result<(), Staging> {
-    let failed = |error: &dyn std::error::Error| Staging::Failed(chain(error));
-    let mut missing = BTreeMap::new();
-    for image in images {
-        let source = Source::registry(client, image);
-        let layers = core.store.missing(&source, &image.to_string(), &image.digest, &core.platform()).await;
-        missing.extend(layers.map_err(|e| Staging::Failed(format!("fetch {image}: {}", chain(&e))))?);
-    }
-    let (store, needed) = (core.store.clone(), missing.values().sum());
-    let looked = tokio::task::spawn_blocking(move || store.shortage(needed)).await;
-    match looked.map_err(|e| failed(&e))?.map_err(|e| failed(&e))? {
-        Some(shortage) => Err(Staging::Failed(format!("the generation does not fit: {shortage}"))),
-        None => Ok(()),
-    }
-}
-
-/// Shows how an image is coming, summed over its layers.
-struct Shown<'a> {
-    core: &'a Core,
-    image: String,
-    number: usize,
-    of: usize,
-    layers: Mutex<BTreeMap<Digest, (u64, u64)>>,
-}
-
-impl Shown<'_> {
-    fn show(&self, done: u64, total: u64) {
-        let (image, number, of) = (self.image.clone(), self.number, self.of);
-        self.core.now().activity = Activity::Fetching { image, number, of, done, total };
-    }
-}
-
-impl Progress for Shown<'_> {
-    fn layer(&self, digest: &Digest, done: u64, total: u64) {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.insert(*digest, (done, total));
-        let sum = layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
-        drop(layers);
-        self.show(sum.0, sum.1);
-    }
 }
 
 /// Makes the host what the active generation says, as far as one look and one plan reach.

@@ -1,0 +1,209 @@
+//! Bringing into the store what a generation needs.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use bennu_api::{Activity, Happening};
+use bennu_image_store::registry::Client;
+use bennu_image_store::source::Source;
+use bennu_image_store::{Image, Progress, Shortage, Store, StoreError};
+use bennu_manifests::model::{Digest, ImageRef};
+use bennu_planner::{Seen, Step, Wanted, plan};
+
+use crate::core::{Core, chain};
+use crate::ledger::Applicable;
+use crate::pins;
+
+/// Why nothing was staged.
+#[derive(Debug)]
+pub(crate) enum Staging {
+    /// A newer manifest was accepted.
+    Superseded,
+    /// It did not work.
+    Failed(String),
+}
+
+/// Fetches the images that `wanted` needs and the store lacks.
+pub(crate) async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Result<(), Staging> {
+    let plan = plan(Wanted { generation: wanted.generation.number, manifest: &wanted.manifest }, seen);
+    let images: Vec<_> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Fetch { image, .. } => Some(image),
+            _ => None,
+        })
+        .collect();
+    if images.is_empty() {
+        return Ok(());
+    }
+    let client = core.client(wanted).map_err(|e| Staging::Failed(chain(&e)))?;
+    let platform = core.platform();
+    tokio::select! {
+        room = require_room(core, wanted, &client, &images) => room?,
+        () = core.accepted.notified() => return Err(Staging::Superseded),
+    }
+    for (index, image) in images.iter().enumerate() {
+        let (number, of) = (index + 1, images.len());
+        let progress = Shown { core, image: image.to_string(), number, of, layers: Mutex::default() };
+        progress.show(0, 0);
+        tokio::select! {
+            pulled = core.store.pull(&client, image, &platform, &progress) => {
+                pulled.map_err(|error| Staging::Failed(format!("fetch {image}: {}", chain(&error))))?;
+            }
+            () = core.accepted.notified() => return Err(Staging::Superseded),
+        }
+        core.events.add(Happening::Fetched { image: image.to_string() });
+    }
+    Ok(())
+}
+
+/// Refuses a generation of which it is sure that it does not fit, before any of it is fetched.
+async fn require_room(
+    core: &Core,
+    wanted: &Applicable,
+    client: &Client,
+    images: &[&ImageRef],
+) -> Result<(), Staging> {
+    let failed = |error: &dyn std::error::Error| Staging::Failed(chain(error));
+    let mut missing = BTreeMap::new();
+    for image in images {
+        let source = Source::registry(client, image);
+        let layers = core.store.missing(&source, &image.to_string(), &image.digest, &core.platform()).await;
+        missing.extend(layers.map_err(|e| Staging::Failed(format!("fetch {image}: {}", chain(&e))))?);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (store, needed) = (core.store.clone(), missing.values().sum());
+    let kept = pins::images(&wanted.manifest);
+    let made = tokio::task::spawn_blocking(move || make_room(&store, &kept, needed)).await;
+    match made.map_err(|e| failed(&e))?.map_err(|e| failed(&e))? {
+        Some(shortage) => Err(Staging::Failed(format!("the generation does not fit: {shortage}"))),
+        None => Ok(()),
+    }
+}
+
+/// Removes what nothing needs where so many bytes do not fit otherwise, but for the images `kept`: they may have arrived
+/// already, and no pin holds them yet. Gives what is missing even so.
+fn make_room(store: &Store, kept: &[Digest], needed: u64) -> Result<Option<Shortage>, StoreError> {
+    let Some(shortage) = store.shortage(needed)? else { return Ok(None) };
+    if shortage.collectable == 0 {
+        return Ok(Some(shortage));
+    }
+    // One that is damaged is fetched again.
+    let _claimed: Vec<Image> = kept.iter().filter_map(|image| store.claim(image).ok().flatten()).collect();
+    store.gc()?;
+    store.shortage(needed)
+}
+
+/// Shows how an image is coming, summed over its layers.
+struct Shown<'a> {
+    core: &'a Core,
+    image: String,
+    number: usize,
+    of: usize,
+    layers: Mutex<BTreeMap<Digest, (u64, u64)>>,
+}
+
+impl Shown<'_> {
+    fn show(&self, done: u64, total: u64) {
+        let (image, number, of) = (self.image.clone(), self.number, self.of);
+        self.core.now().activity = Activity::Fetching { image, number, of, done, total };
+    }
+}
+
+impl Progress for Shown<'_> {
+    fn layer(&self, digest: &Digest, done: u64, total: u64) {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.insert(*digest, (done, total));
+        let sum = layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
+        drop(layers);
+        self.show(sum.0, sum.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read};
+    use std::sync::Arc;
+
+    use bennu_image_store::registry::Served;
+    use bennu_image_store::registry::document::Platform;
+    use bennu_image_store::source::Archive;
+
+    use super::*;
+
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+    /// An image with one empty layer.
+    #[derive(Clone)]
+    struct Empty {
+        manifest: String,
+        blobs: [Vec<u8>; 2],
+    }
+
+    impl Empty {
+        fn new() -> Self {
+            let tar = vec![0; 1024];
+            let config = format!(
+                r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+                Digest::of(&tar)
+            );
+            let descriptor = |kind: &str, bytes: &[u8]| {
+                let (digest, size) = (Digest::of(bytes), bytes.len());
+                format!(
+                    r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{digest}","size":{size}}}"#
+                )
+            };
+            let manifest = format!(
+                r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{},"layers":[{}]}}"#,
+                descriptor("config.v1+json", config.as_bytes()),
+                descriptor("layer.v1.tar", &tar)
+            );
+            Self { manifest, blobs: [config.into_bytes(), tar] }
+        }
+    }
+
+    impl Archive for Empty {
+        fn document(&self, _: &Digest) -> io::Result<Option<Served>> {
+            let bytes = self.manifest.clone().into_bytes();
+            Ok(Some(Served { bytes, media_type: MANIFEST.to_owned() }))
+        }
+
+        fn blob(&self, digest: &Digest) -> io::Result<Option<Box<dyn Read + Send>>> {
+            let found = self.blobs.iter().find(|blob| Digest::of(blob) == *digest).cloned();
+            Ok(found.map(|bytes| Box::new(io::Cursor::new(bytes)) as _))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nothing_needs_makes_room_and_what_has_arrived_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).expect("a store");
+        let image = Empty::new();
+        let digest = Digest::of(image.manifest.as_bytes());
+        let source = Source::Archive(Arc::new(image));
+        let arrived = store.pull_from(&source, "image", &digest, &Platform::linux("amd64"), &()).await;
+        drop(arrived.expect("pulled"));
+        let lost = store.import_layer(one_file().as_slice(), Default::default()).expect("a layer").path;
+
+        assert_eq!(make_room(&store, &[digest], 0).expect("looked at"), None);
+        assert!(lost.exists(), "something was removed though there is room");
+        let shortage = make_room(&store, &[digest], u64::MAX).expect("looked at").expect("too much");
+        assert!(shortage.missing() > 0 && !lost.exists(), "nothing was removed: {shortage}");
+        assert!(store.image(&digest).expect("read").is_some(), "what has arrived was removed");
+        make_room(&store, &[], u64::MAX).expect("looked at");
+        assert!(store.image(&digest).expect("read").is_none(), "it is held by something else");
+    }
+
+    /// A tar with an empty file.
+    fn one_file() -> Vec<u8> {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header.set_mode(0o644);
+        let mut builder = tar::Builder::new(Vec::new());
+        let added = builder.append_data(&mut header, "file", io::empty());
+        added.and_then(|()| builder.into_inner()).expect("in memory")
+    }
+}
