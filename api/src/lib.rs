@@ -146,6 +146,9 @@ pub struct Status {
     pub retry_at: Option<Timestamp>,
     /// Whether blobs are checked by the kernel on each read (fs-verity).
     pub verified_reads: bool,
+    /// What is known of the blobs of the store from reading them.
+    #[serde(default)]
+    pub scrub: Scrub,
     /// Whom a secret has to be encrypted for so that this host can open it: an age recipient, `age1…`. Empty where the
     /// host has no identity for secrets, which is so for a `hostd` that knows of none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -153,6 +156,15 @@ pub struct Status {
     /// The machine, for checks before a manifest is handed in.
     #[serde(default)]
     pub machine: Machine,
+}
+
+/// What the reading of all blobs in the background has shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrub {
+    /// When every blob had been read last; `None` where that never was so.
+    pub completed: Option<Timestamp>,
+    /// Blobs that were found bad and are not good again, by fs-verity digest.
+    pub bad: Vec<Digest>,
 }
 
 /// A machine, as manifests are checked against it.
@@ -392,6 +404,20 @@ pub enum Happening {
     Drift {
         /// What, as a person reads it.
         what: String,
+    },
+    /// A blob was found to be not what its name says.
+    BadBlob {
+        /// Its fs-verity digest.
+        blob: Digest,
+        /// What is wrong with it, as a person reads it.
+        damage: String,
+        /// What was done about it, as a person reads it.
+        outcome: String,
+    },
+    /// Every blob was read.
+    Scrubbed {
+        /// How many were bad.
+        bad: u64,
     },
     /// A generation did not converge and is tried again.
     Failed {

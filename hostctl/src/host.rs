@@ -52,6 +52,13 @@ fn status_text(status: &Status, now: Timestamp) -> String {
     }
     let reads = if status.verified_reads { "verified by the kernel" } else { "not verified by the kernel" };
     lines.push(("reads", reads.to_owned()));
+    if let Some(completed) = status.scrub.completed {
+        lines.push(("scrubbed", format!("every blob was read {} ago", age(completed, now))));
+    }
+    if !status.scrub.bad.is_empty() {
+        let bad: Vec<_> = status.scrub.bad.iter().map(ToString::to_string).collect();
+        lines.push(("bad blobs", bad.join("\n")));
+    }
     if !status.secrets_recipient.is_empty() {
         lines.push(("secrets", format!("encrypt them for {}", status.secrets_recipient)));
     }
@@ -278,6 +285,8 @@ fn happening(what: &Happening) -> String {
         Happening::Fetched { image } => format!("fetched    {image}"),
         Happening::Applied { step } => format!("applied    {}", step.to_string().trim_start()),
         Happening::Drift { what } => format!("drift      {what}"),
+        Happening::BadBlob { blob, damage, outcome } => format!("bad blob   {damage}; {outcome}: {blob}"),
+        Happening::Scrubbed { bad } => format!("scrubbed   every blob was read, {bad} were bad"),
         Happening::Failed { generation, reason } => format!("failed     generation {generation}: {reason}"),
         Happening::Converged { generation } => format!("converged  generation {generation}"),
         // A newer host may tell of more; its JSON says what.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bennu_api::{
-    Accepted, Activity, Dump, Happening, History, Image, Images, Os, Problem, ProblemKind, Status,
+    Accepted, Activity, Dump, Happening, History, Image, Images, Os, Problem, ProblemKind, Scrub, Status,
     Submission, TrustInForce, TrustSubmission, TrustTaken, Volume, Volumes,
 };
 use bennu_image_store::Store;
@@ -59,6 +59,8 @@ pub struct Now {
     pub retry_at: Option<Timestamp>,
     /// The generation that was whole when it was last looked at.
     pub converged: Option<u64>,
+    /// What the last scrub has shown.
+    pub scrub: Scrub,
 }
 
 impl Core {
@@ -246,6 +248,7 @@ impl Core {
             failure: now.failure,
             retry_at: now.retry_at,
             verified_reads: self.verified_reads,
+            scrub: Scrub { bad: crate::scrub::still_bad(&self.store, &now.scrub.bad), ..now.scrub },
             secrets_recipient: self.identity.secrets.recipient().to_string(),
             machine: crate::os::machine(&self.facts),
         }

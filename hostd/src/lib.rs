@@ -23,5 +23,6 @@ pub mod pins;
 pub mod provision;
 pub mod reconcile;
 pub mod registries;
+pub mod scrub;
 pub mod secrets;
 pub mod server;

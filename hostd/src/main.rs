@@ -10,7 +10,7 @@ use hostd::core::{Core, chain};
 use hostd::host::{Host, Paths};
 use hostd::ledger::Ledger;
 use hostd::provision::Identity;
-use hostd::{os, reconcile, server};
+use hostd::{os, reconcile, scrub, server};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--version") {
@@ -47,6 +47,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         store.pin("os", &[root])?;
     }
     let socket = paths.run.join("hostd.sock");
+    let scrubbed = paths.state.join("scrubbed.json");
     let host = Host::connect(paths, store.clone()).await?;
     os::set_host_name(&identity.provision.name)?;
     let core = Arc::new(Core::new(host, store, identity, facts, ledger, os));
@@ -56,6 +57,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         () = reconcile::run(&core) => unreachable!("the loop has no end"),
+        () = scrub::run(&core, &scrubbed) => unreachable!("the loop has no end"),
         ended = server.run(core.clone()) => Ok(ended?),
         _ = end.recv() => Ok(()),
     }

@@ -8,6 +8,7 @@ use bennu_planner::Instance;
 /// The two directories that the daemon writes to.
 ///
 /// ```text
+/// state/scrubbed.json         when every blob of the store was read last
 /// state/ids.json              which ids belong to which container
 /// state/volumes/NAME          volumes that are kept
 /// state/scratch/BOOT-ID/      what lives as long as this boot: volumes, and what containers write to their root
