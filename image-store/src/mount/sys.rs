@@ -5,9 +5,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use rustix::fs::CWD;
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
 
 /// Puts a mount that is nowhere yet on `target`.
@@ -15,9 +17,19 @@ pub(super) fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
     Ok(move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-/// Unmounts what is on `target`, unless it is in use.
+/// How long a mount in use is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Unmounts what is on `target`, unless it is in use. A child that another thread forked a moment ago holds a copy of every
+/// descriptor until it executes its program or ends, so what is in use for a moment is waited for.
 pub(super) fn unmount(target: &Path) -> io::Result<()> {
-    Ok(rustix::mount::unmount(target, UnmountFlags::NOFOLLOW)?)
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
+            Err(Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// A clone of the mount at `path`, nowhere in the tree yet, with the ids of the user namespace.
