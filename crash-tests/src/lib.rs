@@ -6,7 +6,7 @@
 //!                                                   what the caller was told ──► check ◄─┘
 //! ```
 //! [`scenario`] says what is done and what the caller is told, [`disk`] records it, [`state`] makes the states, [`check`] judges
-//! them. The tests under `tests/` put them together. `docs/durability.md` says what is promised.
+//! them. [`trace`] runs a scenario up to one of its system calls, and lets that one fail or kills the process there. The tests under `tests/` put them together. `docs/durability.md` says what is promised.
 //!
 //! **Absent:** no change to the store for the sake of a test. What runs is the crate as others use it.
 
@@ -15,3 +15,4 @@ pub mod disk;
 pub mod log;
 pub mod scenario;
 pub mod state;
+pub mod trace;
