@@ -510,8 +510,8 @@ async fn pulls_of_one_client_share_its_turns() {
     let (at_once, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
     let (seen_most, served) = (most.clone(), images.clone());
     let server = Server::start(move |seen| {
-        let answers = served.iter().map(|parts| (parts, parts.answer(&seen.path)));
-        let (parts, answer) = answers.filter(|(_, answer)| answer.status == 200).next().expect("it is known");
+        let mut answers = served.iter().map(|parts| (parts, parts.answer(&seen.path)));
+        let (parts, answer) = answers.find(|(_, answer)| answer.status == 200).expect("it is known");
         if parts.is_layer(&seen.path) {
             let now = at_once.fetch_add(1, Ordering::SeqCst) + 1;
             seen_most.fetch_max(now, Ordering::SeqCst);

@@ -123,7 +123,7 @@ impl Client {
         if size > MAX_DOCUMENT as u64 {
             return Err(RegistryError::TooLarge { what: digest.to_string(), limit: MAX_DOCUMENT as u64 });
         }
-        self.from_places(repository, async |place| {
+        self.anywhere(repository, async |place| {
             let response = self.get(&place, &format!("blobs/{digest}"), &[]).await?;
             let what = || digest.to_string();
             let bytes = response.bytes(size as usize).await?;
@@ -146,7 +146,7 @@ impl Client {
         digest: &Digest,
         range: Range<u64>,
     ) -> Result<Option<Bytes>, RegistryError> {
-        self.from_places(repository, async |place| {
+        self.anywhere(repository, async |place| {
             let what = format!("blobs/{digest}");
             let response = self.get_part(&place, &what, &[], Some(range.clone())).await?;
             if !response.is_range(&range) {
@@ -188,7 +188,7 @@ impl Client {
             Ok(Served { bytes, media_type })
         };
         match digest {
-            Some(_) => self.from_places(repository, attempt).await,
+            Some(_) => self.anywhere(repository, attempt).await,
             // What a tag means only the registry itself may say.
             None => self.retrying(|| attempt(Place::own(repository))).await,
         }

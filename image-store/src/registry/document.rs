@@ -141,7 +141,7 @@ impl FromStr for Platform {
         let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
         let sound = |part: &&str| (1..=32).contains(&part.len()) && part.bytes().all(word);
         let parts: Vec<_> = text.split('/').collect();
-        if !parts.iter().all(|part| sound(part)) {
+        if !parts.iter().all(sound) {
             return Err(NotAPlatform);
         }
         let (os, architecture, variant) = match parts[..] {

@@ -89,7 +89,7 @@ impl Client {
     }
 
     /// Asks one place after the other until one gives it, or the registry itself refuses it or has failed [`MAX_TRIES`] times.
-    pub(super) async fn from_places<T, F: Future<Output = Result<T, RegistryError>>>(
+    pub(super) async fn anywhere<T, F: Future<Output = Result<T, RegistryError>>>(
         &self,
         repository: &Repository,
         attempt: impl Fn(Place) -> F,

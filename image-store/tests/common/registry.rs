@@ -115,7 +115,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start_with(|stream| Some(stream), answer)
+        Self::start_with(Some, answer)
     }
 
     /// A server that speaks TLS.
