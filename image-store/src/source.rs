@@ -105,7 +105,9 @@ impl Source {
         expected_type: Option<&str>,
     ) -> Result<Served, SourceError> {
         let served = match self {
-            Self::Registry { client, repository } => client.manifest(repository, digest).await?,
+            Self::Registry { client, repository } => {
+                client.typed_manifest(repository, digest, expected_type).await?
+            }
             Self::Archive(archive) => {
                 let wanted = *digest;
                 let served = reading(archive, wanted, move |archive| archive.document(&wanted)).await?;
@@ -113,13 +115,7 @@ impl Source {
                 served
             }
         };
-        if let Some(expected) = expected_type.filter(|expected| *expected != served.media_type) {
-            let mismatch = document::DocumentError::MediaType {
-                stated: document::shown(expected),
-                served: document::shown(&served.media_type),
-            };
-            return Err(RegistryError::from(mismatch).into());
-        }
+        document::check_type(expected_type, &served.media_type).map_err(RegistryError::from)?;
         Ok(served)
     }
 

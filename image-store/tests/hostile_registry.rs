@@ -523,7 +523,27 @@ async fn t12_hostile_registries_end_with_an_error_leave_nothing_and_learn_nothin
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// Otherwise the test above could pass because nothing ever comes.
+#[tokio::test]
+async fn t12_no_registry_leads_to_the_cloud_where_plain_http_is_allowed_everywhere() {
+    for location in ["http://169.254.169.254/", "http://[fe80::1]/", "http://100.100.100.200/"] {
+        for answer in [
+            (307, "Location", location.to_owned()),
+            (401, "WWW-Authenticate", format!("Bearer realm=\"{location}\"")),
+        ] {
+            let server = Server::start(move |_| Answer::status(answer.0).header(answer.1, answer.2.clone()));
+            let mut options = ClientOptions::default();
+            options.plain_http_everywhere = true;
+            let client = Client::new(options).expect("a client");
+            let dir = tempfile::tempdir().expect("a directory");
+            let store = Store::open(dir.path()).expect("a store");
+            let (image, platform) = (server.image(parts().digest()), Platform::linux("amd64"));
+            let error = store.pull(&client, &image, &platform, &()).await.expect_err(location);
+            assert!(error.is_refusal(), "{location}: {error:?}");
+        }
+    }
+}
+
+/// Otherwise the table could pass because nothing ever comes.
 #[tokio::test]
 async fn an_honest_registry_of_that_kind_is_pulled_from() {
     let (mut lines, clients) = staged(vec![always("honest", Refused, honest)]);

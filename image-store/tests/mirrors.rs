@@ -101,7 +101,7 @@ async fn t13_mirrors_that_spoil_layers_alone_are_found_out_and_passed_over() {
 async fn mirrors_that_say_nothing_or_say_no_are_passed_over() {
     let parts = parts();
     type Behaviour = fn(Answer) -> Answer;
-    let behaviours: [(&str, Behaviour); 8] = [
+    let behaviours: [(&str, Behaviour); 10] = [
         ("silent", |honest| honest.sent(Manner::Silent)),
         ("silent in the middle", |honest| honest.sent(Manner::SilentAfter(100))),
         ("slow", |honest| honest.sent(Manner::Drip(Duration::from_millis(20)))),
@@ -109,6 +109,10 @@ async fn mirrors_that_say_nothing_or_say_no_are_passed_over() {
         ("401", |_| Answer::status(401).header("WWW-Authenticate", "Basic realm=\"x\"")),
         ("503", |_| Answer::status(503).header("Retry-After", "3600")),
         ("a redirect to itself", |_| Answer::redirect("/v2/")),
+        ("everything as a page", |honest| {
+            Answer { headers: Vec::new(), ..honest }.header("Content-Type", "text/html")
+        }),
+        ("everything without a type", |honest| Answer { headers: Vec::new(), ..honest }),
         ("no HTTP", |_| Answer::raw("hello")),
     ];
     for (name, behaviour) in behaviours {

@@ -95,7 +95,7 @@ impl Client {
             (Some(digest), _) => self.manifest(&repository, digest).await.map(|_| *digest),
             (None, tag) => {
                 let tag = tag.as_deref().unwrap_or("latest");
-                let served = self.document(&repository, tag, None).await?;
+                let served = self.document(&repository, tag, None, None).await?;
                 document::parse(&served.bytes, Some(&served.media_type))?;
                 Ok(sha256::digest(&served.bytes))
             }
@@ -107,7 +107,18 @@ impl Client {
     /// # Errors
     /// [`RegistryError`]
     pub async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<Served, RegistryError> {
-        self.document(repository, &digest.to_string(), Some(digest)).await
+        self.typed_manifest(repository, digest, None).await
+    }
+
+    /// The same, with this media type where one is expected. Only mirrors are held to it here: what the registry itself serves is
+    /// for the caller to judge.
+    pub(crate) async fn typed_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        expected_type: Option<&str>,
+    ) -> Result<Served, RegistryError> {
+        self.document(repository, &digest.to_string(), Some(digest), expected_type).await
     }
 
     /// A small blob, whole: `size` bytes with this digest.
@@ -171,6 +182,7 @@ impl Client {
         repository: &Repository,
         reference: &str,
         digest: Option<&Digest>,
+        expected_type: Option<&str>,
     ) -> Result<Served, RegistryError> {
         let accept = [MANIFEST_TYPES, INDEX_TYPES].concat();
         let attempt = async |place: Place| {
@@ -184,6 +196,11 @@ impl Client {
             let found = sha256::digest(&bytes);
             if let Some(expected) = digest.filter(|expected| **expected != found) {
                 return Err(RegistryError::Digest { expected: *expected, found });
+            }
+            if place.mirror.is_some() {
+                // A digest says nothing about the type that bytes are served as, and the next place may know better.
+                document::check_type(expected_type, &media_type)?;
+                document::parse(&bytes, Some(&media_type))?;
             }
             Ok(Served { bytes, media_type })
         };

@@ -258,6 +258,17 @@ pub fn parse(bytes: &[u8], served: Option<&str>) -> Result<Document, DocumentErr
     }
 }
 
+/// Refuses another media type than the one that is expected, where one is.
+///
+/// # Errors
+/// [`DocumentError::MediaType`]
+pub(crate) fn check_type(expected: Option<&str>, served: &str) -> Result<(), DocumentError> {
+    match expected.filter(|expected| *expected != served) {
+        Some(expected) => Err(DocumentError::MediaType { stated: shown(expected), served: shown(served) }),
+        None => Ok(()),
+    }
+}
+
 /// Refuses what is packed like an image and is none.
 ///
 /// # Errors

@@ -66,7 +66,7 @@ impl Client {
         let repository = Repository { registry: image.registry.clone(), name: image.repository.clone() };
         let tag = image.digest.to_string().replace(':', "-");
         let mut candidates = Vec::new();
-        if let Some(served) = there(self.document(&repository, &format!("{tag}.sig"), None).await)? {
+        if let Some(served) = there(self.document(&repository, &format!("{tag}.sig"), None, None).await)? {
             self.collect(&repository, &served.bytes, &served.media_type, &mut candidates).await?;
         }
         for referrer in self.referrers(&repository, &image.digest, &tag).await? {
@@ -103,7 +103,7 @@ impl Client {
             Ok(bytes) => bytes,
             // Registries that do not know the endpoint say so in several ways; a list may be kept under a tag then.
             Err(RegistryError::NotFound { .. } | RegistryError::Status { status: 400..=499, .. }) => {
-                match there(self.document(repository, tag, None).await)? {
+                match there(self.document(repository, tag, None, None).await)? {
                     Some(served) => served.bytes,
                     None => return Ok(Vec::new()),
                 }
