@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
+use crate::reach::Reach;
+
 pub(crate) use crate::store::args::Store;
 pub(crate) use crate::trust::args::Trust;
 
@@ -175,9 +177,8 @@ pub(crate) struct Pin {
     /// Ask for a registry at another address, as 10.0.2.2:5000=127.0.0.1:5000; what is written keeps its name
     #[arg(long, value_name = "REGISTRY=ADDR")]
     pub(crate) via: Vec<String>,
-    /// Speak HTTP without TLS to registries beyond loopback, too
-    #[arg(long)]
-    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     /// Ask again for images that have a tag and a digest
     #[arg(long)]
     pub(crate) update: bool,
@@ -298,9 +299,8 @@ pub(crate) struct VerifyImage {
     /// How many of the keys must have signed
     #[arg(long, default_value_t = 1)]
     pub(crate) threshold: usize,
-    /// Speak HTTP without TLS to registries beyond loopback, too
-    #[arg(long)]
-    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 }
 
 #[derive(Debug, Subcommand)]

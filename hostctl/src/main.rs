@@ -27,6 +27,7 @@ mod pin;
 mod plan;
 mod provision;
 mod push;
+mod reach;
 #[cfg(test)]
 mod reference;
 mod render;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bennu_image_store::registry::document::{Document, Platform, parse};
-use bennu_image_store::registry::{Client, ClientOptions, RegistryError, Repository};
+use bennu_image_store::registry::{Client, ClientOptions, RegistryError, Repository, Tls};
 use bennu_manifests::model::Digest;
 use bennu_manifests::{Fault, Invalid, MAX_DOCUMENT, UnpinnedImage, UnpinnedRef, unpinned_images};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::check::not_valid;
 use crate::cli::Pin;
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
-use crate::login;
+use crate::reach::connect;
 use crate::render::{Out, counted, progress};
 
 /// What was done.
@@ -40,6 +40,8 @@ struct PinnedImage {
 struct Hints {
     #[serde(default)]
     registry: BTreeMap<String, RegistryHint>,
+    #[serde(default, rename = "config")]
+    configs: BTreeMap<String, ConfigHint>,
     #[serde(default)]
     audience: AudienceHint,
 }
@@ -48,6 +50,15 @@ struct Hints {
 struct RegistryHint {
     #[serde(default, rename = "plain-http")]
     plain_http: bool,
+    ca: Option<String>,
+    #[serde(default, rename = "token-servers")]
+    token_servers: BTreeSet<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ConfigHint {
+    #[serde(default)]
+    content: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -154,6 +165,32 @@ fn via(pairs: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     Ok(via)
 }
 
+impl RegistryHint {
+    /// Adds what the command line and the folders of this machine do not say better.
+    fn add(
+        &self,
+        options: &mut ClientOptions,
+        registry: &str,
+        configs: &BTreeMap<String, ConfigHint>,
+    ) -> Result<(), Failure> {
+        if !self.token_servers.is_empty() {
+            let all = options.token_servers.entry(registry.to_owned()).or_default();
+            all.extend(self.token_servers.iter().cloned());
+        }
+        let ca = self.ca.as_ref().and_then(|name| Some((name, configs.get(name)?)));
+        if let Some((name, config)) = ca
+            && !options.tls.contains_key(registry)
+        {
+            let tls = Tls::default().with_authorities(config.content.as_bytes());
+            let tls = tls.map_err(|e| {
+                Failure::invalid(format!("the config `{name}` is no authority for {registry}")).because(e)
+            })?;
+            options.tls.insert(registry.to_owned(), tls);
+        }
+        Ok(())
+    }
+}
+
 /// Registries, and where they are asked.
 struct Registries {
     client: Client,
@@ -168,21 +205,18 @@ impl Registries {
         via: BTreeMap<String, String>,
         named: BTreeSet<String>,
     ) -> Result<Self, Failure> {
-        let mut options = ClientOptions::default();
-        options.plain_http_everywhere = args.plain_http;
+        let mut options = args.reach.options()?;
         let plain = hints.registry.iter().filter(|(_, hint)| hint.plain_http);
         let address = |name: &String| via.get(name).unwrap_or(name).clone();
         options.plain_http = plain.map(|(name, _)| address(name)).collect::<BTreeSet<_>>();
         for registry in &named {
             // A login belongs to a registry's address: what is asked in its place has its own.
-            let asked = address(registry);
-            options.credentials.extend(login::credentials(&asked).await?);
-            if args.plain_http {
-                options.plain_http.insert(asked);
+            args.reach.add(&mut options, &address(registry)).await?;
+            if let Some(hint) = hints.registry.get(registry) {
+                hint.add(&mut options, &address(registry), &hints.configs)?;
             }
         }
-        let client = Client::new(options).map_err(|e| Failure::failed("look images up").because(e))?;
-        Ok(Self { client, via })
+        Ok(Self { client: connect(options)?, via })
     }
 
     fn address<'a>(&'a self, registry: &'a str) -> &'a str {

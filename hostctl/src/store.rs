@@ -19,18 +19,20 @@ mod hold;
 mod import;
 mod look;
 mod mount;
+mod progress;
 mod scrub;
 
 use std::path::Path;
 
-use bennu_image_store::registry::{Client, ClientOptions};
+use bennu_image_store::registry::Client;
+use bennu_image_store::registry::document::Platform;
 use bennu_image_store::{OpenError, Store as ImageStore, StoreError};
 use bennu_manifests::UnpinnedRef;
 use bennu_manifests::model::{Digest, ImageRef};
 
 use crate::exit::{Code, Failure, Outcome};
-use crate::login;
 use crate::pin::failed as not_resolved;
+use crate::reach::Reach;
 use crate::render::Out;
 
 use args::{Store, StoreCommand};
@@ -39,32 +41,34 @@ pub(crate) use look::show_listing;
 /// Carries one command out.
 pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
     match &args.command {
-        StoreCommand::Pull { reference, dry_run: true, plain_http } => {
-            fetch::estimate(&args.root, reference, *plain_http, out).await
-        }
-        StoreCommand::Pull { reference, dry_run: false, plain_http } => {
-            fetch::pull(&args.root, reference, *plain_http, out).await
+        StoreCommand::Pull { reference, dry_run, platform, reach } => {
+            let platform = platform.clone().unwrap_or_else(Platform::host);
+            let store = open(&args.root)?;
+            match dry_run {
+                true => fetch::estimate(&store, reference, &platform, reach, out).await,
+                false => fetch::pull(&store, reference, &platform, reach, out).await,
+            }
         }
         StoreCommand::Export(export) => {
             let store = open_existing(&args.root)?;
-            let image = look::image(&store, &export.reference, false).await?;
+            let image = look::image(&store, &export.reference, &Reach::default()).await?;
             export::export(&store, &image.digest, export, out)
         }
         StoreCommand::Import(import) => import::import(&open(&args.root)?, import, out).await,
-        StoreCommand::Files { reference, plain_http } => {
-            look::files(&open_existing(&args.root)?, reference, *plain_http, out).await
+        StoreCommand::Files { reference, reach } => {
+            look::files(&open_existing(&args.root)?, reference, reach, out).await
         }
         StoreCommand::Ls => look::list(&open_existing(&args.root)?, out),
         StoreCommand::Verify => check::verify(&open_existing(&args.root)?, out),
         StoreCommand::Scrub(scrub) => scrub::scrub(&open_existing(&args.root)?, scrub, out).await,
-        StoreCommand::Pin { name, references, plain_http } => {
-            hold::pin(&open_existing(&args.root)?, name, references, *plain_http, out).await
+        StoreCommand::Pin { name, references, reach } => {
+            hold::pin(&open_existing(&args.root)?, name, references, reach, out).await
         }
         StoreCommand::Unpin { name } => hold::unpin(&open_existing(&args.root)?, name, out),
         StoreCommand::Pins => hold::list(&open_existing(&args.root)?, out),
-        StoreCommand::Mount { reference, directory, run, plain_http } => {
+        StoreCommand::Mount { reference, directory, run, reach } => {
             let store = open_existing(&args.root)?;
-            let image = look::image(&store, reference, *plain_http).await?;
+            let image = look::image(&store, reference, reach).await?;
             mount::mount(&store, &image, directory, run, out)
         }
         StoreCommand::Unmount { directory, run } => mount::unmount(directory, run, out),
@@ -95,18 +99,6 @@ fn parsed(reference: &str) -> Result<UnpinnedRef, Failure> {
     reference.parse().map_err(|e| Failure::invalid(format!("'{reference}' is no image reference")).because(e))
 }
 
-/// A client that is known to `registry`.
-async fn client(registry: &str, plain_http: bool) -> Result<Client, Failure> {
-    let mut options = ClientOptions::default();
-    options.plain_http_everywhere = plain_http;
-    if plain_http {
-        // Whoever says so about the one registry of a command means its login, too.
-        options.plain_http.insert(registry.to_owned());
-    }
-    options.credentials = login::credentials(registry).await?;
-    Client::new(options).map_err(|e| Failure::failed("reach registries").because(e))
-}
-
 /// The image that a reference names; what a tag means is asked of its registry.
 async fn pinned(client: &Client, wanted: UnpinnedRef) -> Result<ImageRef, Failure> {
     match wanted.pinned() {
@@ -116,12 +108,12 @@ async fn pinned(client: &Client, wanted: UnpinnedRef) -> Result<ImageRef, Failur
 }
 
 /// The digest that `reference` stands for: itself, as `ls` prints it, or that of the image it names.
-async fn digest_of(reference: &str, plain_http: bool) -> Result<Digest, Failure> {
+async fn digest_of(reference: &str, reach: &Reach) -> Result<Digest, Failure> {
     match reference.parse() {
         Ok(digest) => Ok(digest),
         Err(_) => {
             let wanted = parsed(reference)?;
-            let client = client(&wanted.registry, plain_http).await?;
+            let client = reach.client(&wanted.registry).await?;
             Ok(pinned(&client, wanted).await?.digest)
         }
     }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use bennu_image_store::cosign::NamedKey;
 use bennu_image_store::policy::{Policy, RequireError, require};
-use bennu_image_store::registry::{Client, ClientOptions};
 use bennu_manifests::UnpinnedRef;
 use bennu_manifests::model::ImageRef;
 use serde::Serialize;
@@ -12,7 +11,6 @@ use serde::Serialize;
 use crate::cli::VerifyImage;
 use crate::exit::{Failure, Outcome};
 use crate::keyfile;
-use crate::login;
 use crate::pin;
 use crate::render::{Out, printable};
 
@@ -35,13 +33,7 @@ pub(crate) async fn run(args: &VerifyImage, out: &mut Out) -> Outcome {
     let prefix = format!("{}/{}", wanted.registry, wanted.repository);
     let policy = Policy::new(&prefix, keys, args.threshold)
         .map_err(|e| Failure::invalid("these keys and this threshold make no sense").because(e))?;
-    let mut options = ClientOptions::default();
-    options.plain_http_everywhere = args.plain_http;
-    if args.plain_http {
-        options.plain_http.insert(wanted.registry.clone());
-    }
-    options.credentials = login::credentials(&wanted.registry).await?;
-    let client = Client::new(options).map_err(|e| Failure::failed("look the image up").because(e))?;
+    let client = args.reach.client(&wanted.registry).await?;
     let digest = client.resolve(&wanted).await.map_err(|error| pin::failed(&wanted, error))?;
     let image = wanted.pin(digest);
     let signers = require(&client, &[policy], &image).await.map_err(|error| match error {

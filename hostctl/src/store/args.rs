@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use bennu_image_store::registry::document::Platform;
 use clap::{Args, Subcommand, ValueEnum};
+
+use crate::reach::Reach;
 
 /// Where `mount` keeps what it has mounted, unless it is told otherwise.
 const MOUNTS: &str = "/run/hostctl-mounts";
@@ -19,6 +22,11 @@ pub(crate) struct Store {
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// Fetch an image, verify and keep it; nothing holds it against `gc` but a pin
+    ///
+    /// Logins are those of `docker login`, `podman login` and their helper programs: $REGISTRY_AUTH_FILE,
+    /// containers/auth.json, $DOCKER_CONFIG/config.json. Certificates are those of certs.d/HOST:PORT, proxies those of
+    /// $HTTPS_PROXY, $HTTP_PROXY and $NO_PROXY. With --json there is a line of JSON on standard error for each step of
+    /// a layer, and the result on standard output.
     Pull {
         /// `HOST[:PORT]/NAME[:TAG][@DIGEST]`
         #[arg(value_name = "REF")]
@@ -26,9 +34,11 @@ pub(crate) enum StoreCommand {
         /// Only say how many bytes would be fetched
         #[arg(long)]
         dry_run: bool,
-        /// Speak HTTP without TLS to registries beyond loopback, too
-        #[arg(long)]
-        plain_http: bool,
+        /// The platform of the image, as linux/arm64 or linux/arm/v7, where it is not that of this machine
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<Platform>,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Take images from files: an OCI layout, an `oci-archive`, or what `docker save` writes; or one
     /// layer from its tar
@@ -52,9 +62,8 @@ pub(crate) enum StoreCommand {
         /// its registry
         #[arg(value_name = "REF")]
         reference: String,
-        /// Speak HTTP without TLS to registries beyond loopback, too
-        #[arg(long)]
-        plain_http: bool,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Check records, pins and lengths, without reading blobs; exit code 1 where something is wrong
     Verify,
@@ -73,9 +82,8 @@ pub(crate) enum StoreCommand {
         /// is asked of its registry
         #[arg(value_name = "REF", required = true)]
         references: Vec<String>,
-        /// Speak HTTP without TLS to registries beyond loopback, too
-        #[arg(long)]
-        plain_http: bool,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Let go of what a name holds; exit code 5 where there is no such pin
     Unpin {
@@ -99,9 +107,8 @@ pub(crate) enum StoreCommand {
         /// Where it is kept what is mounted: a folder that a reboot empties
         #[arg(long, value_name = "DIR", default_value = MOUNTS)]
         run: PathBuf,
-        /// Speak HTTP without TLS to registries beyond loopback, too
-        #[arg(long)]
-        plain_http: bool,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Undo a `mount`: the tree, and the layers that no other tree uses
     ///
@@ -189,9 +196,8 @@ pub(crate) struct Scrub {
     /// An image to fetch again what cannot be mended here; may be given more than once
     #[arg(long, value_name = "REF", requires = "repair")]
     pub(crate) from: Vec<String>,
-    /// Speak HTTP without TLS to registries beyond loopback, too
-    #[arg(long, requires = "from")]
-    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     /// Bytes that are read in a second at most; 0 is as fast as it goes
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     pub(crate) rate: u64,

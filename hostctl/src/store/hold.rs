@@ -5,6 +5,7 @@ use bennu_manifests::model::Digest;
 use serde::Serialize;
 
 use crate::exit::{Failure, Outcome};
+use crate::reach::Reach;
 use crate::render::{Out, Table, bytes, counted};
 
 use super::{digest_of, failed};
@@ -20,12 +21,12 @@ pub(super) async fn pin(
     store: &ImageStore,
     name: &str,
     references: &[String],
-    plain_http: bool,
+    reach: &Reach,
     out: &mut Out,
 ) -> Outcome {
     let mut holds = Vec::with_capacity(references.len());
     for reference in references {
-        holds.push(digest_of(reference, plain_http).await?);
+        holds.push(digest_of(reference, reach).await?);
     }
     holds.sort_unstable();
     holds.dedup();

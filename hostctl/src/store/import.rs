@@ -17,8 +17,9 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::render::{Out, bytes, counted, facts};
 
 use super::args::Import;
-use super::fetch::{Display, not_pulled};
+use super::fetch::not_pulled;
 use super::look::Shown;
+use super::progress::Display;
 
 /// What was imported: images, or a layer.
 #[derive(Debug, Serialize)]

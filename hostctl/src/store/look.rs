@@ -6,6 +6,7 @@ use bennu_manifests::model::Digest;
 use serde::Serialize;
 
 use crate::exit::{Failure, Outcome};
+use crate::reach::Reach;
 use crate::render::{Out, Table, bytes};
 
 use super::{digest_of, failed};
@@ -59,14 +60,14 @@ pub(super) fn list(store: &ImageStore, out: &mut Out) -> Outcome {
 }
 
 /// The image that `reference` names, which has to be in the store.
-pub(super) async fn image(store: &ImageStore, reference: &str, plain_http: bool) -> Result<Image, Failure> {
-    let digest = digest_of(reference, plain_http).await?;
+pub(super) async fn image(store: &ImageStore, reference: &str, reach: &Reach) -> Result<Image, Failure> {
+    let digest = digest_of(reference, reach).await?;
     let missing = || Failure::not_found(format!("the store has no image {digest}"));
     store.image(&digest).map_err(failed)?.ok_or_else(missing)
 }
 
-pub(super) async fn files(store: &ImageStore, reference: &str, plain_http: bool, out: &mut Out) -> Outcome {
-    let image = image(store, reference, plain_http).await?;
+pub(super) async fn files(store: &ImageStore, reference: &str, reach: &Reach, out: &mut Out) -> Outcome {
+    let image = image(store, reference, reach).await?;
     let lines = listing::files(store, &image)
         .map_err(|e| Failure::failed(format!("list the files of {}", image.digest)).because(e))?;
     show_listing(lines, out)?;

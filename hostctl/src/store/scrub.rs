@@ -11,11 +11,13 @@ use bennu_manifests::model::Digest;
 use serde::Serialize;
 
 use crate::exit::{Code, Failure, Outcome};
+use crate::reach::Reach;
 use crate::render::{Out, bytes, counted, progress};
 
 use super::args::Scrub;
-use super::fetch::{Display, not_pulled};
-use super::{client, failed, parsed, pinned};
+use super::fetch::not_pulled;
+use super::progress::Display;
+use super::{failed, parsed, pinned};
 
 /// How often it is said how far a scrub is.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
@@ -74,7 +76,7 @@ pub(super) async fn scrub(store: &ImageStore, args: &Scrub, out: &mut Out) -> Ou
         }
         if repaired.iter().any(|repaired| !repaired.is_good()) {
             for reference in &args.from {
-                fetch(store, reference, args.plain_http).await?;
+                fetch(store, reference, &args.reach, out.json()).await?;
             }
             for repaired in repaired.iter_mut().filter(|repaired| !repaired.is_good()) {
                 let aside = matches!(repaired.repair, Repair::Quarantined { .. });
@@ -95,11 +97,11 @@ pub(super) async fn scrub(store: &ImageStore, args: &Scrub, out: &mut Out) -> Ou
 }
 
 /// Pulls an image again: what the store has of it is not fetched.
-async fn fetch(store: &ImageStore, reference: &str, plain_http: bool) -> Result<(), Failure> {
+async fn fetch(store: &ImageStore, reference: &str, reach: &Reach, json: bool) -> Result<(), Failure> {
     let wanted = parsed(reference)?;
-    let client = client(&wanted.registry, plain_http).await?;
+    let client = reach.client(&wanted.registry).await?;
     let image = pinned(&client, wanted).await?;
-    let display = Display::new(image.to_string());
+    let display = Display::new(image.to_string(), json);
     let pulled = store.pull(&client, &image, &Platform::host(), &display).await;
     display.end();
     pulled.map(drop).map_err(not_pulled)

@@ -116,6 +116,51 @@ fn plain_http_beyond_loopback_needs_to_be_allowed() {
     desk.run(&["pin", "host.toml", "--via", &via]).with(0);
 }
 
+/// An authority (PEM), and a server at 127.0.0.1 that shows a certificate of it.
+fn authority() -> (String, rustls::ServerConfig) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    let key = || KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, key()).expect("signed");
+    let own = key();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&own, &issuer).expect("signed").der().clone();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.serialize_der()));
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    (issuer.pem(), config.with_single_cert(vec![certificate], key).expect("a certificate"))
+}
+
+#[test]
+fn a_registry_with_an_authority_of_its_own_is_known_by_an_option_a_folder_or_the_manifest() {
+    let desk = Desk::new();
+    let (authority, server) = authority();
+    let address = registry().on_loopback_with(server).to_string();
+    let pin = |more: &[&str]| {
+        desk.write("host.toml", &manifest(&format!("{address}/web:1"), 1));
+        desk.run(&[&["pin", "host.toml"], more].concat())
+    };
+    // Loopback is spoken to without TLS unless something is said about its certificates.
+    assert_eq!(pin(&[]).code, 1);
+    desk.write("ca.pem", &authority);
+    pin(&["--ca", "ca.pem"]).with(0);
+    let folder = desk.path(".config/containers/certs.d").join(&address);
+    std::fs::create_dir_all(&folder).expect("made");
+    std::fs::write(folder.join("ca.crt"), &authority).expect("written");
+    pin(&[]).with(0);
+    std::fs::remove_dir_all(&folder).expect("removed");
+    let inside = format!(
+        "\n[registry.\"{address}\"]\nca = \"ca\"\n[config.ca]\ncontent = \"\"\"\n{authority}\"\"\"\n"
+    );
+    desk.write("host.toml", &(manifest(&format!("{address}/web:1"), 1) + &inside));
+    desk.run(&["pin", "host.toml"]).with(0);
+    let (other, _) = self::authority();
+    desk.write("other.pem", &other);
+    assert_eq!(pin(&["--ca", "other.pem"]).code, 1, "another authority was believed");
+}
+
 /// The registry above, for those who show `ci:hunter2`.
 fn guarded() -> std::sync::Arc<Script> {
     Script::new(|asked: &Asked| {

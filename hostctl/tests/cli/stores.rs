@@ -204,6 +204,49 @@ fn architecture() -> &'static str {
 }
 
 #[test]
+fn programs_are_told_of_a_pull_on_standard_error_line_by_line() {
+    let desk = Desk::new();
+    let (address, _) = image_registry();
+    let reference = format!("{address}/web:1");
+    let ended = desk.run(&["store", "--root", "images", "pull", &reference, "--json"]);
+    let size = tar().len();
+    let events: Vec<serde_json::Value> =
+        ended.stderr.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let event =
+        |done: usize| json!({ "event": "layer", "layer": Digest::of(&tar()), "done": done, "total": size });
+    assert_eq!(events, [event(0), event(size)]);
+    ended.json(0);
+}
+
+#[test]
+fn an_image_is_pulled_for_the_platform_that_is_asked_for() {
+    let desk = Desk::new();
+    let (address, _) = image_registry();
+    let reference = format!("{address}/web:1");
+    let pull =
+        |platform: &str| desk.run(&["store", "--root", "images", "pull", &reference, "--platform", platform]);
+    let ended = pull("linux/s390x");
+    assert_eq!(ended.code, 2, "{ended:#?}");
+    assert!(ended.stderr.contains("not for linux/s390x"), "{ended:#?}");
+    assert_eq!(pull("s390x").code, 2);
+    pull(&format!("linux/{}", architecture())).with(0);
+}
+
+#[test]
+fn a_certificate_without_its_key_or_that_is_none_ends_with_2() {
+    let desk = Desk::new();
+    let (address, _) = image_registry();
+    let reference = format!("{address}/web:1");
+    let pull = |more: &[&str]| desk.run(&[&["store", "--root", "images", "pull", &reference], more].concat());
+    desk.write("none.pem", "no PEM");
+    assert_eq!(pull(&["--client-cert", "none.pem"]).code, 2);
+    let ended = pull(&["--ca", "none.pem"]);
+    assert_eq!(ended.code, 2, "{ended:#?}");
+    assert!(ended.stderr.contains("none.pem cannot be used"), "{ended:#?}");
+    assert_eq!(pull(&["--ca", "missing.pem"]).code, 5);
+}
+
+#[test]
 fn a_pin_holds_an_image_until_it_is_let_go() {
     let desk = Desk::new();
     let run = |more: &[&str]| desk.run(&[&["store", "--root", "images"], more].concat());
