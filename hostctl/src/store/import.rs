@@ -100,7 +100,7 @@ async fn images(store: &ImageStore, files: Files, args: &Import) -> Result<Vec<S
             continue;
         }
         let name = format!("{digest} of {name}");
-        let display = Display::new(name.clone());
+        let display = Display::new(name.clone(), out.json());
         let pulled = store.pull_from(&source, &name, &digest, &Platform::host(), &display).await;
         display.end();
         images.push(pulled.map_err(not_pulled)?);
