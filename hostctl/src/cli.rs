@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
+pub(crate) use crate::bundle::args::Bundle;
 use crate::reach::Reach;
-
 pub(crate) use crate::store::args::Store;
 pub(crate) use crate::trust::args::Trust;
 
@@ -151,6 +151,9 @@ pub(crate) enum Command {
     },
     /// What a plan is made of, as JSON, for `hostctl plan --state`
     Dump,
+    /// All that a manifest needs in one file, for sites without a network
+    #[command(subcommand)]
+    Bundle(Bundle),
     /// Look into an image store on this machine, without a daemon
     Store(Store),
     /// Low-level entries for test suites: the real code, nothing else

@@ -11,6 +11,7 @@
 //! `planner`, with the code that hosts run.
 
 mod authority;
+mod bundle;
 mod check;
 mod cli;
 mod client;
@@ -96,6 +97,7 @@ async fn talk(command: &Command, global: &Global, now: Timestamp, out: &mut Out)
     match command {
         Command::Pin(args) => return pin::run(args, out).await,
         Command::VerifyImage(args) => return verify_image::run(args, out).await,
+        Command::Bundle(command) => return bundle::run(command, now, out).await,
         Command::Store(args) => return store::run(args, out).await,
         _ => {}
     }

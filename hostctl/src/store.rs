@@ -36,6 +36,7 @@ use crate::reach::Reach;
 use crate::render::Out;
 
 use args::{Store, StoreCommand};
+pub(crate) use fetch::{Display, not_pulled};
 pub(crate) use look::show_listing;
 
 /// Carries one command out.

@@ -6,6 +6,7 @@
 //! One pass for each layer, some layers side by side (`budget.rs`). What is on disk before all checks have passed lies in `tmp/` only.
 
 mod described;
+mod documents;
 mod estimate;
 mod native;
 mod stack;
@@ -18,6 +19,7 @@ use futures_util::stream::{self, StreamExt};
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use documents::{Documents, documents};
 pub use estimate::{Estimate, LayerEstimate};
 
 use crate::budget::{Budget, Window};
@@ -27,7 +29,7 @@ use crate::layer::Below;
 use crate::native::Native;
 use crate::pull_error::{PullError, Refused};
 use crate::record::{Image, ImageRecord, LayerRecord};
-use crate::registry::document::{self, Compression, Descriptor, Document, Manifest, Platform};
+use crate::registry::document::{self, Compression, Descriptor, Manifest, Platform};
 use crate::registry::{Client, Served};
 use crate::source::{Download, Source, SourceError, blocking};
 use crate::store::Store;
@@ -190,33 +192,10 @@ impl Pull<'_> {
 
     /// The manifest for the platform, and the index that led to it.
     async fn manifest(&self) -> Result<(Option<String>, Served, Manifest), PullError> {
-        let fetch = async |digest: &Digest, expected: Option<&str>| {
-            let served = self.source.document(digest, expected).await;
-            let served = served.map_err(|error| self.failed(error))?;
-            let document = document::parse(&served.bytes, Some(&served.media_type));
-            Ok::<_, PullError>((document.map_err(|error| self.refused(error.into()))?, served))
-        };
-        let (document, served) = fetch(&self.digest, None).await?;
-        let entries = match document {
-            Document::Manifest(manifest) => return Ok((None, served, manifest)),
-            Document::Index(entries) => entries,
-        };
-        let Some(entry) = self.platform.choose(&entries) else {
-            let found = entries.iter().filter_map(|e| e.platform.as_ref());
-            let found =
-                found.map(|p| format!("{}/{}", document::shown(&p.os), document::shown(&p.architecture)));
-            return Err(PullError::WrongPlatform {
-                image: self.name.to_owned(),
-                wanted: self.platform.to_string(),
-                found: found.take(16).collect::<Vec<_>>().join(", "),
-            });
-        };
-        let (document, child) = fetch(&entry.digest, Some(&entry.media_type)).await?;
-        let Document::Manifest(manifest) = document else {
-            return Err(self.refused(Refused::NestedIndex));
-        };
-        let index = text(served.bytes).map_err(|refused| self.refused(refused))?;
-        Ok((Some(index), child, manifest))
+        let Documents { index, served, manifest } =
+            documents(self.source, self.name, &self.digest, self.platform).await?;
+        let index = index.map(|index| text(index.bytes)).transpose();
+        Ok((index.map_err(|refused| self.refused(refused))?, served, manifest))
     }
 
     /// One layer, fetched and converted.
@@ -435,7 +414,12 @@ impl Read for PieceReader {
     }
 }
 
-fn check_platform(image: &str, platform: &Platform, config: &ImageConfiguration) -> Result<(), PullError> {
+/// Whether an image is for a platform.
+pub(crate) fn check_platform(
+    image: &str,
+    platform: &Platform,
+    config: &ImageConfiguration,
+) -> Result<(), PullError> {
     let found = format!("{}/{}", config.os(), config.architecture());
     if found == format!("{}/{}", platform.os, platform.architecture) {
         return Ok(());

@@ -9,18 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use bennu_image_store::archive::{ChooseError, Files, Form, LayoutWriter, OpenError, WriteError};
+use bennu_image_store::archive::{
+    self, ArtifactError, ChooseError, CopyError, Files, Form, LayoutWriter, OpenError, Part, REF_NAME,
+    WriteError,
+};
 use bennu_image_store::export::{Compression, ExportError};
 use bennu_image_store::listing::files;
 use bennu_image_store::registry::document::Platform;
-use bennu_image_store::registry::{Client, ClientOptions};
+use bennu_image_store::registry::{Client, ClientOptions, Repository};
 use bennu_image_store::source::Source;
 use bennu_image_store::{Image, PullError, Store, sha256};
 use bennu_manifests::model::Digest;
-use common::registry::{Answer, INDEX, MANIFEST, Parts, Server, descriptor, gzip};
+use common::registry::{Answer, INDEX, MANIFEST, Parts, Seen, Server, descriptor, gzip};
 use common::{Tar, has_program};
-
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// A store in a directory that goes away.
 struct Bench {
@@ -520,6 +521,102 @@ async fn what_is_there_is_not_written_over() {
     );
     assert!(matches!(nothing, Err(ExportError::Missing(_))));
     assert!(!bench.path("new").exists());
+}
+
+#[tokio::test]
+async fn an_image_is_copied_byte_for_byte_and_other_programs_read_it() {
+    let (bench, parts) = (Bench::new(), parts());
+    let server = registry(parts.clone());
+    let repository = Repository { registry: server.address.clone(), name: "a/b".to_owned() };
+    let client = Client::new(ClientOptions::default()).expect("a client");
+    let source = Source::Registry { client, repository };
+    let (platform, path) = (Platform::linux("amd64"), bench.path("copy.tar"));
+    let mut layout = LayoutWriter::create(&path, Form::Archive).expect("begun");
+    let mut copied = Vec::new();
+    let wanted = parts.digest();
+    for _ in 0..2 {
+        let copy = archive::copy(&source, "image", &wanted, &platform, &mut layout, &());
+        copied.push(copy.await.expect("copied"));
+    }
+    assert_eq!(copied[0], copied[1], "what is there is not fetched again");
+    let of_layer = |seen: &Seen| seen.path.ends_with(&sha256::digest(&parts.layers[0]).to_string());
+    assert_eq!(server.seen().iter().filter(|seen| of_layer(seen)).count(), 1);
+    let mut listed = copied.remove(0);
+    listed.annotations.insert(REF_NAME.to_owned(), "example.com/app:1".to_owned());
+    layout.finish(&[listed], &BTreeMap::new()).expect("finished");
+    assert_eq!(bench.import(&path).await.digest, parts.digest());
+    let files = Arc::new(Files::open(&path).expect("readable").expect("a layout"));
+    let checked = archive::check(&Source::Archive(files), "image", &parts.digest(), &platform).await;
+    let bytes = parts.layers.iter().chain([&parts.config, &parts.manifest]).map(Vec::len).sum::<usize>();
+    assert_eq!(checked.expect("sound"), bytes as u64);
+    let files = Arc::new(Files::open(&path).expect("readable").expect("a layout"));
+    let foreign = Platform::linux("s390x");
+    let checked = archive::check(&Source::Archive(files), "image", &parts.digest(), &foreign).await;
+    assert!(matches!(checked, Err(CopyError::Pull(PullError::WrongPlatform { .. }))), "{checked:?}");
+    if has_program("skopeo") {
+        let from = format!("oci-archive:{}:example.com/app:1", path.display());
+        let digest = run("skopeo", &["inspect", "--format", "{{.Digest}}", &from]);
+        assert_eq!(digest.trim(), parts.digest().to_string());
+    }
+}
+
+#[tokio::test]
+async fn t12_what_a_registry_lies_about_is_not_copied() {
+    let parts = parts();
+    let mut lying = parts.clone();
+    let digest = sha256::digest(&parts.layers[1]);
+    *lying.layers[1].last_mut().expect("not empty") ^= 1;
+    let server = Server::start(move |seen| {
+        if seen.path.ends_with(&digest.to_string()) {
+            return Answer::ok("application/octet-stream", lying.layers[1].clone());
+        }
+        parts.answer(&seen.path)
+    });
+    let parts = self::parts();
+    let bench = Bench::new();
+    let repository = Repository { registry: server.address.clone(), name: "a/b".to_owned() };
+    let client = Client::new(ClientOptions::default()).expect("a client");
+    let source = Source::Registry { client, repository };
+    let (platform, path) = (Platform::linux("amd64"), bench.path("copy.tar"));
+    let mut layout = LayoutWriter::create(&path, Form::Archive).expect("begun");
+    let copied = archive::copy(&source, "image", &parts.digest(), &platform, &mut layout, &()).await;
+    assert!(matches!(copied, Err(CopyError::Pull(ref error)) if error.is_refusal()), "{copied:?}");
+    assert!(!layout.has(&digest));
+    drop(layout);
+    assert_eq!(fs::read_dir(bench.dir.path()).expect("listed").count(), 1, "only the store");
+}
+
+#[test]
+fn an_artifact_is_read_as_it_was_written_and_not_if_it_changed() {
+    let bench = Bench::new();
+    let part = |title: &str, bytes: &[u8]| Part {
+        media_type: "text/x".to_owned(),
+        title: title.to_owned(),
+        bytes: bytes.to_owned(),
+    };
+    let parts = [part("one", b"first"), part("two", b"second")];
+    let path = bench.path("folder");
+    let mut layout = LayoutWriter::create(&path, Form::Directory).expect("begun");
+    let listed = layout.artifact("text/kind", &parts).expect("written");
+    layout.finish(std::slice::from_ref(&listed), &BTreeMap::new()).expect("finished");
+    let files = Files::open(&path).expect("readable").expect("a layout");
+    assert_eq!(files.artifact("text/kind").expect("there"), parts);
+    assert!(matches!(files.artifact("text/other"), Err(ArtifactError::Number { found: 0, .. })));
+    assert!(matches!(files.choose(None), Err(ChooseError::Empty)), "an artifact is no image");
+    for (bytes, changed) in
+        [(&b"first"[..], Some(&b"fIrst"[..])), (b"first", Some(b"first!")), (b"first", None)]
+    {
+        let blob = path.join("blobs/sha256").join(sha256::digest(bytes).hex());
+        match changed {
+            Some(changed) => fs::write(&blob, changed).expect("written"),
+            None => fs::remove_file(&blob).expect("removed"),
+        }
+        let read = files.artifact("text/kind");
+        assert!(
+            matches!(read, Err(ArtifactError::Digest(_) | ArtifactError::Missing(_))),
+            "{changed:?}: {read:?}"
+        );
+    }
 }
 
 #[test]

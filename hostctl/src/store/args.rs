@@ -139,6 +139,9 @@ pub(crate) struct Import {
     /// Take every image
     #[arg(long)]
     pub(crate) all: bool,
+    /// Take images for other machines than this one, in the words of OCI
+    #[arg(long, conflicts_with = "layer")]
+    pub(crate) arch: Option<String>,
     /// Take the file for a layer, whatever it looks like
     #[arg(long, conflicts_with = "all")]
     pub(crate) layer: bool,

@@ -85,7 +85,7 @@ pub(super) async fn estimate(
     Ok(0)
 }
 
-pub(super) fn not_pulled(error: PullError) -> Failure {
+pub(crate) fn not_pulled(error: PullError) -> Failure {
     let code = match &error {
         error if error.is_refusal() => Code::Refused,
         PullError::NotFound { .. } => Code::NotFound,

@@ -54,7 +54,7 @@ pub(super) async fn import(store: &ImageStore, args: &Import, out: &mut Out) -> 
         })?
     };
     let imported = match files {
-        Some(files) => Imported::Images { images: images(store, files, args).await? },
+        Some(files) => Imported::Images { images: images(store, files, args, out.json()).await? },
         None if args.all || args.reference.is_some() => {
             return Err(Failure::invalid(format!("{} holds no images", args.path.display())));
         }
@@ -78,7 +78,12 @@ pub(super) async fn import(store: &ImageStore, args: &Import, out: &mut Out) -> 
 }
 
 /// Pulls from files as from a registry: every digest is checked in the same way.
-async fn images(store: &ImageStore, files: Files, args: &Import) -> Result<Vec<Shown>, Failure> {
+async fn images(
+    store: &ImageStore,
+    files: Files,
+    args: &Import,
+    json: bool,
+) -> Result<Vec<Shown>, Failure> {
     let name = args.path.display().to_string();
     let wanted: Vec<Digest> = if args.all {
         files.images().map(|image| image.digest).collect()
@@ -93,6 +98,7 @@ async fn images(store: &ImageStore, files: Files, args: &Import) -> Result<Vec<S
         })?;
         vec![chosen.digest]
     };
+    let platform = args.arch.as_deref().map_or_else(Platform::host, Platform::linux);
     let source = Source::Archive(Arc::new(files));
     let mut images: Vec<Image> = Vec::with_capacity(wanted.len());
     for digest in wanted {
@@ -100,8 +106,8 @@ async fn images(store: &ImageStore, files: Files, args: &Import) -> Result<Vec<S
             continue;
         }
         let name = format!("{digest} of {name}");
-        let display = Display::new(name.clone(), out.json());
-        let pulled = store.pull_from(&source, &name, &digest, &Platform::host(), &display).await;
+        let display = Display::new(name.clone(), json);
+        let pulled = store.pull_from(&source, &name, &digest, &platform, &display).await;
         display.end();
         images.push(pulled.map_err(not_pulled)?);
     }

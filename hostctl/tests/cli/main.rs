@@ -1,6 +1,7 @@
 //! The built command as its user meets it: arguments in, output and exit code out.
 
 mod archives;
+mod bundles;
 mod documents;
 mod hosts;
 mod images;

@@ -12,7 +12,9 @@
 //! [`crate::source`]. Only the list of names, `index.json` or `manifest.json`, is vouched for by nobody; whoever wants one image
 //! and no other names it by its digest.
 
+mod artifact;
 mod choose;
+mod copy;
 mod docker;
 mod layout;
 mod members;
@@ -28,7 +30,9 @@ use std::path::Path;
 use bennu_manifests::model::Digest;
 use serde::Deserialize;
 
+pub use artifact::{ArtifactError, Part};
 pub use choose::ChooseError;
+pub use copy::{CopyError, check, copy};
 pub(crate) use write::json;
 pub use write::{BlobWriter, Described, Form, LayoutWriter, WriteError};
 
