@@ -36,7 +36,8 @@ use crate::reach::Reach;
 use crate::render::Out;
 
 use args::{Store, StoreCommand};
-pub(crate) use fetch::{Display, not_pulled};
+pub(crate) use fetch::not_pulled;
+pub(crate) use progress::Display;
 pub(crate) use look::show_listing;
 
 /// Carries one command out.

@@ -13,7 +13,7 @@ use bennu_planner::{Seen, State, Step, Wanted, plan};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
-use crate::fetch::{Staging, client, fetch};
+use crate::fetch::{Staging, fetch};
 use crate::host::StartInstance;
 use crate::image_policy;
 use crate::ledger::Applicable;

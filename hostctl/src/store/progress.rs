@@ -16,7 +16,7 @@ use crate::render::{bytes, interactive, progress};
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Shows it on standard error.
-pub(super) struct Display {
+pub(crate) struct Display {
     form: Form,
     layers: Mutex<BTreeMap<Digest, Layer>>,
 }
@@ -45,7 +45,7 @@ struct Event<'a> {
 }
 
 impl Display {
-    pub(super) fn new(image: String, json: bool) -> Self {
+    pub(crate) fn new(image: String, json: bool) -> Self {
         let form = match (json, interactive()) {
             (true, _) => Form::Json,
             (false, false) => Form::Lines,
@@ -58,7 +58,7 @@ impl Display {
         Self { form, layers: Mutex::default() }
     }
 
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Form::Bar(bar) = &self.form {
             bar.finish_and_clear();
         }

@@ -9,7 +9,6 @@ use super::{BlobWriter, Described, LayoutWriter, WriteError};
 use crate::Progress;
 use crate::pull::{Documents, check_platform, documents};
 use crate::pull_error::{PullError, Refused};
-use crate::registry::MAX_TRIES;
 use crate::registry::document::{Descriptor, Platform};
 use crate::source::Source;
 
@@ -49,17 +48,8 @@ pub async fn copy(
             progress.layer(&wanted.digest, wanted.size, wanted.size);
             continue;
         }
-        let mut tried = 1;
-        loop {
-            // A blob that is begun again is as if it had not been begun before.
-            match fetch(source, name, wanted, Some(layout.blob()?), progress).await {
-                Err(CopyError::Pull(error)) if error.is_retryable() && tried < MAX_TRIES => {
-                    tokio::time::sleep(source.pause(tried)).await;
-                    tried += 1;
-                }
-                other => break other?,
-            }
-        }
+        // What breaks off goes on by itself.
+        fetch(source, name, wanted, Some(layout.blob()?), progress).await?;
     }
     Ok(described)
 }
