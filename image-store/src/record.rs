@@ -5,6 +5,7 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claims;
+use crate::registry;
 use crate::registry::document::{self, Document, DocumentError};
 use crate::sha256;
 
@@ -125,6 +126,7 @@ impl Image {
             return Err(RecordFault::Inconsistent("the digest of the configuration does not fit"));
         }
         let config = ImageConfiguration::from_reader(record.config.as_bytes())?;
+        registry::config::check(&config)?;
         let diff_ids = document::diff_ids(&config)?;
         if diff_ids.len() != record.layers.len()
             || diff_ids.len() != manifest.layers.len()

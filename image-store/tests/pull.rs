@@ -70,6 +70,62 @@ impl Progress for Recorder {
     }
 }
 
+/// What a configuration says, whatever it is, comes back byte for byte, and what no process could be given is refused.
+#[tokio::test]
+async fn t16_a_configuration_is_data_and_is_refused_where_it_could_not_be_passed_on() {
+    let with = |config: serde_json::Value| {
+        let mut parts = Parts::new("amd64", &[Tar::new().file("a", "b").end()]);
+        let mut image: serde_json::Value = serde_json::from_slice(&parts.config).expect("JSON");
+        image["config"] = config;
+        let before = descriptor("application/vnd.oci.image.config.v1+json", &parts.config);
+        parts.config = image.to_string().into_bytes();
+        let after = descriptor("application/vnd.oci.image.config.v1+json", &parts.config);
+        let manifest = String::from_utf8(parts.manifest).expect("text");
+        Parts { manifest: manifest.replace(&before, &after).into_bytes(), ..parts }
+    };
+    for text in [
+        "a\n[Service]\nExecStartPre=/bin/sh",
+        "%n %i %%",
+        "$HOME ${PATH} $(id) `id`",
+        "/proc/self/fd/7",
+        "../../../etc",
+        "\\x0a\t\r\u{1b}[2J",
+        "\u{202e}\u{feff}\u{10ffff}",
+        "\"'\\;|&<>",
+        &"1000:".repeat(800),
+    ] {
+        let config = serde_json::json!({
+            "Cmd": [text, ""], "Entrypoint": [text], "Env": [format!("A={text}"), text], "User": text,
+            "WorkingDir": text, "StopSignal": text, "Labels": { text: text },
+        });
+        let parts = with(config.clone());
+        let digest = parts.digest();
+        let server = parts.serve();
+        let bench = Bench::new();
+        let pulled = bench.pull(&server.image(digest)).await.expect("taken");
+        let read = bench.store.image(&digest).expect("read").expect("there");
+        for image in [pulled, read] {
+            let found = image.config.config().as_ref().expect("a configuration");
+            let found = serde_json::to_value(found).expect("JSON");
+            for (key, value) in config.as_object().expect("an object") {
+                assert_eq!(&found[key], value, "{key}");
+            }
+        }
+    }
+    for config in [
+        serde_json::json!({ "Cmd": ["a\0b"] }),
+        serde_json::json!({ "WorkingDir": "/\0" }),
+        serde_json::json!({ "Env": ["x".repeat(200_000)] }),
+        serde_json::json!({ "Labels": { "a": "x".repeat(2_000_000) } }),
+    ] {
+        let parts = with(config);
+        let image = parts.digest();
+        let server = parts.serve();
+        let refused = Bench::new().refused(&server.image(image)).await;
+        assert!(matches!(refused, Refused::Document(_)), "{refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_image_is_pulled_once_and_then_found_without_any_request() {
     let (bench, parts) = (Bench::new(), parts());

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Claimed, Pull, check_platform, native, stack, text};
 use crate::native::{self as format, Native};
 use crate::pull_error::{PullError, Refused};
-use crate::registry::Served;
+use crate::registry::{self, Served};
 use crate::registry::document::{self, Descriptor, Platform};
 use crate::source::{Source, blocking};
 use crate::store::Store;
@@ -69,6 +69,7 @@ impl Pull<'_> {
         let parsed = ImageConfiguration::from_reader(config.as_bytes())
             .map_err(|error| self.refused(Refused::Config(error)))?;
         check_platform(self.name, self.platform, &parsed)?;
+        registry::config::check(&parsed).map_err(|error| self.refused(error.into()))?;
         let diff_ids = document::diff_ids(&parsed).map_err(|error| self.refused(error.into()))?;
         if diff_ids.len() != manifest.layers.len() {
             return Err(self.refused(Refused::LayerCount));

@@ -201,6 +201,14 @@ pub enum DocumentError {
         /// How many are allowed.
         limit: usize,
     },
+    /// The configuration says something that no process can be given.
+    #[error("'{what}' of the image configuration {fault}")]
+    Config {
+        /// The member at fault.
+        what: &'static str,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
     /// The configuration names a layer by something else than a SHA-256 digest.
     #[error("the image configuration has a malformed diff id")]
     DiffId,

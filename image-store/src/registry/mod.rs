@@ -11,6 +11,7 @@
 mod auth;
 mod blob;
 mod client;
+pub mod config;
 mod credentials;
 pub mod document;
 mod error;
