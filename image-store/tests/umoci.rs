@@ -3,21 +3,17 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use bennu_image_store::archive::Form;
 use bennu_image_store::export::Compression;
 use bennu_image_store::listing::files;
-use bennu_image_store::mount::Mounts;
 use bennu_image_store::{Image, Origin, Store, sha256};
 use common::layout::{pull, pulled, write_layout};
-use common::{Tar, can_mount, has_program};
-use nix::sys::stat::{major, minor};
+use common::oracle::{able, check, compare, on_disk, unpack};
+use common::{Tar, has_program};
 
 /// Images, and trees in each of them, side by side.
 const IMAGES: u64 = 10;
@@ -313,103 +309,6 @@ fn finish(tar: Tar, kind: u8, data: &[u8], records: &[(String, Vec<u8>)], noise:
     })
 }
 
-/// What a tree says of one path: type, mode, owner, size and time; target or device; attributes; digest of the content.
-type Facts = (String, Option<String>, BTreeMap<String, String>, Option<String>);
-
-/// As listings escape.
-fn escape(bytes: &[u8]) -> String {
-    let plain = |b: &u8| b.is_ascii_graphic() && !b"\\,=".contains(b);
-    bytes.iter().map(|b| if plain(b) { char::from(*b).to_string() } else { format!("\\x{b:02x}") }).collect()
-}
-
-fn on_disk(root: &Path) -> BTreeMap<String, Facts> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![root.to_owned()];
-    while let Some(path) = waiting.pop() {
-        let meta = fs::symlink_metadata(&path).expect("there");
-        let file_type = meta.file_type();
-        let (kind, target) = if file_type.is_symlink() {
-            let target = fs::read_link(&path).expect("a link").into_os_string().into_vec();
-            ("link", Some(escape(&target)))
-        } else if file_type.is_char_device() || file_type.is_block_device() {
-            let kind = if file_type.is_char_device() { "char" } else { "block" };
-            (kind, Some(format!("{},{}", major(meta.rdev()), minor(meta.rdev()))))
-        } else if file_type.is_fifo() {
-            ("fifo", None)
-        } else if file_type.is_dir() {
-            waiting.extend(fs::read_dir(&path).expect("listed").map(|entry| entry.expect("an entry").path()));
-            ("dir", None)
-        } else {
-            ("file", None)
-        };
-        let content = (kind == "file").then(|| sha256::digest(&fs::read(&path).expect("read")).hex());
-        let size = if kind == "file" { meta.len() } else { 0 };
-        let mode = if kind == "link" { 0 } else { meta.mode() & 0o7777 };
-        let (seconds, nanos) = (meta.mtime(), meta.mtime_nsec());
-        let time = if nanos == 0 { seconds.to_string() } else { format!("{seconds}.{nanos:09}") };
-        let facts = format!("{kind} {mode:04o} {}:{} {size} {time}", meta.uid(), meta.gid());
-        let below = path.strip_prefix(root).expect("below").as_os_str().as_bytes();
-        found.insert(format!("/{}", escape(below)), (facts, target, xattrs(&path), content));
-    }
-    found
-}
-
-fn xattrs(path: &Path) -> BTreeMap<String, String> {
-    let mut names = vec![0; 4096];
-    let len = rustix::fs::llistxattr(path, &mut names).expect("listed");
-    let names = names[..len].split(|b| *b == 0).filter(|name| !name.is_empty());
-    names
-        .map(|name| {
-            let mut value = vec![0; 4096];
-            let key = OsString::from_vec(name.to_vec());
-            let len = rustix::fs::lgetxattr(path, key.as_os_str(), &mut value).expect("read");
-            (escape(name), escape(&value[..len]))
-        })
-        .collect()
-}
-
-fn unpack(layout: &Path, to: &Path) -> Output {
-    let mut umoci = Command::new("umoci");
-    umoci.args(["raw", "unpack", "--image"]).arg(format!("{}:latest", layout.display())).arg(to);
-    umoci.output().expect("umoci runs")
-}
-
-/// The layers as umoci and as we understand them.
-fn both(layers: &[Vec<u8>]) -> (BTreeMap<String, Facts>, BTreeMap<String, Facts>) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let layout = dir.path().join("layout");
-    write_layout(&layout, layers);
-    let unpacked = dir.path().join("unpacked");
-    let output = unpack(&layout, &unpacked);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
-    let store = Store::open(&dir.path().join("store")).expect("a store");
-    let image = pull(&store, &layout).expect("pulled");
-    assert_eq!(store.verify().expect("looked at"), []);
-    if can_mount() {
-        let mounts = Mounts::new(&dir.path().join("run")).expect("a place for mounts");
-        let target = dir.path().join("mounted");
-        fs::create_dir(&target).expect("made");
-        mounts.mount_image(&store, &image.layers, &target, None, None).expect("mounted");
-        let mut seen = on_disk(&target);
-        mounts.unmount_image(&target).expect("unmounted");
-        let mut there = on_disk(&unpacked);
-        // The time and the attributes of the root are those of the mount.
-        for tree in [&mut seen, &mut there] {
-            tree.remove("/");
-        }
-        compare(&there, &seen);
-    }
-    let lines = files(&store, &image).expect("listed");
-    let ours = lines.into_iter().map(|line| {
-        let mode = if line.kind == "link" { 0 } else { line.mode };
-        let facts =
-            format!("{} {mode:04o} {}:{} {} {}", line.kind, line.uid, line.gid, line.size, line.mtime);
-        (line.path, (facts, line.target, line.xattrs, line.sha256.map(|digest| digest.hex())))
-    });
-    (on_disk(&unpacked), ours.collect())
-}
-
 /// What we export is for umoci what the layers were, and for us what we would export again.
 fn check_export(layers: &[Vec<u8>]) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -429,28 +328,6 @@ fn check_export(layers: &[Vec<u8>]) {
     compare(&unpacked("layout", "unpacked"), &unpacked("exported", "unpacked again"));
     let again = pull(&store, &path("exported")).expect("pulled");
     assert_eq!(export(&again, "exported again"), exported, "an export of an export is another image");
-}
-
-#[track_caller]
-fn check(layers: &[Vec<u8>]) {
-    let (theirs, ours) = both(layers);
-    compare(&theirs, &ours);
-}
-
-#[track_caller]
-fn compare(theirs: &BTreeMap<String, Facts>, ours: &BTreeMap<String, Facts>) {
-    let paths: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
-    let differing: Vec<_> = paths.into_iter().filter(|path| theirs.get(*path) != ours.get(*path)).collect();
-    let shown = differing
-        .iter()
-        .take(5)
-        .map(|path| format!("{path}\n  umoci {:?}\n  ours  {:?}\n", theirs.get(*path), ours.get(*path)));
-    assert!(differing.is_empty(), "{} paths differ:\n{}", differing.len(), shown.collect::<String>());
-}
-
-fn able() -> bool {
-    // Only root can make devices and give files away.
-    nix::unistd::geteuid().is_root() && has_program("umoci")
 }
 
 /// Layers one above the other, with many trees in each; counts what is in them.
@@ -638,4 +515,55 @@ fn a_layer_that_was_put_over_others_is_found_over_the_same_ones_only() {
     let lines = files(&store, &third).expect("listed");
     let one = lines.iter().find(|line| line.path == "/one").expect("there");
     assert_eq!(one.sha256, Some(sha256::digest(b"another")));
+}
+
+/// What `tar` makes of the files of some installed packages, as layers of Debian are made.
+fn packages(names: &[&str], dir: &Path) -> Vec<u8> {
+    let listed = Command::new("dpkg").arg("--listfiles").args(names).output().expect("dpkg runs");
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let listed = String::from_utf8(listed.stdout).expect("text");
+    // Installations leave documentation out, and dpkg says so beside diverted files.
+    let there = |path: &&str| {
+        // What lies elsewhere changes while it is read, and the links at the root are those of the layer below.
+        let kept = ["/bin/", "/etc", "/lib/", "/lib64/", "/sbin/", "/usr"];
+        kept.iter().any(|start| path.starts_with(start)) && fs::symlink_metadata(path).is_ok()
+    };
+    let paths: BTreeSet<&str> = listed.lines().filter(there).map(|path| &path[1..]).collect();
+    let list = dir.join("list");
+    fs::write(&list, paths.into_iter().collect::<Vec<_>>().join("\n")).expect("written");
+    let tar = Command::new("tar")
+        .args(["--create", "--no-recursion", "--numeric-owner", "--format=pax", "--directory=/"])
+        .args(["--xattrs", "--xattrs-include=*"])
+        .arg(format!("--files-from={}", list.display()))
+        .output()
+        .expect("tar runs");
+    assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
+    tar.stdout
+}
+
+#[test]
+fn t15_an_image_of_debian_packages_is_the_tree_that_umoci_unpacks() {
+    if !able() || !has_program("dpkg") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let merged =
+        ["bin", "sbin", "lib", "lib64"].into_iter().fold(Tar::new().dir("./").dir("usr"), |tar, name| {
+            tar.dir(&format!("usr/{name}")).symlink(name, &format!("usr/{name}"))
+        });
+    let layers = [
+        merged.end(),
+        packages(&["base-files", "base-passwd", "libc-bin", "coreutils"], dir.path()),
+        packages(&["passwd", "util-linux", "bash", "tar", "perl-base"], dir.path()),
+        // Names of both kinds, through links that Debian has at its root.
+        Tar::new()
+            .file("bin/.wh.bash", "")
+            .file("usr/share/doc/.wh..wh..opq", "")
+            .file("usr/share/doc/note", "n")
+            .file("lib/added", "a")
+            .hard_link("usr/bin/again", "bin/cat")
+            .end(),
+    ];
+    assert!(layers[1].len() > 1 << 20 && layers[2].len() > 1 << 20, "this is no Debian system");
+    check(&layers);
 }

@@ -2,6 +2,7 @@
 #![expect(dead_code, reason = "each test file uses its own part of this")]
 
 pub(crate) mod layout;
+pub(crate) mod oracle;
 pub(crate) mod registry;
 
 use std::io::Write;
