@@ -10,7 +10,7 @@ use std::process::Command;
 use bennu_image_store::archive::Form;
 use bennu_image_store::export::Compression;
 use bennu_image_store::listing::files;
-use bennu_image_store::{Image, Origin, Store, sha256};
+use bennu_image_store::{Image, Origin, PullError, Store, StoreError, sha256};
 use common::layout::{pull, pulled, write_layout};
 use common::oracle::{able, check, compare, on_disk, unpack};
 use common::{Tar, has_program};
@@ -566,4 +566,28 @@ fn t15_an_image_of_debian_packages_is_the_tree_that_umoci_unpacks() {
     ];
     assert!(layers[1].len() > 1 << 20 && layers[2].len() > 1 << 20, "this is no Debian system");
     check(&layers);
+}
+
+#[test]
+fn t20_a_layer_is_not_put_over_one_that_is_bad() {
+    let (base, top) = (merged(), Tar::new().hard_link("one", "usr/lib/old").end());
+    let (dir, image) = pulled(&[base.clone()]);
+    let (store, image) = image.expect("pulled");
+    let path = store.blob_path(&image.layers[0].blob);
+    let mut bytes = fs::read(&path).expect("read");
+    let at = bytes.windows(100).position(|bytes| bytes == [b'o'; 100]).expect("the content of a file");
+    bytes[at] ^= 1;
+    // Not in place: where the file system has fs-verity it would not let us.
+    fs::remove_file(&path).and_then(|()| fs::write(&path, bytes)).expect("spoiled");
+    let layout = dir.path().join("second");
+    write_layout(&layout, &[base, top]);
+    let error = pull(&store, &layout).expect_err("what a bad disk gave got a name of its own");
+    assert!(matches!(error, PullError::Store(StoreError::Damaged { .. })), "{error:?}");
+    for bad in store.scrub().expect("scrubbed") {
+        store.repair(&bad.blob).expect("put aside");
+    }
+    let image = pull(&store, &layout).expect("fetched again");
+    let lines = files(&store, &image).expect("listed");
+    let one = lines.iter().find(|line| line.path == "/one").expect("there");
+    assert_eq!(one.sha256, Some(sha256::digest("o".repeat(9000).as_bytes())));
 }

@@ -25,6 +25,7 @@ use crate::record::{LayerRecord, Origin};
 use crate::store::Store;
 use crate::store_error::StoreError;
 use crate::tar::{Limits, Reason};
+use crate::verity::{self, Measured};
 
 use rewrite::Rewrite;
 
@@ -71,12 +72,27 @@ impl Store {
         };
         let images = below.iter().map(open).collect::<Result<_, _>>()?;
         let Some(rewrite) = Rewrite::plan(open(&layer)?, images, limits)? else { return Ok((layer, None)) };
+        for record in below.iter().chain([&layer]) {
+            self.vouched_for(record)?;
+        }
         let temporary = self.temporary()?;
         let out = temporary.file.try_clone().map_err(StackError::Write)?;
         let written = rewrite.write(out, &self.inner.names.temporary())?;
         let claim = self.install_blob(temporary, &written.verity)?;
         let stacked = LayerRecord { blob: written.verity, size: written.size, origin: Origin::Stacked, ..layer };
         Ok((stacked, Some(claim)))
+    }
+
+    /// Refuses a blob that is not what its name says: what is copied from it gets another name, which would vouch for whatever a bad
+    /// disk gave.
+    fn vouched_for(&self, record: &LayerRecord) -> Result<(), StoreError> {
+        let path = self.blob_path(&record.blob);
+        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+        let measured = verity::measure(&file).map_err(StoreError::io("measure", &path))?;
+        if measured == Measured::Digest(record.blob) || self.is_sound(&file, &record.blob)? {
+            return Ok(());
+        }
+        Err(StoreError::Damaged { path, fault: "its content is not what its name says".to_owned() })
     }
 
     /// The stacked layers that images have over the same layers as one with these diff ids has, by their place. A blob that was
