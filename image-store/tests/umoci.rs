@@ -571,7 +571,7 @@ fn t15_an_image_of_debian_packages_is_the_tree_that_umoci_unpacks() {
 #[test]
 fn t20_a_layer_is_not_put_over_one_that_is_bad() {
     let (base, top) = (merged(), Tar::new().hard_link("one", "usr/lib/old").end());
-    let (dir, image) = pulled(&[base.clone()]);
+    let (dir, image) = pulled(std::slice::from_ref(&base));
     let (store, image) = image.expect("pulled");
     let path = store.blob_path(&image.layers[0].blob);
     let mut bytes = fs::read(&path).expect("read");

@@ -14,6 +14,8 @@ const MAX_LINKS: usize = 40;
 
 /// Inodes with one path, each with the number of its layer, the topmost first.
 type Merged = Vec<(usize, Inode)>;
+/// Layer and number of each inode by its name, the topmost first.
+type Names = HashMap<Vec<u8>, Vec<(usize, u64)>>;
 
 /// A directory, by the path that no symbolic link is on.
 #[derive(Debug, Default)]
@@ -22,8 +24,8 @@ pub(super) struct Place {
     name: Box<[u8]>,
     /// The directories of the layers below that are seen here together.
     lower: Merged,
-    /// What is in them: layer and number of the inode, the topmost first.
-    names: Option<HashMap<Vec<u8>, Vec<(usize, u64)>>>,
+    /// What is in them, once that was asked for.
+    names: Option<Names>,
     children: HashMap<Vec<u8>, usize>,
     /// The layers below have something else here.
     pub(super) blocked: bool,
@@ -199,7 +201,7 @@ impl Below {
         if self.places[place].names.is_some() {
             return Ok(());
         }
-        let mut names: HashMap<Vec<u8>, Vec<(usize, u64)>> = HashMap::new();
+        let mut names = Names::new();
         for (layer, directory) in &self.places[place].lower {
             for (name, nid) in self.images[*layer].entries(directory)? {
                 self.names += 1;
