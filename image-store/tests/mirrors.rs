@@ -147,6 +147,25 @@ async fn what_one_mirror_began_the_next_goes_on_with() {
 }
 
 #[tokio::test]
+async fn t13_a_mirror_that_spoils_the_beginning_and_breaks_off_does_not_discredit_the_next() {
+    let parts = Parts::new("amd64", &[Tar::new().file("file", noise(300_000)).end()]);
+    let sound = parts.clone();
+    let evil = Server::start(move |seen| {
+        let mut answer = sound.answer_to(seen);
+        if sound.is_layer(&seen.path) {
+            answer.body[90_000] ^= 1;
+            answer = answer.cut(100_000);
+        }
+        answer
+    });
+    let good = honest(&parts);
+    let registry = dead();
+    let client = Client::new(options(&registry, &[&evil.address, &good.address])).expect("a client");
+    pull(&client, &registry, &parts).await.expect("the second has all of it");
+    assert_eq!((layers(&evil, &parts), layers(&good, &parts)), (1, 2));
+}
+
+#[tokio::test]
 async fn the_registry_is_not_asked_for_what_a_mirror_gives() {
     let parts = parts();
     let (mirror, registry) = (honest(&parts), honest(&parts));

@@ -3,7 +3,7 @@
 //! What breaks off goes on where it stopped, at the same place or at the next, so whoever takes the bytes does not notice. Nothing
 //! is said about what they are: that is for the digest to say.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bennu_manifests::model::Digest;
 use bytes::{Buf, Bytes};
@@ -37,8 +37,8 @@ pub(crate) struct Blob {
     /// How often the registry has failed since there was progress, and bytes given since then.
     failed: u32,
     since: u64,
-    /// The mirrors that some of the bytes came from.
-    givers: BTreeSet<String>,
+    /// The mirrors that some of the bytes came from, in their order.
+    givers: Vec<String>,
 }
 
 impl Client {
@@ -55,7 +55,7 @@ impl Client {
             given: 0,
             failed: 0,
             since: 0,
-            givers: BTreeSet::new(),
+            givers: Vec::new(),
         }
     }
 }
@@ -79,11 +79,13 @@ impl Blob {
         }
     }
 
-    /// Whether mirrors gave some of the bytes, which then were not the right ones. They will not be asked for a while.
+    /// Whether a mirror gave some of the bytes, which then were not the right ones. It will not be asked for a while. Of several it
+    /// is the first: who gives something else has more reason to break off than who goes on with it.
     pub(crate) fn blame(&mut self) -> bool {
+        let Some(mirror) = self.givers.first() else { return false };
         let lie = RegistryError::Insecure { reason: format!("what was given as {} is not it", self.digest) };
-        self.givers.iter().for_each(|mirror| self.client.pass_over(mirror, &lie));
-        !std::mem::take(&mut self.givers).is_empty()
+        self.client.pass_over(mirror, &lie);
+        true
     }
 
     /// Bytes that have not been given yet; `None` at the end.
@@ -116,7 +118,7 @@ impl Blob {
             && bytes > 0
             && !self.givers.contains(mirror)
         {
-            self.givers.insert(mirror.clone());
+            self.givers.push(mirror.clone());
         }
         Ok(Some(piece))
     }

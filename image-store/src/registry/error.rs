@@ -131,6 +131,7 @@ impl From<HttpError> for RegistryError {
             other @ (HttpError::Address { .. }
             | HttpError::PlainHttp { .. }
             | HttpError::Forbidden { .. }
+            | HttpError::Certificate { .. }
             | HttpError::Redirects { .. }) => Self::Insecure { reason: other.to_string() },
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use reqwest::{Certificate, ClientBuilder, Identity, Method, Proxy, StatusCode, U
 use tokio::time::Instant;
 
 use super::options::{ClientOptions, Patience};
+use super::proxy::Proxies;
 use super::reach::{self, Forbidden};
 use super::tls::Tls;
 
@@ -64,6 +66,8 @@ pub(super) enum HttpError {
     PlainHttp { host: String },
     #[error("{host} is no host that a registry may lead to")]
     Forbidden { host: String },
+    #[error("the certificate of {host} is not believed: {fault}")]
+    Certificate { host: String, fault: String },
     #[error("{host} redirects more than {MAX_REDIRECTS} times")]
     Redirects { host: String },
 }
@@ -113,7 +117,7 @@ impl Http {
                 .no_proxy();
             proxied(builder)
         };
-        let strangers = || builder().dns_resolver(Strangers);
+        let strangers = || builder().dns_resolver(Strangers { proxies: options.proxies.clone() });
         let set_up = |error: reqwest::Error| (None, error.into());
         let mut own = BTreeMap::new();
         for (registry, tls) in &options.tls {
@@ -212,14 +216,18 @@ fn with_tls(builder: impl Fn() -> ClientBuilder, tls: &Tls) -> reqwest::Result<r
 }
 
 /// Looks names up for those that a registry leads to.
-struct Strangers;
+struct Strangers {
+    proxies: Proxies,
+}
 
 impl Resolve for Strangers {
     fn resolve(&self, name: Name) -> Resolving {
         let name = name.as_str().to_owned();
+        let is_proxy = self.proxies.is_at(&name);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(Box::new(reach::fit(name, found)?.into_iter()) as Addrs)
+            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let fit = if is_proxy { found } else { reach::fit(name, found)? };
+            Ok(Box::new(fit.into_iter()) as Addrs)
         })
     }
 }
@@ -229,12 +237,23 @@ fn failed(host: &str, error: reqwest::Error) -> HttpError {
     if is_forbidden(&error) {
         return HttpError::Forbidden { host: host.to_owned() };
     }
+    // It will be the same one the next time.
+    if let Some(fault @ rustls::Error::InvalidCertificate(_)) = of_tls(&error) {
+        return HttpError::Certificate { host: host.to_owned(), fault: fault.to_string() };
+    }
     // The address may carry a signature that nobody else should read in a log.
     HttpError::Network { host: host.to_owned(), source: error.without_url().into() }
 }
 
 fn is_forbidden(error: &(dyn Error + 'static)) -> bool {
     error.is::<Forbidden>() || error.source().is_some_and(is_forbidden)
+}
+
+/// What TLS says. An error of the system that holds another one is not its source, but what it holds.
+fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let held = held.and_then(|held| of_tls(held));
+    error.downcast_ref().or(held).or_else(|| of_tls(error.source()?))
 }
 
 /// Refuses what is neither HTTPS nor allowed to be plain; a request that began with TLS never goes on without.

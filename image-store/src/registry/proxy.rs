@@ -71,6 +71,15 @@ impl Proxies {
         proxy.as_deref().filter(|_| !direct)
     }
 
+    /// Whether one of them goes by this name.
+    pub(super) fn is_at(&self, name: &str) -> bool {
+        let is_at = |proxy: &String| {
+            let host = super::http::host_of(proxy).map(|(host, _)| host).unwrap_or_default();
+            host.split(':').next() == Some(name)
+        };
+        self.http.iter().chain(&self.https).any(is_at)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.http.is_none() && self.https.is_none()
     }
@@ -172,6 +181,7 @@ mod tests {
         let both = both.expect("sound");
         assert_eq!(both.of(true, "a.example", 443), Some("http://lower:2"));
         assert_eq!(both.of(false, "a.example", 80), Some("https://p:3"));
+        assert!(both.is_at("p") && both.is_at("lower") && !both.is_at("upper") && !both.is_at(""));
         assert!(proxies(&[("http_proxy", "")]).expect("sound").is_empty());
         for wrong in ["socks5://p:1", "ftp://p", "http://", "a b"] {
             let error = proxies(&[("HTTPS_PROXY", wrong)]).expect_err(wrong);
