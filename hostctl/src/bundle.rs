@@ -26,7 +26,7 @@ use crate::check::not_valid;
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
 use crate::reach::Reach;
-use crate::render::{Out, bytes, counted, facts};
+use crate::render::{Out, bytes, counted, facts, printable};
 use crate::store::{Display, not_pulled};
 use crate::verify::trust;
 
@@ -130,7 +130,8 @@ async fn verify(args: &Verify, now: Timestamp, out: &mut Out) -> Outcome {
     let verified = bennu_manifests::verify(&text, &sig, &trust, &Floors::default(), &host, now);
     let verified = verified.map_err(|error| match error {
         NotAccepted::Refused(refusal) => {
-            let what = format!("the manifest in {} is refused: {}", args.bundle.display(), refusal.reason);
+            let reason = printable(&refusal.reason);
+            let what = format!("the manifest in {} is refused: {reason}", args.bundle.display());
             Failure::refused(refusal.rule.code(), what)
         }
         NotAccepted::Invalid(invalid) => not_valid(&args.bundle, &text, invalid),

@@ -373,6 +373,71 @@ fn t15_archives_that_could_be_read_in_two_ways_are_refused() {
     refused(sparse.end(), "a sparse member");
 }
 
+#[tokio::test]
+async fn t15_whatever_bytes_change_in_an_archive_no_other_image_comes_of_it() {
+    let bench = Bench::new();
+    let parts = Parts::new("amd64", &[Tar::new().file("file", "content").end()]);
+    let folder = layout(&bench, &[(&parts, "x")]);
+    let docker = saved(&parts, "null", &[("1.tar", Tar::new().file("file", "content").end())]);
+    let reference = Bench::new();
+    let expected = blobs(&reference.import(&folder).await);
+    let mut state = 1_u64;
+    let mut below = |end: usize| {
+        // xorshift
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 8) as usize % end
+    };
+    let (mut taken, mut refused) = (0, 0);
+    for archive in [archived(&folder).end(), docker.end()] {
+        for _ in 0..200 {
+            let mut bytes = archive.clone();
+            for _ in 0..=below(2) {
+                let at = below(bytes.len());
+                bytes[at] = match below(3) {
+                    0 => bytes[at] ^ 1 << below(8),
+                    1 => b'0' + below(10) as u8,
+                    _ => below(256) as u8,
+                };
+            }
+            if below(16) == 0 {
+                bytes.truncate(below(bytes.len()));
+            }
+            let path = bench.write("changed.tar", bytes);
+            let Ok(Some(files)) = Files::open(&path) else {
+                refused += 1;
+                continue;
+            };
+            let Ok(digest) = files.choose(None).map(|image| image.digest) else { continue };
+            let (source, fresh) = (Source::Archive(Arc::new(files)), Bench::new());
+            let platform = Platform::linux("amd64");
+            match fresh.store.pull_from(&source, "changed", &digest, &platform, &()).await {
+                Ok(image) => {
+                    taken += 1;
+                    assert_eq!(blobs(&image), expected, "another layer came of it");
+                }
+                Err(_) => refused += 1,
+            }
+            assert_eq!(fresh.temporary_files(), 0);
+        }
+    }
+    assert!(taken > 10 && refused > 10, "{taken} taken, {refused} refused: one side is not tried");
+}
+
+#[tokio::test]
+async fn a_native_image_goes_through_files_too() {
+    let (bench, parts) = (Bench::new(), parts());
+    let (_, image) = pulled(&bench, &parts).await;
+    for (name, form) in [("native", Form::Directory), ("native.tar", Form::Archive)] {
+        let path = bench.path(name);
+        let exported = bench.store.export_native(&image.digest, &path, form, "app:1", 3).expect(name);
+        let fresh = Bench::new();
+        let again = fresh.import(&path).await;
+        assert_eq!((again.digest, blobs(&again)), (exported.digest, blobs(&image)), "{name}");
+    }
+}
+
 #[test]
 fn files_that_are_no_images_are_told_apart() {
     let (bench, parts) = (Bench::new(), parts());
@@ -478,6 +543,14 @@ async fn other_programs_read_what_is_exported() {
             assert_eq!(fs::read(unpacked.join("usr/big")).expect("read").len(), 300_000);
             assert!(!unpacked.join("usr/small").exists(), "a whiteout");
         }
+    }
+    if nix::unistd::geteuid().is_root() && has_program("podman") {
+        let (root, run_root) = (bench.path("podman"), bench.path("podman-run"));
+        let own = ["--root", root.to_str().expect("text"), "--runroot", run_root.to_str().expect("text")];
+        let archive = bench.path("archive.tar");
+        let load = ["--storage-driver", "vfs", "load", "--quiet", "--input", archive.to_str().expect("text")];
+        let loaded = run("podman", &[&own[..], &load].concat());
+        assert!(loaded.contains("app:1"), "{loaded}");
     }
     let listed = run("tar", &["--list", "--file", bench.path("archive.tar").to_str().expect("text")]);
     assert!(listed.contains("index.json"), "{listed}");

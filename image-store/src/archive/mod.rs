@@ -15,6 +15,7 @@
 mod artifact;
 mod choose;
 mod copy;
+mod described;
 mod docker;
 mod layout;
 mod members;
@@ -33,8 +34,9 @@ use serde::Deserialize;
 pub use artifact::{ArtifactError, Part};
 pub use choose::ChooseError;
 pub use copy::{CopyError, check, copy};
-pub(crate) use write::json;
-pub use write::{BlobWriter, Described, Form, LayoutWriter, WriteError};
+pub use described::Described;
+pub(crate) use described::json;
+pub use write::{BlobWriter, Form, LayoutWriter, WriteError};
 
 use crate::registry::document::{DocumentError, INDEX_TYPES, MANIFEST_TYPES};
 use crate::registry::{MAX_DOCUMENT, Served};

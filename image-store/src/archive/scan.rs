@@ -12,6 +12,8 @@ use crate::tar::{EntryPath, Kind, Limits, Reader, Reason, TarError};
 
 /// The most entries that an archive of images may have: some images, a few hundred layers each, three entries a layer.
 const MAX_ENTRIES: u64 = 100_000;
+/// The longest path that is remembered, in bytes; those that programs write have at most 76. A stranger cannot fill our memory then.
+const MAX_NAME: usize = 256;
 /// Bytes that are read of each header and what follows it.
 const READ_BUFFER: usize = 4096;
 
@@ -52,10 +54,13 @@ fn members_of(file: &File, members: &mut BTreeMap<Vec<u8>, Member>) -> Result<()
             }
             Kind::HardLink { target } => first_name(members, &target)
                 .ok_or_else(|| tar.refuse(Some(&path), Reason::MissingLinkTarget(target.to_string())))?,
-            Kind::Symlink { target } => Member::Link(target),
+            Kind::Symlink { target } if target.len() <= MAX_NAME => Member::Link(target),
             // Directories say nothing, and what else there is belongs to no image.
             _ => continue,
         };
+        if path.as_bytes().len() > MAX_NAME {
+            continue;
+        }
         match members.entry(path.as_bytes().to_vec()) {
             // Some programs would take the first and some the last.
             Entry::Occupied(_) => return Err(tar.refuse(Some(&path), Reason::Ambiguous)),

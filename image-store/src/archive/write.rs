@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use bennu_manifests::model::Digest;
 use serde::Serialize;
 
+use super::described::{Described, json};
 use crate::durable;
 use crate::registry::document::INDEX_TYPES;
 use crate::sha256::Sha256;
@@ -46,32 +47,6 @@ pub enum WriteError {
         #[source]
         source: io::Error,
     },
-}
-
-/// Something in a layout, by digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Described {
-    /// What it is.
-    pub media_type: String,
-    /// Its SHA-256 digest.
-    pub digest: Digest,
-    /// Its bytes.
-    pub size: u64,
-    /// What a manifest says to be where it is no image.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub artifact_type: Option<String>,
-    /// What else is said about it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
-
-impl Described {
-    /// A blob that [`LayoutWriter`] wrote.
-    pub fn new(media_type: &str, (digest, size): (Digest, u64)) -> Self {
-        let media_type = media_type.to_owned();
-        Self { media_type, digest, size, artifact_type: None, annotations: BTreeMap::new() }
-    }
 }
 
 /// A layout that is being written.
@@ -278,11 +253,6 @@ impl Write for BlobWriter<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
-}
-
-/// A document as it is written: without spaces.
-pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("the documents have string keys and no fallible parts")
 }
 
 /// The header of an entry that says nothing about when and by whom it was written.
