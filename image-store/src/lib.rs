@@ -6,8 +6,9 @@
 //!  a tar    ─┘   (one pass, every digest        ├─► layers/  diff id ─► blob
 //!                 checked or computed in it)    └─► images/  documents and their layers ◄── pins/
 //! ```
-//! [`Store`] is the directory, [`registry::Client`] and [`archive::Files`] bring images into it, [`mount::Mounts`] makes trees of them. What is written
-//! where is described in `docs/store-format.md`; why there is an EROFS writer here, in `docs/decisions/0002-own-erofs-writer.md`.
+//! [`Store`] is the directory, [`registry::Client`] and [`archive::Files`] bring images into it, [`mount::Mounts`] makes trees of
+//! them, and [`Store::export`] writes them for others. What is written where is described in `docs/store-format.md`; why there is
+//! an EROFS writer here, in `docs/decisions/0002-own-erofs-writer.md`.
 //!
 //! **Absent:** nothing from an image is ever extracted onto the host's file system, no program is run, and nothing here decides
 //! which images a host should have.

@@ -713,6 +713,10 @@ fn a_blob_that_is_not_finished_is_as_if_it_had_not_been() {
         assert_eq!(read, b"first");
         let size: u64 = if form == Form::Archive { fs::metadata(&path).expect("there").len() } else { 0 };
         assert!(size < 10_000, "{size} bytes: what was not finished is not there");
+        if form == Form::Directory {
+            let blobs = fs::read_dir(path.join("blobs/sha256")).expect("listed");
+            assert_eq!(blobs.count(), 1, "what was not finished is not there");
+        }
     }
     let mut names: Vec<_> =
         fs::read_dir(bench.dir.path()).expect("listed").map(|e| e.expect("an entry").file_name()).collect();

@@ -4,7 +4,7 @@
 //! is not finished has a temporary name beside its target and is removed again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -58,6 +58,8 @@ pub struct LayoutWriter {
     /// The tar, and how much of it is complete.
     tar: Option<(File, u64)>,
     written: BTreeSet<Digest>,
+    /// The file of a blob that was begun; in a tar there is none.
+    unfinished: Option<PathBuf>,
     size: u64,
 }
 
@@ -74,8 +76,10 @@ impl LayoutWriter {
         let failed = failure(&temporary);
         let tar = match form {
             Form::Directory => {
-                let blobs = temporary.join("blobs/sha256");
-                DirBuilder::new().recursive(true).create(blobs).map_err(failed)?;
+                let made = ["", "blobs", "blobs/sha256"]
+                    .iter()
+                    .try_for_each(|directory| std::fs::create_dir(temporary.join(directory)));
+                made.map_err(failed)?;
                 None
             }
             Form::Archive => {
@@ -83,8 +87,8 @@ impl LayoutWriter {
                 Some((file.map_err(failed)?, 0))
             }
         };
-        let mut layout =
-            Self { target: target.to_owned(), temporary, tar, written: BTreeSet::new(), size: 0 };
+        let (target, written) = (target.to_owned(), BTreeSet::new());
+        let mut layout = Self { target, temporary, tar, written, unfinished: None, size: 0 };
         for directory in ["blobs/", "blobs/sha256/"] {
             if layout.tar.is_some() {
                 layout.append(&header(directory, 0, tar::EntryType::Directory), &[])?;
@@ -98,6 +102,7 @@ impl LayoutWriter {
     /// # Errors
     /// [`WriteError`]
     pub fn blob(&mut self) -> Result<BlobWriter<'_>, WriteError> {
+        self.forget_unfinished()?;
         let path = match &self.tar {
             Some(_) => self.temporary.clone(),
             None => self.temporary.join("blobs/sha256").join(durable::temporary_name()),
@@ -108,7 +113,10 @@ impl LayoutWriter {
                 file.seek(SeekFrom::Start(end + RECORD as u64))?;
                 Ok(file)
             }),
-            None => File::create_new(&path),
+            None => {
+                self.unfinished = Some(path.clone());
+                File::create_new(&path)
+            }
         };
         let out = BufWriter::with_capacity(BUFFER, file.map_err(failure(&path))?);
         Ok(BlobWriter { layout: self, path, out, hash: Sha256::new(), size: 0 })
@@ -143,6 +151,7 @@ impl LayoutWriter {
         manifests: &[Described],
         annotations: &BTreeMap<String, String>,
     ) -> Result<(), WriteError> {
+        self.forget_unfinished()?;
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Index<'a> {
@@ -168,6 +177,14 @@ impl LayoutWriter {
         }
         let named = std::fs::rename(&self.temporary, &self.target);
         named.and_then(|()| durable::sync_dir(parent(&self.target))).map_err(failure(&self.target))
+    }
+
+    /// Removes what is left of a blob that was begun and dropped. In a tar the next entry is written over it.
+    fn forget_unfinished(&mut self) -> Result<(), WriteError> {
+        match self.unfinished.take() {
+            Some(path) => std::fs::remove_file(&path).map_err(failure(&path)),
+            None => Ok(()),
+        }
     }
 
     /// Writes an entry at the end of the tar.
@@ -222,6 +239,7 @@ impl BlobWriter<'_> {
         if is_new {
             layout.size += size;
         }
+        layout.unfinished = None;
         let finished = match &mut layout.tar {
             Some(_) if !is_new => Ok(()),
             Some((_, end)) => {
