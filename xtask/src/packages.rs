@@ -44,6 +44,7 @@ pub(crate) const TEST: &[&str] = &[
     "docker-registry",
     "skopeo",
     "umoci",
+    "podman",
     // Signatures that are not ours.
     "openssh-client",
     // Signatures of images that are not ours.
