@@ -294,7 +294,9 @@ pub(crate) fn failed(wanted: &UnpinnedRef, error: RegistryError) -> Failure {
         RegistryError::NotFound { .. } => (Code::NotFound, None),
         RegistryError::Insecure { .. } => (
             Code::Refused,
-            Some("--plain-http allows HTTP without TLS; what is pulled is checked by its digest"),
+            Some(
+                "--ca names a registry's own authority, --plain-http allows HTTP without TLS; what is pulled is checked by its digest",
+            ),
         ),
         error if error.is_refusal() => (Code::Refused, None),
         RegistryError::Network { .. } => {
