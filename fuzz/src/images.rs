@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bennu_image_store::listing::{ListError, files, layer_listing};
@@ -16,15 +16,23 @@ use bennu_manifests::model::Digest;
 /// What one input may become: small, so that many can be tried.
 const LIMITS: Limits = Limits { bytes: 1 << 20, entries: 2000, metadata_bytes: 1 << 20 };
 
-/// A folder in memory for this process, emptied when it is first asked for.
+/// A folder in memory for this process. libFuzzer ends without cleaning up, so those of processes that are gone are removed.
 fn folder() -> PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     let make = || {
         let memory = PathBuf::from("/dev/shm");
         let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        for entry in fs::read_dir(&place).expect("listed").flatten() {
+            let name = entry.file_name();
+            let of = name.to_str().and_then(|name| name.strip_prefix("bennu-fuzz-"));
+            let gone =
+                |of: &str| of == std::process::id().to_string() || !Path::new("/proc").join(of).exists();
+            if of.is_some_and(gone) {
+                // Another fuzzer may be faster.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
         let folder = place.join(format!("bennu-fuzz-{}", std::process::id()));
-        // A process of this number may have left one; otherwise there is none.
-        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a folder");
         folder
     };
