@@ -114,6 +114,8 @@ async fn round(core: &Core) -> Round {
 async fn stage(core: &Core, pending: &Applicable) -> Result<(), Staging> {
     let failed = |error: &dyn std::error::Error| Staging::Failed(chain(error));
     let number = pending.generation.number;
+    // Whatever it names has to be there and for this host, whether it is needed now or not.
+    core.client(pending).map_err(|e| failed(&e))?;
     let seen = core.host.observe().await.map_err(|e| failed(&e))?;
     require_signatures(core, pending).await?;
     fetch(core, pending, &seen).await?;
