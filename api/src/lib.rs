@@ -146,6 +146,12 @@ pub struct Status {
     pub retry_at: Option<Timestamp>,
     /// Whether blobs are checked by the kernel on each read (fs-verity).
     pub verified_reads: bool,
+    /// Containers of which a version was tried and rejected, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<Rejection>,
+    /// Past runs of jobs, the oldest first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<Name, Vec<JobRun>>,
     /// What is known of the blobs of the store from reading them.
     #[serde(default)]
     pub scrub: Scrub,
@@ -255,6 +261,9 @@ pub struct Container {
     pub generation: u64,
     /// What it does, in one word.
     pub state: bennu_planner::State,
+    /// What its health check says.
+    #[serde(default)]
+    pub health: bennu_planner::Health,
     /// Its first process on the host; 0 where there is none.
     pub pid: u32,
     /// How often it was started again since it was made.
@@ -269,6 +278,34 @@ pub struct Container {
     pub addresses: Vec<std::net::Ipv4Addr>,
     /// Memory in use, in bytes, where it is known.
     pub memory: Option<u64>,
+    /// What it has used since it was made, and uses.
+    #[serde(default)]
+    pub usage: Usage,
+}
+
+/// What a container uses. All of it ends with the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Time of processors, in microseconds.
+    pub cpu_usec: u64,
+    /// Time that it was held back by its limit of processors, in microseconds.
+    pub throttled_usec: u64,
+    /// Memory in use, in bytes.
+    pub memory: u64,
+    /// The most memory that it used at once, in bytes.
+    pub memory_peak: u64,
+    /// The memory that it may use, in bytes; `None` is without limit.
+    pub memory_limit: Option<u64>,
+    /// How often the kernel ended one of its programs because memory ran out.
+    pub oom_kills: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// How many it may have; `None` is without limit.
+    pub pids_limit: Option<u64>,
+    /// Bytes read from disks.
+    pub read_bytes: u64,
+    /// Bytes written to disks.
+    pub written_bytes: u64,
 }
 
 /// The images in the store.
@@ -426,11 +463,77 @@ pub enum Happening {
         /// Why.
         reason: String,
     },
+    /// The health of a container changed.
+    Health {
+        /// The instance.
+        instance: String,
+        /// What it is now.
+        health: bennu_planner::Health,
+        /// What the check that failed said; empty where it held.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
+    /// A new version of a container did not do its work, and is not tried again.
+    Rejected {
+        /// What is remembered of it.
+        rejection: Box<Rejection>,
+    },
+    /// A job has ended.
+    JobEnded {
+        /// The job.
+        job: Name,
+        /// The run.
+        run: JobRun,
+    },
     /// Everything that the generation declares is there and running.
     Converged {
         /// The generation.
         generation: u64,
     },
+}
+
+/// A container that was tried and did not do its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// Its name.
+    pub container: Name,
+    /// Its image.
+    pub image: ImageRef,
+    /// The fingerprint of what it was made from.
+    pub fingerprint: Digest,
+    /// The generation that declared it.
+    pub generation: u64,
+    /// When it was given up.
+    pub when: Timestamp,
+    /// Why.
+    pub why: String,
+    /// The last lines that it wrote.
+    pub said: Vec<String>,
+}
+
+/// One run of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRun {
+    /// Its instance, whose name its log lines bear.
+    pub instance: String,
+    /// When it was started.
+    pub began: Timestamp,
+    /// When it was seen to have ended.
+    pub ended: Timestamp,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a run of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It ended with code 0.
+    Completed,
+    /// It ended with another code or a signal, as often as it may, or did not end in its time.
+    Failed,
+    /// It was cut off: by a loss of power, or by hand.
+    Interrupted,
 }
 
 /// A command to run inside a container.

@@ -121,7 +121,7 @@ pub(crate) enum Command {
     /// What `check --host-facts` has to know of a host: architecture, labels, memory, processors
     Facts,
     /// The containers that are there
-    Ps,
+    Ps(Ps),
     /// What containers wrote; NAME `hostd` is the daemon itself
     Logs(Logs),
     /// What happened on the host
@@ -395,6 +395,52 @@ pub(crate) struct Logs {
     /// Go on with what is written from now
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Nothing older: a moment as 2026-01-31T12:00:00Z, or a time before now as 90s, 10m, 2h or 3d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Since>,
+    /// Only what matches this Perl-compatible regular expression; upper case counts where the pattern has some
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) grep: Option<String>,
+}
+
+/// A moment, or a time before now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    Moment(jiff::Timestamp),
+    Ago(jiff::SignedDuration),
+}
+
+impl Since {
+    /// The moment that is meant.
+    pub(crate) fn before(self, now: jiff::Timestamp) -> jiff::Timestamp {
+        match self {
+            Self::Moment(moment) => moment,
+            Self::Ago(time) => now.checked_sub(time).unwrap_or(jiff::Timestamp::MIN),
+        }
+    }
+}
+
+impl std::str::FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write it as 2026-01-31T12:00:00Z, or as 90s, 10m, 2h or 3d".to_owned();
+        if let Ok(moment) = text.parse() {
+            return Ok(Self::Moment(moment));
+        }
+        let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+        let (unit, seconds) = units.into_iter().find(|(unit, _)| text.ends_with(*unit)).ok_or_else(wrong)?;
+        let number: i64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+        let time = number.checked_mul(seconds).filter(|time| *time >= 0).ok_or_else(wrong)?;
+        Ok(Self::Ago(jiff::SignedDuration::from_secs(time)))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// What they use instead of where they are
+    #[arg(long)]
+    pub(crate) stats: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,12 @@
 //! What is asked of a host and shown: `status`, `ps`, `images`, `volumes`, `history`, `logs`, `events`, `dump`.
 
 use bennu_api::{
-    Activity, Container, Containers, Dump, Event, Generation, Happening, History, Images, LogLine, Status,
-    Volumes,
+    Activity, Container, Containers, Dump, Event, Generation, Happening, History, Images, LogLine,
+    Outcome as RunOutcome, Rejection, Status, Volumes,
 };
 use bennu_manifests::HostDescription;
 use bennu_manifests::model::{Name, Protocol};
-use bennu_planner::State;
+use bennu_planner::{Health, State};
 use jiff::Timestamp;
 
 use crate::cli::Logs;
@@ -50,6 +50,14 @@ fn status_text(status: &Status, now: Timestamp) -> String {
         let retry = status.retry_at.map(|at| format!("\ntried again in {}", span(at.duration_since(now))));
         lines.push(("failure", format!("{failure}{}", retry.unwrap_or_default())));
     }
+    for Rejection { container, image, generation, why, said, .. } in &status.rejected {
+        let said: String = said.iter().map(|line| format!("\n  {}", printable(line))).collect();
+        lines
+            .push(("rejected", format!("{container} with {image}, of generation {generation}: {why}{said}")));
+    }
+    for (job, run) in status.jobs.iter().filter_map(|(job, runs)| Some((job, runs.last()?))) {
+        lines.push(("job", format!("{job} {} {} ago", outcome(run.outcome), age(run.ended, now))));
+    }
     let reads = if status.verified_reads { "verified by the kernel" } else { "not verified by the kernel" };
     lines.push(("reads", reads.to_owned()));
     if let Some(completed) = status.scrub.completed {
@@ -63,6 +71,23 @@ fn status_text(status: &Status, now: Timestamp) -> String {
         lines.push(("secrets", format!("encrypt them for {}", status.secrets_recipient)));
     }
     facts(&lines)
+}
+
+fn outcome(outcome: RunOutcome) -> &'static str {
+    match outcome {
+        RunOutcome::Completed => "completed",
+        RunOutcome::Failed => "failed",
+        RunOutcome::Interrupted => "interrupted",
+    }
+}
+
+fn health_word(health: Health) -> &'static str {
+    match health {
+        Health::Unchecked => "",
+        Health::Starting => "starting",
+        Health::Healthy => "healthy",
+        Health::Unhealthy => "unhealthy",
+    }
 }
 
 fn generation(generation: &Generation) -> String {
@@ -110,9 +135,12 @@ pub(crate) fn activity(activity: &Activity) -> String {
 }
 
 /// Shows the containers.
-pub(crate) async fn containers(host: &Host, now: Timestamp, out: &mut Out) -> Outcome {
+pub(crate) async fn containers(host: &Host, stats: bool, now: Timestamp, out: &mut Out) -> Outcome {
     let containers: Containers = host.get("/v1/containers").await?;
     out.result(&containers, |c| {
+        if stats {
+            return usage(c, now);
+        }
         let mut table = Table::new(&[
             "NAME",
             "STATE",
@@ -132,6 +160,41 @@ pub(crate) async fn containers(host: &Host, now: Timestamp, out: &mut Out) -> Ou
     Ok(0)
 }
 
+/// What containers use, as a table.
+fn usage(containers: &Containers, now: Timestamp) -> String {
+    let mut table = Table::new(&[
+        "INSTANCE",
+        ">CPU",
+        ">THROTTLED",
+        ">MEMORY",
+        ">PEAK",
+        ">LIMIT",
+        ">OOM",
+        ">PIDS",
+        ">READ",
+        ">WRITTEN",
+    ]);
+    for Container { instance, usage, since, .. } in &containers.containers {
+        let seconds = |micros: u64| format!("{:.1} s", micros as f64 / 1e6);
+        // Over its whole life, so that one look is enough.
+        let life = since.map(|since| now.duration_since(since).as_secs_f64()).filter(|life| *life > 0.0);
+        let percent = life.map(|life| format!(" ({:.1} %)", usage.cpu_usec as f64 / 1e4 / life));
+        table.row([
+            instance.clone(),
+            format!("{}{}", seconds(usage.cpu_usec), percent.unwrap_or_default()),
+            seconds(usage.throttled_usec),
+            bytes(usage.memory),
+            bytes(usage.memory_peak),
+            usage.memory_limit.map(bytes).unwrap_or_default(),
+            usage.oom_kills.to_string(),
+            usage.pids_limit.map_or(usage.pids.to_string(), |limit| format!("{}/{limit}", usage.pids)),
+            bytes(usage.read_bytes),
+            bytes(usage.written_bytes),
+        ]);
+    }
+    table.text("no containers")
+}
+
 fn row(container: &Container, now: Timestamp) -> [String; 9] {
     let port = |port: &bennu_manifests::model::Port| {
         let protocol = if port.protocol == Protocol::Udp { "/udp" } else { "" };
@@ -146,7 +209,10 @@ fn row(container: &Container, now: Timestamp) -> [String; 9] {
     let tag = image.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
     [
         container.name.to_string(),
-        state(container.state).to_owned(),
+        match health_word(container.health) {
+            "" => state(container.state).to_owned(),
+            health => format!("{}, {health}", state(container.state)),
+        },
         container.since.map(|since| age(since, now)).unwrap_or_default(),
         container.restarts.to_string(),
         if container.pid == 0 { String::new() } else { container.pid.to_string() },
@@ -247,10 +313,16 @@ pub(crate) async fn history(host: &Host, out: &mut Out) -> Outcome {
 }
 
 /// Shows what containers wrote.
-pub(crate) async fn logs(host: &Host, args: &Logs, out: &mut Out) -> Outcome {
+pub(crate) async fn logs(host: &Host, args: &Logs, now: Timestamp, out: &mut Out) -> Outcome {
     let mut path = format!("/v1/logs?lines={}&follow={}", args.lines, args.follow);
     if let Some(name) = &args.name {
         path = format!("{path}&container={}", container_name(name)?);
+    }
+    if let Some(since) = args.since {
+        path = format!("{path}&since={}", since.before(now));
+    }
+    if let Some(pattern) = &args.grep {
+        path = format!("{path}&grep={}", percent_encoded(pattern));
     }
     let lines = host.get_lines(&path).await?;
     let several = args.name.is_none();
@@ -263,6 +335,14 @@ pub(crate) async fn logs(host: &Host, args: &Logs, out: &mut Out) -> Outcome {
         format!("{}  {who}{}\n", moment(line.time), printable(line.message.trim_end_matches('\n')))
     })
     .await
+}
+
+/// Text as a value of a query (RFC 3986, section 2.3): all but the unreserved characters as `%` and two hex digits.
+fn percent_encoded(text: &str) -> String {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| if unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// Shows what happened.
@@ -289,6 +369,17 @@ fn happening(what: &Happening) -> String {
         Happening::Scrubbed { bad } => format!("scrubbed   every blob was read, {bad} were bad"),
         Happening::Failed { generation, reason } => format!("failed     generation {generation}: {reason}"),
         Happening::Converged { generation } => format!("converged  generation {generation}"),
+        Happening::Health { instance, health, reason } => {
+            let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            format!("health     {instance} {}{reason}", health_word(*health))
+        }
+        Happening::Rejected { rejection } => {
+            let Rejection { container, image, why, .. } = &**rejection;
+            format!("rejected   {container} with {image}: {why}")
+        }
+        Happening::JobEnded { job, run } => {
+            format!("job        {job} {} after {}", outcome(run.outcome), age(run.began, run.ended))
+        }
         // A newer host may tell of more; its JSON says what.
         other => serde_json::to_string(other).unwrap_or_default(),
     }

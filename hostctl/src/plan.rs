@@ -1,5 +1,6 @@
 //! `plan`: what a manifest would do to a host, said by the host or worked out here from its dump.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -33,7 +34,16 @@ pub(crate) fn offline(file: &Path, state: &Path, out: &mut Out) -> Outcome {
             Failure::invalid(format!("hosts would refuse {}", file.display())).because(dangers.join("; "))
         );
     }
-    let wanted = Wanted { generation: dump.next_generation, manifest: &manifest };
+    let rejected =
+        dump.status.rejected.iter().map(|known| (known.container.clone(), known.fingerprint)).collect();
+    let due = BTreeSet::new();
+    let wanted = Wanted {
+        generation: dump.next_generation,
+        manifest: &manifest,
+        rejected: &rejected,
+        due: &due,
+        completed: &due,
+    };
     show(&plan(wanted, &dump.seen), out)
 }
 

@@ -37,8 +37,8 @@ use crate::render::Out;
 
 use args::{Store, StoreCommand};
 pub(crate) use fetch::not_pulled;
-pub(crate) use progress::Display;
 pub(crate) use look::show_listing;
+pub(crate) use progress::Display;
 
 /// Carries one command out.
 pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {

@@ -1,5 +1,6 @@
 //! What the reconciler and the API share: the ledger, the host, and what is being done now.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,8 +23,11 @@ use crate::ledger::{Applicable, Ledger};
 use crate::provision::Identity;
 
 use crate::events::Events;
+use crate::health::Monitor;
 use crate::image_policy;
+use crate::jobs::Jobs;
 use crate::registries::{Clients, RegistriesError};
+use crate::rejections::Rejections;
 
 /// The daemon's one state.
 #[derive(Debug)]
@@ -40,12 +44,27 @@ pub struct Core {
     pub ledger: tokio::sync::Mutex<Ledger>,
     /// What happened.
     pub events: Events,
+    /// Whether containers do their work.
+    pub health: Monitor,
+    jobs: Mutex<Jobs>,
+    rejections: Mutex<Rejections>,
     /// Wakes the reconciler: a manifest was accepted.
     pub accepted: Notify,
     clients: Clients,
     now: Mutex<Now>,
     os: Os,
     verified_reads: bool,
+}
+
+/// What survives a boot.
+#[derive(Debug)]
+pub struct Remembered {
+    /// What was accepted.
+    pub ledger: Ledger,
+    /// When jobs ran.
+    pub jobs: Jobs,
+    /// What was tried in vain.
+    pub rejections: Rejections,
 }
 
 /// What is being done, and what keeps it from being done.
@@ -70,10 +89,14 @@ impl Core {
         store: Arc<Store>,
         identity: Identity,
         facts: HostFacts,
-        ledger: Ledger,
+        remembered: Remembered,
         os: Os,
     ) -> Self {
+        let Remembered { ledger, jobs, rejections } = remembered;
         Self {
+            health: Monitor::default(),
+            jobs: Mutex::new(jobs),
+            rejections: Mutex::new(rejections),
             host,
             identity,
             facts,
@@ -91,6 +114,16 @@ impl Core {
     /// What is being done, to read or to change.
     pub fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When jobs ran, to read or to change. Held for a file or two, never while something is started.
+    pub fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was tried in vain, to read or to change.
+    pub fn rejections(&self) -> MutexGuard<'_, Rejections> {
+        self.rejections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a manifest in, or says why not. Everything that was accepted is on disk when this returns.
@@ -136,10 +169,16 @@ impl Core {
         let newest = ledger.pending().or(ledger.active()).map(|newest| &newest.generation);
         let same = newest.filter(|newest| newest.manifest == verified.sha256());
         let generation = same.map_or(ledger.next_generation(), |same| same.number);
+        let active = ledger.active().cloned();
         drop(ledger);
-        let seen = self.seen().await?;
+        let mut seen = self.seen().await?;
+        if let Some(active) = active {
+            self.health.judge(&active.manifest, &mut seen);
+        }
         refuse_dangers(verified.manifest(), &seen)?;
-        Ok(plan(Wanted { generation, manifest: verified.manifest() }, &seen))
+        let manifest = verified.manifest();
+        let (rejected, due) = (self.rejections().in_force(manifest, generation), BTreeSet::new());
+        Ok(plan(Wanted { generation, manifest, rejected: &rejected, due: &due, completed: &due }, &seen))
     }
 
     fn verify(&self, ledger: &Ledger, submission: &Submission, now: Timestamp) -> Result<Verified, Problem> {
@@ -203,7 +242,7 @@ impl Core {
         TrustInForce { version: trust.version, expires: trust.expires, document, signatures }
     }
 
-    /// What the host is now.
+    /// What the host is now; what checks of containers say is not part of it.
     ///
     /// # Errors
     /// Where it can't be observed.
@@ -248,6 +287,8 @@ impl Core {
             failure: now.failure,
             retry_at: now.retry_at,
             verified_reads: self.verified_reads,
+            rejected: self.rejections().all().to_vec(),
+            jobs: self.jobs().runs(),
             scrub: Scrub { bad: crate::scrub::still_bad(&self.store, &now.scrub.bad), ..now.scrub },
             secrets_recipient: self.identity.secrets.recipient().to_string(),
             machine: crate::os::machine(&self.facts),
@@ -316,7 +357,7 @@ fn users(
     active: Option<&Applicable>,
     holds: impl Fn(&bennu_manifests::model::Container) -> bool,
 ) -> Vec<Name> {
-    let containers = active.into_iter().flat_map(|a| &a.manifest.containers);
+    let containers = active.into_iter().flat_map(|a| a.manifest.programs());
     containers.filter(|(_, container)| holds(container)).map(|(name, _)| name.clone()).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Bringing into the store what a generation needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use bennu_api::{Activity, Happening};
@@ -25,7 +25,10 @@ pub(crate) enum Staging {
 
 /// Fetches the images that `wanted` needs and the store lacks.
 pub(crate) async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Result<(), Staging> {
-    let plan = plan(Wanted { generation: wanted.generation.number, manifest: &wanted.manifest }, seen);
+    // Which jobs are due, and what was rejected, changes nothing about what has to be there.
+    let (rejected, due) = (BTreeSet::new(), BTreeSet::new());
+    let (generation, manifest) = (wanted.generation.number, &*wanted.manifest);
+    let plan = plan(Wanted { generation, manifest, rejected: &rejected, due: &due, completed: &due }, seen);
     let images: Vec<_> = plan
         .steps
         .iter()

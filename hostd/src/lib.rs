@@ -12,17 +12,22 @@
 //! the new generation needs is verified in the store; everything that changes the machine goes through [`host`];
 //! containers belong to systemd, so the daemon may be killed at any point.
 
+mod apply;
+pub mod contents;
 pub mod core;
 pub mod events;
 mod fetch;
+pub mod health;
 pub mod host;
 pub mod image_policy;
+pub mod jobs;
 pub mod ledger;
 pub mod os;
 pub mod pins;
 pub mod provision;
 pub mod reconcile;
 pub mod registries;
+pub mod rejections;
 pub mod scrub;
 pub mod secrets;
 pub mod server;

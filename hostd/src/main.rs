@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use bennu_image_store::Store;
 use bennu_manifests::HostFacts;
-use hostd::core::{Core, chain};
+use hostd::core::{Core, Remembered, chain};
 use hostd::host::{Host, Paths};
+use hostd::jobs::Jobs;
 use hostd::ledger::Ledger;
 use hostd::provision::Identity;
+use hostd::rejections::Rejections;
 use hostd::{os, reconcile, scrub, server};
 
 fn main() -> ExitCode {
@@ -46,11 +48,16 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         // Held by name, or it would be collected as a blob that no image has.
         store.pin("os", &[root])?;
     }
-    let socket = paths.run.join("hostd.sock");
-    let scrubbed = paths.state.join("scrubbed.json");
+    let (socket, state) = (paths.run.join("hostd.sock"), paths.state.clone());
+    let scrubbed = state.join("scrubbed.json");
     let host = Host::connect(paths, store.clone()).await?;
     os::set_host_name(&identity.provision.name)?;
-    let core = Arc::new(Core::new(host, store, identity, facts, ledger, os));
+    let remembered = Remembered {
+        jobs: Jobs::open(&state.join("jobs"), host.boot())?,
+        rejections: Rejections::open(&state.join("ledger/rejected.json"))?,
+        ledger,
+    };
+    let core = Arc::new(Core::new(host, store, identity, facts, remembered, os));
     core.events.add(bennu_api::Happening::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
     let server = server::Server::bind(core.identity.provision.api.as_ref(), &socket).await?;
     os::tell_systemd_ready()?;

@@ -36,7 +36,7 @@ fn converged<'a>(generation: u64, history: impl IntoIterator<Item = &'a HistoryE
 
 /// The images of a manifest, sorted.
 pub(crate) fn images(manifest: &Manifest) -> Vec<Digest> {
-    let mut digests: Vec<_> = manifest.containers.values().map(|c| c.image.digest).collect();
+    let mut digests: Vec<_> = manifest.programs().map(|(_, program)| program.image.digest).collect();
     digests.sort_unstable();
     digests.dedup();
     digests

@@ -4,17 +4,19 @@
 //! may be killed at any point.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bennu_api::{Activity, Happening};
 use bennu_image_store::policy;
-use bennu_manifests::model::{ImageRef, Manifest};
-use bennu_planner::{Seen, State, Step, Wanted, plan};
+use bennu_manifests::model::{ImageRef, Manifest, Restart};
+use bennu_planner::{Health, Reason, Seen, State, Step, WaitsFor, Wanted, plan};
 use jiff::Timestamp;
 
+use crate::apply::apply;
 use crate::core::{Core, chain};
 use crate::fetch::{Staging, fetch};
-use crate::host::StartInstance;
+use crate::health::Monitor;
 use crate::image_policy;
 use crate::ledger::Applicable;
 use crate::pins;
@@ -34,9 +36,14 @@ const BACKOFF_LAST: Duration = Duration::from_secs(60);
 /// How a round ended.
 enum Round {
     /// Everything declared is there and runs, or nothing is declared yet.
-    Whole,
+    Whole {
+        /// When the next job is due, where there is one.
+        next: Option<Timestamp>,
+    },
     /// Something was done; look again soon.
     Acted,
+    /// What is missing comes by itself: containers have to become healthy, or to end.
+    Waiting,
     /// A newer manifest was accepted; begin again at once.
     Superseded,
     /// It did not work.
@@ -44,15 +51,15 @@ enum Round {
 }
 
 /// Runs for as long as the daemon does.
-pub async fn run(core: &Core) {
+pub async fn run(core: &Arc<Core>) {
     let mut failures = 0u32;
     loop {
         let round = round(core).await;
         core.now().activity = Activity::Idle;
         let wait = match round {
             Round::Superseded => Duration::ZERO,
-            Round::Whole => DRIFT,
-            Round::Acted => SETTLE,
+            Round::Whole { next } => until(next).min(DRIFT),
+            Round::Acted | Round::Waiting => SETTLE,
             Round::Failed { generation, reason } => {
                 let wait = backoff(failures);
                 failures = failures.saturating_add(1);
@@ -65,9 +72,16 @@ pub async fn run(core: &Core) {
         }
         tokio::select! {
             () = core.accepted.notified() => failures = 0,
+            () = core.health.changed.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+/// How long it is until a moment; no time at all where it has passed.
+fn until(moment: Option<Timestamp>) -> Duration {
+    let left = moment.map(|moment| Duration::try_from(moment - Timestamp::now()).unwrap_or_default());
+    left.unwrap_or(Duration::MAX)
 }
 
 fn backoff(failures: u32) -> Duration {
@@ -90,7 +104,7 @@ async fn note_failure(core: &Core, generation: u64, reason: String, wait: Durati
 }
 
 /// Fetches for what is pending, then makes the host what is active. While the one fails the other goes on.
-async fn round(core: &Core) -> Round {
+async fn round(core: &Arc<Core>) -> Round {
     let (mut active, pending) = core.generations().await;
     let mut failed = None;
     if let Some(pending) = pending {
@@ -104,7 +118,7 @@ async fn round(core: &Core) -> Round {
     }
     let kept = match active {
         Some(active) => keep(core, &active).await,
-        None => Round::Whole,
+        None => Round::Whole { next: None },
     };
     failed.unwrap_or(kept)
 }
@@ -139,10 +153,9 @@ async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Sta
     let active = core.generations().await.0;
     let held = active.filter(|active| active.manifest.image_policies == manifest.image_policies);
     let asked = |image: &ImageRef| {
-        held.as_ref().is_some_and(|held| held.manifest.containers.values().any(|c| c.image == *image))
+        held.as_ref().is_some_and(|held| held.manifest.programs().any(|(_, program)| program.image == *image))
     };
-    let images: BTreeSet<&ImageRef> =
-        manifest.containers.values().map(|container| &container.image).collect();
+    let images: BTreeSet<&ImageRef> = manifest.programs().map(|(_, program)| &program.image).collect();
     let client = core.client(pending).map_err(|e| failed(&e))?;
     for image in images.into_iter().filter(|image| !asked(image)) {
         tokio::select! {
@@ -154,24 +167,36 @@ async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Sta
 }
 
 /// Makes the host what the active generation says, as far as one look and one plan reach.
-async fn keep(core: &Core, active: &Applicable) -> Round {
+async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
     let generation = active.generation.number;
     let fail = |reason: String| Round::Failed { generation, reason };
-    let seen = match core.host.observe().await {
+    let mut seen = match core.host.observe().await {
         Ok(seen) => seen,
         Err(error) => return fail(chain(&error)),
     };
+    Monitor::follow(core, &active.manifest, &seen);
+    core.health.judge(&active.manifest, &mut seen);
     // What was in the store when the generation became active may have been found damaged since.
     match fetch(core, active, &seen).await {
         Ok(()) => {}
         Err(Staging::Superseded) => return Round::Superseded,
         Err(Staging::Failed(reason)) => return fail(reason),
     }
-    let plan = plan(Wanted { generation, manifest: &active.manifest }, &seen);
+    let due = match core.jobs().look(&active.manifest, &seen, Timestamp::now()) {
+        Ok(due) => due,
+        Err(error) => return fail(format!("write down what became of jobs: {error}")),
+    };
+    for (job, run) in due.ended {
+        core.events.add(Happening::JobEnded { job, run });
+    }
+    let rejected = core.rejections().in_force(&active.manifest, generation);
+    let (manifest, completed) = (&active.manifest, &due.completed);
+    let wanted = Wanted { generation, manifest, rejected: &rejected, due: &due.now, completed };
+    let plan = plan(wanted, &seen);
     let steps: Vec<_> = plan.steps.iter().filter(|step| !matches!(step, Step::Fetch { .. })).collect();
     let was_whole = core.now().converged == Some(generation);
     for (index, step) in steps.iter().enumerate() {
-        if was_whole {
+        if was_whole && is_drift(step) {
             core.events.add(Happening::Drift { what: step.to_string().trim_start().to_owned() });
         }
         let line = step.to_string().trim_start().to_owned();
@@ -181,31 +206,69 @@ async fn keep(core: &Core, active: &Applicable) -> Round {
         }
         core.events.add(Happening::Applied { step: Box::new((*step).clone()) });
     }
-    if let Some(waiting) = plan.waiting.first() {
+    if let Some(waiting) = plan.waiting.iter().find(|waiting| waiting.waits_for == WaitsFor::Somebody) {
         return fail(format!("{}: {}", waiting.what, waiting.why));
     }
-    if !steps.is_empty() {
+    if steps.iter().any(|step| !is_of_jobs(&active.manifest, step)) {
         core.now().converged = None;
         return Round::Acted;
     }
+    if let Some(waiting) = plan.waiting.first() {
+        let mut now = core.now();
+        now.converged = None;
+        now.failure = Some(format!("{}: {}", waiting.what, waiting.why));
+        return Round::Waiting;
+    }
     match unsettled(&active.manifest, &seen) {
         Some(reason) => fail(reason),
-        None => whole(core, generation).await,
+        None => match whole(core, generation).await {
+            Round::Whole { .. } if !steps.is_empty() => Round::Acted,
+            Round::Whole { .. } => Round::Whole { next: due.next },
+            other => other,
+        },
+    }
+}
+
+/// Whether a step puts right what was as it should be. Jobs come and go, and what fell ill by itself was changed by nobody.
+fn is_drift(step: &Step) -> bool {
+    let job =
+        matches!(step, Step::Start { reason: Reason::Due, .. } | Step::Stop { reason: Reason::Finished, .. });
+    !job && !matches!(step, Step::Restart { reason: Reason::Unhealthy, .. })
+}
+
+/// Whether a step is about a job: those come and go on a host that is as it should be.
+fn is_of_jobs(manifest: &Manifest, step: &Step) -> bool {
+    match step {
+        Step::Start { instance, .. } | Step::Stop { instance, .. } => {
+            manifest.jobs.contains_key(&instance.name)
+        }
+        _ => false,
     }
 }
 
 /// The first declared container that is there and does not run as it should.
 fn unsettled(manifest: &Manifest, seen: &Seen) -> Option<String> {
-    seen.instances.iter().filter(|(i, _)| manifest.containers.contains_key(&i.name)).find_map(
-        |(i, s)| match s.state {
-            State::Restarting => Some(format!(
+    seen.instances.iter().find_map(|(i, s)| {
+        let container = manifest.containers.get(&i.name)?;
+        match (s.state, s.health) {
+            (State::Restarting, _) => Some(format!(
                 "container {i} ended, and is started again after a pause; `hostctl logs {}` may say why",
                 i.name
             )),
-            State::Starting => Some(format!("container {i} is being started")),
-            State::Running | State::Completed | State::Failed | State::Stopped => None,
-        },
-    )
+            (State::Starting, _) => Some(format!("container {i} is being started")),
+            (State::Failed, _) if container.restart != Restart::No => Some(format!(
+                "container {i} ended {} times within a short time and is given up; `hostctl logs {}` may say why",
+                container.restart_attempts + 1,
+                i.name
+            )),
+            (State::Running, Health::Starting) => Some(format!("container {i} is not healthy yet")),
+            (State::Running, Health::Unhealthy) => Some(format!("container {i} is not healthy")),
+            (State::Running, _) if container.readiness.is_some() && !s.ready => {
+                Some(format!("container {i} is not ready yet"))
+            }
+            (State::Running | State::Completed | State::Failed | State::Stopped, _) => None,
+        }
+    })
 }
 
 async fn whole(core: &Core, generation: u64) -> Round {
@@ -222,7 +285,7 @@ async fn whole(core: &Core, generation: u64) -> Round {
         core.events.add(Happening::Converged { generation });
         collect(core).await;
     }
-    Round::Whole
+    Round::Whole { next: None }
 }
 
 /// Removes images that neither the active generation nor the one before it needs. While another generation is pending
@@ -238,40 +301,6 @@ async fn collect(core: &Core) {
         }
         Ok(Err(error)) => tracing::warn!(error = chain(&error), "remove what nothing needs"),
         Err(error) => tracing::error!(%error, "remove what nothing needs"),
-    }
-}
-
-async fn apply(core: &Core, active: &Applicable, step: &Step) -> Result<(), String> {
-    let host = &core.host;
-    let said = |error: &dyn std::error::Error| chain(error);
-    match step {
-        Step::Fetch { .. } => Ok(()),
-        Step::CreateVolume { volume, life } => host.create_volume(volume, *life).await.map_err(|e| said(&e)),
-        Step::DestroyVolume { volume } => host.destroy_volume(volume).await.map_err(|e| said(&e)),
-        Step::CreateNetwork { network, spec } => {
-            host.create_network(network, spec).await.map_err(|e| said(&e))
-        }
-        Step::RemoveNetwork { network, .. } => host.remove_network(network).await.map_err(|e| said(&e)),
-        Step::Stop { instance, .. } => host.stop(instance).await.map_err(|e| said(&e)),
-        Step::Publish { ports } => host.publish(ports).await.map_err(|e| said(&e)),
-        Step::Start { instance, image, fingerprint, addresses, .. } => {
-            let Some(container) = active.manifest.containers.get(&instance.name) else {
-                return Err("the plan names a container that the manifest does not".into());
-            };
-            let found = core.store.image(&image.digest).map_err(|e| said(&e))?;
-            let image = found.ok_or("its image is not in the store any more")?;
-            let seen = host.observe().await.map_err(|e| said(&e))?;
-            let start = StartInstance {
-                instance,
-                container,
-                image: &image,
-                fingerprint: *fingerprint,
-                addresses,
-                networks: &seen.networks,
-                volumes: &active.manifest.volumes,
-            };
-            host.start(&start).await.map_err(|e| said(&e))
-        }
     }
 }
 

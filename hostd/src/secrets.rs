@@ -4,7 +4,7 @@
 //! `hostctl status` shows and that people encrypt for. It lies beside the provisioning document, in the part of
 //! `/state` that lasts, so a host that is made anew from its manifest still opens what was encrypted for it.
 //!
-//! **Absent:** handing secrets to containers. A manifest's secrets are opened with [`bennu_secrets::open`], into memory.
+//! Handing secrets to containers is for [`crate::contents`].
 
 use std::path::Path;
 

@@ -24,6 +24,7 @@
 mod accept;
 mod armour;
 mod base64;
+mod calendar;
 mod chain;
 mod check;
 mod crypto;
@@ -54,6 +55,7 @@ mod words;
 
 pub use accept::{HostFacts, Verified, verify, verify_again, verify_trust};
 pub use armour::{BadArmour, MAX_SIGNATURE_FILE, MAX_SIGNATURES};
+pub use calendar::Calendar;
 pub use chain::{ChainNotAccepted, MAX_HOPS, VerifiedChain, verify_trust_chain, verify_trust_chain_again};
 pub use check::{Checked, HostDescription, SCHEMA, check, examine};
 pub use document::MAX_DOCUMENT;

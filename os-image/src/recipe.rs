@@ -11,7 +11,7 @@ pub(crate) const RELEASE: &str = "trixie";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Packages beside those that Debian marks as essential. Recommended ones are not taken.
-pub(crate) const PACKAGES: [&str; 16] = [
+pub(crate) const PACKAGES: [&str; 18] = [
     // The system itself.
     "systemd",
     "systemd-sysv",
@@ -28,6 +28,9 @@ pub(crate) const PACKAGES: [&str; 16] = [
     "nftables",
     "iproute2",
     "btrfs-progs",
+    // What reaps for containers that ask for it, and the rules of time zones.
+    "catatonit",
+    "tzdata",
     // The authorities that registries are checked against, and names of protocols and services.
     "ca-certificates",
     "netbase",

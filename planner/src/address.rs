@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use bennu_manifests::model::{Manifest, Name, Subnet};
+use bennu_manifests::model::{Manifest, Name, Network, NetworkKind, Subnet};
 
 use crate::seen::{Instance, Seen, SeenNetwork};
 
@@ -13,10 +13,11 @@ use crate::seen::{Instance, Seen, SeenNetwork};
 /// private range of RFC 1918, section 3.
 const POOL: [u8; 2] = [10, 90];
 
-/// What each network that a container joins is to be.
+/// What each network that a container joins is to be; those without addresses of their own are not set up.
 pub(crate) fn networks(manifest: &Manifest, seen: &Seen) -> BTreeMap<Name, SeenNetwork> {
-    let joined: BTreeSet<&Name> = manifest.containers.values().flat_map(|c| &c.networks).collect();
-    let declared = || manifest.networks.iter().filter(|(name, _)| joined.contains(name));
+    let joined: BTreeSet<&Name> = manifest.programs().flat_map(|(_, program)| &program.networks).collect();
+    let has_addresses = |network: &Network| !matches!(network.kind, NetworkKind::Host | NetworkKind::None);
+    let declared = || manifest.networks.iter().filter(|(name, n)| joined.contains(name) && has_addresses(n));
     let mut taken: Vec<Subnet> = declared().filter_map(|(_, n)| n.subnet).collect();
     let mut wanted = BTreeMap::new();
     for (name, network) in declared() {
@@ -25,7 +26,7 @@ pub(crate) fn networks(manifest: &Manifest, seen: &Seen) -> BTreeMap<Name, SeenN
             if network.subnet.is_none() {
                 taken.push(subnet);
             }
-            wanted.insert(name.clone(), SeenNetwork { subnet, internal: network.internal });
+            wanted.insert(name.clone(), SeenNetwork::of(network, subnet));
         }
     }
     for (name, network) in declared() {
@@ -37,7 +38,7 @@ pub(crate) fn networks(manifest: &Manifest, seen: &Seen) -> BTreeMap<Name, SeenN
             .find(|subnet| !overlaps_any(&taken, *subnet))
             .expect("a manifest declares fewer networks than the pool has subnets");
         taken.push(subnet);
-        wanted.insert(name.clone(), SeenNetwork { subnet, internal: network.internal });
+        wanted.insert(name.clone(), SeenNetwork::of(network, subnet));
     }
     wanted
 }
@@ -67,13 +68,18 @@ impl Addresses {
     }
 
     /// The lowest free address of a network for a new instance; `None` where the subnet is full.
-    pub(crate) fn take(&mut self, network: &Name, subnet: Subnet) -> Option<Ipv4Addr> {
-        let used = self.0.entry(network.clone()).or_default();
+    pub(crate) fn take(&mut self, network: &Name, spec: &SeenNetwork) -> Option<Ipv4Addr> {
+        let (used, subnet) = (self.0.entry(network.clone()).or_default(), spec.subnet);
         let base = u32::from(subnet.address);
         let size = 1u32 << (32 - u32::from(subnet.prefix));
         // The first address is the network's, the second its gateway's, the last its broadcast address.
         let free = (2..size - 1).map(|n| Ipv4Addr::from(base + n)).find(|address| !used.contains(address))?;
         used.insert(free);
         Some(free)
+    }
+
+    /// Takes a certain address; `false` where something has it.
+    pub(crate) fn take_fixed(&mut self, network: &Name, address: Ipv4Addr) -> bool {
+        self.0.entry(network.clone()).or_default().insert(address)
     }
 }

@@ -11,14 +11,16 @@
 //! any prefix of it followed by a new plan, leads to the same end.
 
 mod address;
+mod choose;
 mod guard;
 mod plan;
 mod seen;
+mod start;
 mod step;
 mod wanted;
 
 pub use guard::{Danger, guard};
 pub use plan::plan;
-pub use seen::{Instance, NotAnInstance, Published, Seen, SeenInstance, SeenNetwork, State};
-pub use step::{Plan, Reason, Step, Waiting};
-pub use wanted::{Wanted, fingerprint};
+pub use seen::{Health, Instance, NotAnInstance, Published, Seen, SeenInstance, SeenNetwork, State};
+pub use step::{Plan, Reason, Step, Waiting, WaitsFor};
+pub use wanted::{Wanted, contents, fingerprint};

@@ -1,19 +1,22 @@
 //! From what is wanted and what is seen to what is to be done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use bennu_manifests::model::{Container, Digest, Manifest, Name, Restart, VolumeLife};
+use bennu_manifests::model::{Digest, Manifest, Name, VolumeLife};
 
-use crate::address::{self, Addresses};
-use crate::seen::{Instance, Published, Seen, SeenNetwork, State};
-use crate::step::{Plan, Reason, Step, Waiting};
-use crate::wanted::{Wanted, fingerprint, start_order};
+use crate::address;
+use crate::choose::{Choice, Slot, choose};
+use crate::seen::{Instance, Seen, SeenNetwork, State};
+use crate::start::Starts;
+use crate::step::{Plan, Reason, Step};
+use crate::wanted::{Wanted, start_order};
 
 /// What is to be done so that a host that is `seen` becomes what is `wanted`.
 ///
 /// The steps come in this order, and each relies on those before it: all images, then what goes (what depends on
 /// others first), then volumes, then networks, then what comes (what others depend on first), then the published
-/// ports, then volumes that go. So nothing that runs is touched before everything new is in the store.
+/// ports, then volumes that go. So nothing that runs is touched before everything new is in the store. An old instance that
+/// went on beside its new one is stopped by the next plan, once the ports have moved.
 pub fn plan(wanted: Wanted<'_>, seen: &Seen) -> Plan {
     let manifest = wanted.manifest;
     let networks = address::networks(manifest, seen);
@@ -21,10 +24,12 @@ pub fn plan(wanted: Wanted<'_>, seen: &Seen) -> Plan {
 
     let mut plan = Plan::default();
     plan.steps.extend(fetches(manifest, seen));
+    plan.steps.extend(rejections(&choices, seen));
     plan.steps.extend(stops(manifest, seen, &choices));
     plan.steps.extend(volumes_that_come(manifest, seen));
     plan.steps.extend(networks_that_change(seen, &networks));
-    let published = start_all(manifest, seen, &networks, &choices, &mut plan);
+    let starts = Starts { wanted, seen, networks: &networks, choices: &choices };
+    let published = starts.add_to(&mut plan);
     if published != seen.published {
         plan.steps.push(Step::Publish { ports: published.into_iter().collect() });
     }
@@ -32,82 +37,9 @@ pub fn plan(wanted: Wanted<'_>, seen: &Seen) -> Plan {
     plan
 }
 
-/// What is decided of each declared container.
-enum Choice {
-    /// It is there and as it should be.
-    Keep(Instance),
-    /// This instance is to be started.
-    Start { instance: Instance, fingerprint: Digest, reason: Reason },
-}
-
-fn choose<'a>(
-    wanted: Wanted<'a>,
-    seen: &Seen,
-    networks: &BTreeMap<Name, SeenNetwork>,
-) -> BTreeMap<&'a Name, Choice> {
-    let one = |(name, container): (&'a Name, &'a Container)| {
-        let fingerprint = fingerprint(wanted.manifest, name);
-        let mut there = seen.instances.iter().filter(|(instance, _)| instance.name == *name);
-        let same = there
-            .clone()
-            .rfind(|(_, s)| s.fingerprint == fingerprint && addresses_fit(s, container, networks));
-        let choice = match same {
-            Some((instance, s)) if is_as_it_should_be(s.state, container.restart) => {
-                Choice::Keep(instance.clone())
-            }
-            Some((instance, _)) => {
-                Choice::Start { instance: instance.clone(), fingerprint, reason: Reason::NotRunning }
-            }
-            None => {
-                let reason = match there.next_back() {
-                    None => Reason::New,
-                    Some((_, old)) if old.image.digest != container.image.digest => Reason::ImageChanged,
-                    Some(_) => Reason::Changed,
-                };
-                Choice::Start { instance: free_instance(wanted.generation, name, seen), fingerprint, reason }
-            }
-        };
-        (name, choice)
-    };
-    wanted.manifest.containers.iter().map(one).collect()
-}
-
-/// A network may have got another subnet; then every container on it is made anew.
-fn addresses_fit(
-    seen: &crate::seen::SeenInstance,
-    container: &Container,
-    networks: &BTreeMap<Name, SeenNetwork>,
-) -> bool {
-    container.networks.len() == seen.addresses.len()
-        && container.networks.iter().all(|network| {
-            let subnet = networks[network].subnet;
-            let shift = 32 - u32::from(subnet.prefix);
-            seen.addresses
-                .get(network)
-                .is_some_and(|address| u32::from(*address) >> shift == u32::from(subnet.address) >> shift)
-        })
-}
-
-fn is_as_it_should_be(state: State, restart: Restart) -> bool {
-    match state {
-        State::Starting | State::Running | State::Restarting => true,
-        State::Completed => restart != Restart::Always,
-        State::Failed => restart == Restart::No,
-        State::Stopped => false,
-    }
-}
-
-/// The number of the wanted generation, or the next one that no other instance of that name has: an instance is
-/// never changed in place, so a changed container may not take over a name that is in use.
-fn free_instance(generation: u64, name: &Name, seen: &Seen) -> Instance {
-    let newest = seen.instances.keys().filter(|i| i.name == *name).map(|i| i.generation).max();
-    let generation = newest.map_or(generation, |newest| generation.max(newest.saturating_add(1)));
-    Instance { name: name.clone(), generation }
-}
-
 fn fetches(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
     let mut missing: BTreeMap<Digest, Step> = BTreeMap::new();
-    for (name, container) in &manifest.containers {
+    for (name, container) in manifest.programs() {
         if seen.images.contains(&container.image.digest) {
             continue;
         }
@@ -149,25 +81,46 @@ fn volumes_that_go(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
 }
 
 /// Everything that is there and is not kept goes, dependents first.
-fn stops(manifest: &Manifest, seen: &Seen, choices: &BTreeMap<&Name, Choice>) -> Vec<Step> {
+fn stops(manifest: &Manifest, seen: &Seen, choices: &BTreeMap<Slot<'_>, Choice>) -> Vec<Step> {
     let order = start_order(manifest);
     let rank = |name: &Name| order.iter().position(|n| *n == name);
     let mut stops: Vec<_> = seen
         .instances
-        .keys()
-        .filter_map(|instance| {
-            let reason = match choices.get(&instance.name) {
-                Some(Choice::Keep(kept)) if kept == instance => return None,
-                Some(Choice::Start { reason, .. }) => *reason,
-                Some(Choice::Keep(_)) => Reason::Changed,
-                None => Reason::Removed,
-            };
-            Some((instance, reason))
+        .iter()
+        .filter_map(|(instance, now)| {
+            if manifest.jobs.contains_key(&instance.name) {
+                // What runs may end, also where the job was changed meanwhile.
+                let ended = matches!(now.state, State::Completed | State::Failed | State::Stopped);
+                return ended.then_some((instance, Reason::Finished));
+            }
+            let choice = choices.get(&(&instance.name, instance.replica));
+            match choice {
+                Some(choice) if choice.stay().any(|one| one == instance) => None,
+                Some(Choice::Start(start)) => Some((instance, start.reason)),
+                Some(Choice::Reject(new, ..)) if new == instance => Some((instance, Reason::Rejected)),
+                Some(_) => Some((instance, Reason::Changed)),
+                None => Some((instance, Reason::Removed)),
+            }
         })
         .collect();
     // What is not declared any more has no rank and goes first: nothing that stays may depend on it.
     stops.sort_by_key(|(instance, _)| rank(&instance.name).map(std::cmp::Reverse));
-    stops.into_iter().map(|(instance, reason)| Step::Stop { instance: instance.clone(), reason }).collect()
+    let stop = |(instance, reason): (&Instance, Reason)| Step::Stop { instance: instance.clone(), reason };
+    stops.into_iter().map(stop).collect()
+}
+
+/// What was tried and is given up is written down before it is stopped.
+fn rejections(choices: &BTreeMap<Slot<'_>, Choice>, seen: &Seen) -> Vec<Step> {
+    let reject = |choice: &Choice| match choice {
+        Choice::Reject(new, _, fingerprint, why) => Some(Step::Reject {
+            instance: new.clone(),
+            image: seen.instances[new].image.clone(),
+            fingerprint: *fingerprint,
+            why: (*why).to_owned(),
+        }),
+        _ => None,
+    };
+    choices.values().filter_map(reject).collect()
 }
 
 fn networks_that_change(seen: &Seen, wanted: &BTreeMap<Name, SeenNetwork>) -> Vec<Step> {
@@ -176,64 +129,4 @@ fn networks_that_change(seen: &Seen, wanted: &BTreeMap<Name, SeenNetwork>) -> Ve
     let comes = wanted.iter().filter(|(name, spec)| seen.networks.get(*name) != Some(*spec));
     let comes = comes.map(|(name, spec)| Step::CreateNetwork { network: name.clone(), spec: spec.clone() });
     goes.chain(comes).collect()
-}
-
-/// Adds the starts to the plan, and answers what is to be published once they are done.
-fn start_all(
-    manifest: &Manifest,
-    seen: &Seen,
-    networks: &BTreeMap<Name, SeenNetwork>,
-    choices: &BTreeMap<&Name, Choice>,
-    plan: &mut Plan,
-) -> BTreeSet<Published> {
-    let kept = choices.values().filter_map(|choice| match choice {
-        Choice::Keep(instance) => Some(instance),
-        Choice::Start { .. } => None,
-    });
-    let mut used = Addresses::of(seen, kept);
-    let mut published = BTreeSet::new();
-    for name in start_order(manifest) {
-        let container = &manifest.containers[name];
-        let addresses = match &choices[name] {
-            Choice::Keep(instance) => seen.instances[instance].addresses.clone(),
-            Choice::Start { instance, fingerprint, reason } => {
-                let mut addresses = BTreeMap::new();
-                for network in &container.networks {
-                    match used.take(network, networks[network].subnet) {
-                        Some(address) => drop(addresses.insert(network.clone(), address)),
-                        None => plan.waiting.push(Waiting {
-                            what: format!("container {name}"),
-                            why: format!(
-                                "network {network} has no free address in {}",
-                                networks[network].subnet
-                            ),
-                        }),
-                    }
-                }
-                if addresses.len() < container.networks.len() {
-                    continue;
-                }
-                plan.steps.push(Step::Start {
-                    instance: instance.clone(),
-                    image: container.image.clone(),
-                    fingerprint: *fingerprint,
-                    addresses: addresses.clone(),
-                    reason: *reason,
-                });
-                addresses
-            }
-        };
-        // The first network that the manifest names is the one that published ports lead to.
-        let Some(to) = container.networks.first().and_then(|network| addresses.get(network)) else {
-            continue;
-        };
-        published.extend(container.ports.iter().map(|port| Published {
-            protocol: port.protocol,
-            address: port.address,
-            port: port.host,
-            to: *to,
-            to_port: port.container,
-        }));
-    }
-    published
 }

@@ -70,6 +70,33 @@ pub enum Step {
         /// Why.
         reason: Reason,
     },
+    /// Stop an instance's program and start it again; everything else of it stays.
+    Restart {
+        /// The instance.
+        instance: Instance,
+        /// Why.
+        reason: Reason,
+    },
+    /// Give an instance its configs and secrets as they are now, and tell it by a signal.
+    Refresh {
+        /// The instance.
+        instance: Instance,
+        /// The signal.
+        signal: String,
+        /// What they are now.
+        contents: Digest,
+    },
+    /// Write down that an instance did not do its work, so that it is not tried again.
+    Reject {
+        /// The instance.
+        instance: Instance,
+        /// Its image.
+        image: ImageRef,
+        /// What it was made from.
+        fingerprint: Digest,
+        /// Why.
+        why: String,
+    },
     /// Publish exactly these ports, in one transaction.
     Publish {
         /// All that is to be published.
@@ -96,6 +123,14 @@ pub enum Reason {
     Removed,
     /// It is declared, there, and not running although it should be.
     NotRunning,
+    /// Its health check failed.
+    Unhealthy,
+    /// It did not do its work when it was tried.
+    Rejected,
+    /// It is a job whose time has come.
+    Due,
+    /// It is a job that has ended.
+    Finished,
 }
 
 /// Something that is not to be done yet.
@@ -105,6 +140,18 @@ pub struct Waiting {
     pub what: String,
     /// What it waits for.
     pub why: String,
+    /// Whether that comes by itself.
+    pub waits_for: WaitsFor,
+}
+
+/// What has to change so that something can be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WaitsFor {
+    /// Containers, which may become so by themselves.
+    Containers,
+    /// Somebody has to change something.
+    Somebody,
 }
 
 impl Plan {
@@ -122,6 +169,10 @@ impl fmt::Display for Reason {
             Self::Changed => "changed",
             Self::Removed => "not declared",
             Self::NotRunning => "not running",
+            Self::Unhealthy => "unhealthy",
+            Self::Rejected => "rejected",
+            Self::Due => "due",
+            Self::Finished => "finished",
         })
     }
 }
@@ -145,6 +196,9 @@ impl fmt::Display for Step {
                 ("Create", format!("network {network}"), spec.subnet.to_string())
             }
             Self::Start { instance, reason, .. } => ("Start", instance.to_string(), reason.to_string()),
+            Self::Restart { instance, reason } => ("Restart", instance.to_string(), reason.to_string()),
+            Self::Refresh { instance, signal, .. } => ("Refresh", instance.to_string(), signal.clone()),
+            Self::Reject { instance, why, .. } => ("Reject", instance.to_string(), why.clone()),
             Self::Publish { ports } => {
                 let list: Vec<_> =
                     ports.iter().map(|p| format!("{}→{}:{}", p.port, p.to, p.to_port)).collect();

@@ -1,6 +1,8 @@
 //! What a host is to be: a manifest and the number of the generation that it became.
 
-use bennu_manifests::model::{Container, Digest, Manifest, Name, Network, VolumeLife};
+use std::collections::BTreeSet;
+
+use bennu_manifests::model::{Config, Container, Digest, Manifest, Name, Network, Secret, VolumeLife};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -11,38 +13,62 @@ pub struct Wanted<'a> {
     pub generation: u64,
     /// The accepted manifest.
     pub manifest: &'a Manifest,
+    /// Containers that were tried and did not do their work: their names, and what they were made from.
+    pub rejected: &'a BTreeSet<(Name, Digest)>,
+    /// Jobs that are to run now.
+    pub due: &'a BTreeSet<Name>,
+    /// Jobs that have done their work, as they are declared now.
+    pub completed: &'a BTreeSet<Name>,
 }
 
 /// Changed with the meaning of a fingerprint, so that an update of this program is seen as a change where it is one.
-const FINGERPRINT_VERSION: u32 = 1;
+const FINGERPRINT_VERSION: u32 = 2;
+
+/// The word of a container that is made anew when its configs or secrets change.
+pub(crate) const RESTART: &str = "restart";
 
 /// The SHA-256 of all that an instance is made from: instances with equal fingerprints need not be replaced.
 ///
-/// Published ports and dependencies are left out: they are carried out beside the instance and change without it.
-/// # Panics
-/// If `name` is not declared in the manifest.
-pub fn fingerprint(manifest: &Manifest, name: &Name) -> Digest {
+/// Left out is what is carried out beside the instance and changes without it: published ports, dependencies, checks, the
+/// number of replicas, the way it is replaced, and configs and secrets that it is told of by a signal.
+pub fn fingerprint(manifest: &Manifest, container: &Container) -> Digest {
     #[derive(Serialize)]
     struct MadeFrom<'a> {
         version: u32,
         container: &'a Container,
         networks: Vec<(&'a Name, &'a Network)>,
         volumes: Vec<(&'a Name, VolumeLife)>,
+        contents: Option<Digest>,
     }
-    let mut container = manifest.containers[name].clone();
+    let mut container = container.clone();
     container.ports.clear();
     container.depends_on.clear();
     container.on.clear();
     container.labels.clear();
+    container.replicas = 1;
+    (container.health, container.readiness, container.update) = (None, None, None);
     // The tag is for people; the digest is what runs.
     container.image.tag = None;
-    let made_from = MadeFrom {
-        version: FINGERPRINT_VERSION,
-        networks: container.networks.iter().map(|n| (n, &manifest.networks[n])).collect(),
-        volumes: container.volumes.iter().map(|v| (&v.volume, manifest.volumes[&v.volume].life)).collect(),
-        container: &container,
-    };
-    let text = serde_json::to_vec(&made_from).expect("maps with string keys always become JSON");
+    let networks = container.networks.iter().map(|name| (name, &manifest.networks[name])).collect();
+    let life = |name: &Name| manifest.volumes[name].life;
+    let volumes = container.volumes.iter().map(|mount| (&mount.volume, life(&mount.volume))).collect();
+    let contents = (container.on_change == RESTART).then(|| contents(manifest, &container));
+    digest(&MadeFrom { version: FINGERPRINT_VERSION, networks, volumes, contents, container: &container })
+}
+
+/// The SHA-256 of the configs and secrets that a container uses, as the manifest has them: secrets are encrypted there, so
+/// one that is encrypted anew counts as changed.
+pub fn contents(manifest: &Manifest, container: &Container) -> Digest {
+    let mounted = container.configs.iter().chain(&container.secrets).map(|mount| &mount.source);
+    let names: BTreeSet<&Name> =
+        mounted.chain(&container.environment_files).chain(container.environment_secrets.values()).collect();
+    let each = |name| (name, manifest.configs.get(name), manifest.secrets.get(name));
+    let contents: Vec<(&Name, Option<&Config>, Option<&Secret>)> = names.into_iter().map(each).collect();
+    digest(&contents)
+}
+
+fn digest(value: &impl Serialize) -> Digest {
+    let text = serde_json::to_vec(value).expect("maps with string keys always become JSON");
     Digest::from_bytes(Sha256::digest(text).into())
 }
 
@@ -54,7 +80,10 @@ pub(crate) fn start_order(manifest: &Manifest) -> Vec<&Name> {
         }
         // The check of the manifest has refused cycles, so this ends.
         for dependency in &manifest.containers[name].depends_on {
-            visit(manifest, &dependency.container, order);
+            // A job that is waited for is started beside the containers.
+            if manifest.containers.contains_key(&dependency.container) {
+                visit(manifest, &dependency.container, order);
+            }
         }
         order.push(name);
     }

@@ -1,14 +1,30 @@
 //! Properties of plans, on a model host that carries steps out and remembers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use bennu_manifests::model::Manifest;
-use bennu_planner::{Plan, Seen, SeenInstance, State, Step, Wanted, plan};
+use bennu_manifests::model::{Digest, Manifest, Name};
+use bennu_planner::{Health, Plan, Seen, SeenInstance, State, Step, Wanted, contents};
 use proptest::prelude::*;
 
+/// What a step is carried out for.
+#[derive(Clone, Copy)]
+struct For<'a> {
+    manifest: &'a Manifest,
+    /// Whether a new instance may be there beside an old one.
+    beside: bool,
+}
+
+fn plan(generation: u64, manifest: &Manifest, seen: &Seen) -> Plan {
+    let (rejected, due) = (BTreeSet::<(Name, Digest)>::new(), BTreeSet::new());
+    bennu_planner::plan(
+        Wanted { generation, manifest, rejected: &rejected, due: &due, completed: &BTreeSet::new() },
+        seen,
+    )
+}
+
 /// Carries a step out the way the daemon does, or says why it does not fit what is there.
-fn apply(seen: &mut Seen, step: &Step) -> Result<(), String> {
+fn apply(seen: &mut Seen, step: &Step, host: For<'_>) -> Result<(), String> {
     let fits = |fits: bool, why: &str| if fits { Ok(()) } else { Err(format!("{step}: {why}")) };
     match step {
         Step::Fetch { image, .. } => fits(seen.images.insert(image.digest), "the image is there already"),
@@ -32,16 +48,30 @@ fn apply(seen: &mut Seen, step: &Step) -> Result<(), String> {
         ),
         Step::Start { instance, image, fingerprint, addresses, .. } => {
             fits(seen.images.contains(&image.digest), "its image is not in the store")?;
-            fits(!seen.instances.keys().any(|i| i.name == instance.name), "another instance of it is there")?;
+            fits(!seen.instances.contains_key(instance), "it is there already")?;
+            let others = seen.instances.keys().filter(|i| i.name == instance.name).count();
+            fits(others <= usize::from(host.beside), "other instances of it are there")?;
             for (network, address) in addresses {
                 fits(seen.networks.contains_key(network), "its network is not there")?;
                 let taken = seen.instances.values().any(|i| i.addresses.get(network) == Some(address));
                 fits(!taken, "its address is taken")?;
             }
             let (image, addresses) = (image.clone(), addresses.clone());
-            let started = SeenInstance { fingerprint: *fingerprint, image, addresses, state: State::Running };
+            let started = SeenInstance {
+                fingerprint: *fingerprint,
+                image,
+                addresses,
+                state: State::Running,
+                health: Health::Unchecked,
+                ready: false,
+                overdue: false,
+                contents: contents(host.manifest, &host.manifest.containers[&instance.name]),
+            };
             seen.instances.insert(instance.clone(), started);
             Ok(())
+        }
+        Step::Restart { .. } | Step::Refresh { .. } | Step::Reject { .. } => {
+            Err(format!("{step}: nothing here calls for it"))
         }
         Step::Publish { ports } => {
             seen.published = ports.iter().cloned().collect();
@@ -105,9 +135,9 @@ fn text(serial: u64, containers: &BTreeMap<u8, Varied>) -> String {
     text
 }
 
-fn apply_all(seen: &mut Seen, plan: &Plan) {
+fn apply_all(seen: &mut Seen, plan: &Plan, manifest: &Manifest, beside: bool) {
     for step in &plan.steps {
-        if let Err(why) = apply(seen, step) {
+        if let Err(why) = apply(seen, step, For { manifest, beside }) {
             panic!("{why}\nin plan:\n{}", plan.steps.iter().map(|s| format!("{s}\n")).collect::<String>());
         }
     }
@@ -119,10 +149,9 @@ proptest! {
         let mut seen = Seen::default();
         for (generation, containers) in [(1, &first), (2, &second)] {
             let manifest = manifest(&text(generation, containers));
-            let wanted = Wanted { generation, manifest: &manifest };
-            let steps = plan(wanted, &seen);
-        apply_all(&mut seen, &steps);
-            prop_assert_eq!(plan(wanted, &seen), Plan::default());
+            let steps = plan(generation, &manifest, &seen);
+            apply_all(&mut seen, &steps, &manifest, false);
+            prop_assert_eq!(plan(generation, &manifest, &seen), Plan::default());
         }
     }
 
@@ -130,26 +159,25 @@ proptest! {
     fn a_plan_cut_short_anywhere_is_finished_by_the_next_one(first in varied(), second in varied(), cut in 0..40usize) {
         let mut seen = Seen::default();
         let before = manifest(&text(1, &first));
-        let first_plan = plan(Wanted { generation: 1, manifest: &before }, &seen);
-        apply_all(&mut seen, &first_plan);
+        let first_plan = plan(1, &before, &seen);
+        apply_all(&mut seen, &first_plan, &before, false);
         let after = manifest(&text(2, &second));
-        let wanted = Wanted { generation: 2, manifest: &after };
-        let mut cut_short = plan(wanted, &seen);
+        let mut cut_short = plan(2, &after, &seen);
         cut_short.steps.truncate(cut);
-        apply_all(&mut seen, &cut_short);
-        let steps = plan(wanted, &seen);
-        apply_all(&mut seen, &steps);
-        prop_assert_eq!(plan(wanted, &seen), Plan::default());
+        apply_all(&mut seen, &cut_short, &after, false);
+        let steps = plan(2, &after, &seen);
+        apply_all(&mut seen, &steps, &after, false);
+        prop_assert_eq!(plan(2, &after, &seen), Plan::default());
     }
 
     #[test]
     fn nothing_that_runs_is_touched_before_everything_new_is_fetched(first in varied(), second in varied()) {
         let mut seen = Seen::default();
         let before = manifest(&text(1, &first));
-        let first_plan = plan(Wanted { generation: 1, manifest: &before }, &seen);
-        apply_all(&mut seen, &first_plan);
+        let first_plan = plan(1, &before, &seen);
+        apply_all(&mut seen, &first_plan, &before, false);
         let after = manifest(&text(2, &second));
-        let steps = plan(Wanted { generation: 2, manifest: &after }, &seen).steps;
+        let steps = plan(2, &after, &seen).steps;
         let last_fetch = steps.iter().rposition(|s| matches!(s, Step::Fetch { .. }));
         let first_other = steps.iter().position(|s| !matches!(s, Step::Fetch { .. }));
         if let (Some(fetch), Some(other)) = (last_fetch, first_other) {
@@ -162,12 +190,12 @@ proptest! {
         prop_assume!(containers.contains_key(&changed));
         let mut seen = Seen::default();
         let before = manifest(&text(1, &containers));
-        let first_plan = plan(Wanted { generation: 1, manifest: &before }, &seen);
-        apply_all(&mut seen, &first_plan);
+        let first_plan = plan(1, &before, &seen);
+        apply_all(&mut seen, &first_plan, &before, false);
         let mut other = containers.clone();
         other.get_mut(&changed).expect("assumed above").environment ^= 1;
         let after = manifest(&text(2, &other));
-        let touched: Vec<_> = plan(Wanted { generation: 2, manifest: &after }, &seen)
+        let touched: Vec<_> = plan(2, &after, &seen)
             .steps
             .into_iter()
             .filter_map(|step| match step {
@@ -176,5 +204,46 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(touched, [format!("c{changed}-1"), format!("c{changed}-2")]);
+    }
+
+    #[test]
+    fn what_is_replaced_start_first_always_has_an_instance_that_serves(
+        first in varied(), second in varied(), cuts in proptest::collection::vec(0..6usize, 0..12),
+    ) {
+        let with = |serial, containers| {
+            let text = text(serial, containers);
+            manifest(&text.replace("environment =", "update = { order = \"start-first\" }\nenvironment ="))
+        };
+        let mut seen = Seen::default();
+        let before = with(1, &first);
+        let first_plan = plan(1, &before, &seen);
+        apply_all(&mut seen, &first_plan, &before, true);
+        let after = with(2, &second);
+        // Where a network is made anew, what is on it can't go on.
+        let moved = |network: u8| {
+            let removes = |step: &Step| matches!(step, Step::RemoveNetwork { network: gone, .. } if gone.as_str() == format!("n{network}"));
+            plan(2, &after, &seen).steps.iter().any(removes)
+        };
+        let stay: Vec<String> = first
+            .iter()
+            .filter(|(name, container)| second.contains_key(*name) && !moved(container.network))
+            .map(|(name, _)| format!("c{name}"))
+            .collect();
+        let later = std::iter::repeat(usize::MAX).take(4);
+        for cut in cuts.into_iter().chain(later) {
+            for step in plan(2, &after, &seen).steps.iter().take(cut) {
+                apply(&mut seen, step, For { manifest: &after, beside: true }).expect("it fits");
+                for name in &stay {
+                    prop_assert!(seen.instances.keys().any(|i| i.name.as_str() == name), "{name} after {step}");
+                }
+                for port in &seen.published {
+                    let to_one = |i: &SeenInstance| i.addresses.values().any(|a| *a == port.to);
+                    let gone = !seen.instances.values().any(to_one);
+                    let of_stay = stay.iter().any(|n| format!("c{}", port.port - 8000) == *n);
+                    prop_assert!(!gone || !of_stay, "port {} leads nowhere after {step}", port.port);
+                }
+            }
+        }
+        prop_assert_eq!(plan(2, &after, &seen), Plan::default());
     }
 }

@@ -1,7 +1,11 @@
 //! Small stories, told as an operator would read them.
 
-use bennu_manifests::model::{Manifest, VolumeLife};
-use bennu_planner::{Danger, Seen, SeenInstance, SeenNetwork, State, Step, Wanted, guard, plan};
+use std::collections::BTreeSet;
+
+use bennu_manifests::model::{Digest, Manifest, Name, Network, VolumeLife};
+use bennu_planner::{
+    Danger, Health, Plan, Seen, SeenInstance, SeenNetwork, State, Step, Wanted, contents, fingerprint, guard,
+};
 
 const HEADER: &str = "schema = 1\nname = \"story\"\nserial = 1\nsigned-at = 2026-01-01T00:00:00Z\nexpires = 2027-01-01T00:00:00Z\n";
 
@@ -15,7 +19,18 @@ fn image(letter: char) -> String {
 }
 
 fn told(generation: u64, manifest: &Manifest, seen: &Seen) -> String {
-    let plan = plan(Wanted { generation, manifest }, seen);
+    told_of(&planned(generation, manifest, seen))
+}
+
+fn planned(generation: u64, manifest: &Manifest, seen: &Seen) -> Plan {
+    let (rejected, due) = (BTreeSet::new(), BTreeSet::new());
+    bennu_planner::plan(
+        Wanted { generation, manifest, rejected: &rejected, due: &due, completed: &BTreeSet::new() },
+        seen,
+    )
+}
+
+fn told_of(plan: &Plan) -> String {
     let steps = plan.steps.iter().map(|step| format!("{step}\n"));
     let waiting = plan.waiting.iter().map(|w| format!("    Wait  {}  {}\n", w.what, w.why));
     steps.chain(waiting).collect::<String>().replace(&"a".repeat(64), "aaa").replace(&"b".repeat(64), "bbb")
@@ -24,20 +39,31 @@ fn told(generation: u64, manifest: &Manifest, seen: &Seen) -> String {
 /// The host after a plan for this manifest was carried out as generation 1.
 fn host_of(manifest: &Manifest) -> Seen {
     let mut seen = Seen::default();
-    for step in plan(Wanted { generation: 1, manifest }, &seen).steps {
+    carry_out(1, manifest, &mut seen);
+    seen
+}
+
+/// Carries a plan out; where something waits, what can be done now is.
+fn carry_out(generation: u64, manifest: &Manifest, seen: &mut Seen) {
+    for step in planned(generation, manifest, seen).steps {
         match step {
             Step::Fetch { image, .. } => drop(seen.images.insert(image.digest)),
             Step::CreateVolume { volume, life } => drop(seen.volumes.insert(volume, life)),
             Step::CreateNetwork { network, spec } => drop(seen.networks.insert(network, spec)),
             Step::Start { instance, image, fingerprint, addresses, .. } => {
-                let started = SeenInstance { fingerprint, image, addresses, state: State::Running };
+                let container = &manifest.containers[&instance.name];
+                let health = if container.health.is_some() { Health::Starting } else { Health::Unchecked };
+                let contents = contents(manifest, container);
+                let (state, ready, overdue) = (State::Running, false, false);
+                let started =
+                    SeenInstance { fingerprint, image, addresses, state, health, ready, overdue, contents };
                 drop(seen.instances.insert(instance, started));
             }
+            Step::Stop { instance, .. } => drop(seen.instances.remove(&instance)),
             Step::Publish { ports } => seen.published = ports.into_iter().collect(),
-            other => panic!("{other} on an empty host"),
+            other => panic!("{other} is not expected here"),
         }
     }
-    seen
 }
 
 fn web_and_cache() -> Manifest {
@@ -125,7 +151,7 @@ fn a_network_without_a_free_address_makes_the_container_wait_with_its_reason() {
 fn a_network_that_names_no_subnet_keeps_the_one_it_has_unless_another_claims_it() {
     let one = |body: &str| manifest(&format!("{body}[container.c]\n{}networks = [\"n\"]\n", image('a')));
     let mut seen = host_of(&one("[network.n]\n"));
-    let had = SeenNetwork { subnet: "10.90.7.0/24".parse().unwrap(), internal: false };
+    let had = SeenNetwork::of(&Network::default(), "10.90.7.0/24".parse().unwrap());
     seen.networks.insert("n".parse().unwrap(), had.clone());
     seen.instances.values_mut().for_each(|i| {
         i.addresses.insert("n".parse().unwrap(), "10.90.7.2".parse().unwrap());
@@ -174,4 +200,232 @@ fn a_volume_goes_only_where_the_manifest_says_so() {
     assert_eq!(told(2, &empty, &seen), " Destroy  volume loose  and all data in it\n");
     let says_so = manifest("allow-empty = true\n[volume.kept]\nlife = \"keep\"\ndestroy = true\n");
     assert!(told(2, &says_so, &seen).contains("Destroy  volume kept"));
+}
+
+fn now<'a>(seen: &'a mut Seen, instance: &str) -> &'a mut SeenInstance {
+    seen.instances.get_mut(&instance.parse().unwrap()).unwrap()
+}
+
+#[test]
+fn what_depends_on_health_or_on_an_end_waits_for_it() {
+    let manifest = manifest(&format!(
+        "[container.db]\n{a}health = {{ tcp = 5432 }}\n[job.prepare]\n{a}when = \"once\"\n\
+         [container.web]\n{a}depends-on = {{ db = \"healthy\", prepare = \"completed\" }}\n\
+         [container.side]\n{a}depends-on = [\"web\"]\n",
+        a = image('a')
+    ));
+    let mut seen = host_of(&manifest);
+    let waits = "    Wait  container web  container db is not healthy yet\n    Wait  container side  container web is not started yet\n";
+    assert_eq!(told(1, &manifest, &seen), waits);
+    now(&mut seen, "db-1").health = Health::Healthy;
+    assert!(told(1, &manifest, &seen).contains("job prepare has not completed"));
+    let (none, completed) = (BTreeSet::new(), BTreeSet::from(["prepare".parse().unwrap()]));
+    let (rejected, due) = (BTreeSet::new(), &none);
+    let wanted =
+        Wanted { generation: 1, manifest: &manifest, rejected: &rejected, due, completed: &completed };
+    let told = told_of(&bennu_planner::plan(wanted, &seen));
+    assert_eq!(told, "   Start  web-1  new\n   Start  side-1  new\n");
+}
+
+#[test]
+fn a_dependency_that_falls_ill_later_does_not_stop_what_depends_on_it() {
+    let text = format!(
+        "[container.db]\n{a}health = {{ tcp = 5432, on-failure = \"report\" }}\n\
+         [container.web]\n{a}depends-on = {{ db = \"healthy\" }}\n",
+        a = image('a')
+    );
+    let manifest = manifest(&text);
+    let mut seen = host_of(&manifest);
+    now(&mut seen, "db-1").health = Health::Healthy;
+    carry_out(1, &manifest, &mut seen);
+    now(&mut seen, "db-1").health = Health::Unhealthy;
+    assert_eq!(told(1, &manifest, &seen), "");
+}
+
+#[test]
+fn what_fails_its_health_check_is_started_again_or_only_reported() {
+    let body =
+        |more: &str| manifest(&format!("[container.web]\n{}health = {{ tcp = 80{more} }}\n", image('a')));
+    for (more, plan) in [("", " Restart  web-1  unhealthy\n"), (", on-failure = \"report\"", "")] {
+        let mut seen = host_of(&body(more));
+        now(&mut seen, "web-1").health = Health::Unhealthy;
+        assert_eq!(told(1, &body(more), &seen), plan);
+    }
+}
+
+fn start_first(letter: char) -> Manifest {
+    manifest(&format!(
+        "[container.web]\n{}ports = [\"80:80\"]\nhealth = {{ tcp = 80 }}\nupdate = {{ order = \"start-first\" }}\n",
+        image(letter)
+    ))
+}
+
+/// A host whose web-1 is healthy and whose web-2 was just started beside it.
+fn host_in_the_middle() -> (Manifest, Seen) {
+    let mut seen = host_of(&start_first('a'));
+    now(&mut seen, "web-1").health = Health::Healthy;
+    let after = start_first('b');
+    carry_out(2, &after, &mut seen);
+    (after, seen)
+}
+
+#[test]
+fn start_first_moves_the_ports_once_the_new_one_is_healthy_and_stops_the_old_one_then() {
+    let (after, mut seen) = host_in_the_middle();
+    assert_eq!(seen.instances.len(), 2, "both are there");
+    assert_eq!(told(2, &after, &seen), "    Wait  web-2  it is not ready yet; web-1 goes on\n");
+    now(&mut seen, "web-2").health = Health::Healthy;
+    assert_eq!(told(2, &after, &seen), " Publish  80→10.90.0.3:80\n");
+    carry_out(2, &after, &mut seen);
+    assert_eq!(told(2, &after, &seen), "    Stop  web-1  changed\n");
+}
+
+#[test]
+fn a_new_one_that_does_not_become_healthy_is_taken_back_and_not_tried_again() {
+    let falls_ill: [(fn(&mut SeenInstance), &str); 3] = [
+        (|new| new.health = Health::Unhealthy, "its health check failed"),
+        (|new| new.overdue = true, "it was not healthy and ready within its time"),
+        (|new| new.state = State::Failed, "it ended with an error"),
+    ];
+    for (falls_ill, why) in falls_ill {
+        let (after, mut seen) = host_in_the_middle();
+        falls_ill(now(&mut seen, "web-2"));
+        let plan = planned(2, &after, &seen);
+        assert_eq!(told_of(&plan), format!("  Reject  web-2  {why}\n    Stop  web-2  rejected\n"));
+
+        seen.instances.remove(&"web-2".parse().unwrap());
+        let web: Name = "web".parse().unwrap();
+        let rejected = BTreeSet::from([(web.clone(), fingerprint(&after, &after.containers[&web]))]);
+        let due = BTreeSet::new();
+        let wanted = Wanted {
+            generation: 2,
+            manifest: &after,
+            rejected: &rejected,
+            due: &due,
+            completed: &BTreeSet::new(),
+        };
+        let told = told_of(&bennu_planner::plan(wanted, &seen));
+        assert!(told.starts_with("    Wait  container web") && told.contains("web-1 goes on"), "{told}");
+        assert!(!told.contains("Start") && !told.contains("Publish"), "{told}");
+    }
+}
+
+#[test]
+fn what_is_rejected_and_has_nothing_to_go_back_to_is_started() {
+    let manifest = start_first('a');
+    let web: Name = "web".parse().unwrap();
+    let rejected = BTreeSet::from([(web.clone(), fingerprint(&manifest, &manifest.containers[&web]))]);
+    let due = BTreeSet::new();
+    let wanted = Wanted {
+        generation: 1,
+        manifest: &manifest,
+        rejected: &rejected,
+        due: &due,
+        completed: &BTreeSet::new(),
+    };
+    let told = told_of(&bennu_planner::plan(wanted, &Seen::default()));
+    assert!(told.contains("Start  web-1  new"), "{told}");
+}
+
+#[test]
+fn ports_are_published_once_what_they_lead_to_can_be_reached() {
+    let text = format!("[container.web]\n{}ports = [\"80:80\"]\nreadiness = {{ tcp = 80 }}\n", image('a'));
+    let manifest = manifest(&text);
+    let mut seen = host_of(&manifest);
+    assert_eq!(seen.published.len(), 0);
+    now(&mut seen, "web-1").ready = true;
+    assert_eq!(told(1, &manifest, &seen), " Publish  80→10.90.0.2:80\n");
+}
+
+#[test]
+fn replicas_come_and_go_one_by_one_and_the_first_stays() {
+    let body = |replicas: u32| manifest(&format!("[container.web]\n{}replicas = {replicas}\n", image('a')));
+    let mut seen = host_of(&body(1));
+    assert_eq!(told(2, &body(3), &seen), "   Start  web-2.2  new\n   Start  web-2.3  new\n");
+    carry_out(2, &body(3), &mut seen);
+    assert_eq!(told(2, &body(3), &seen), "");
+    assert_eq!(told(3, &body(2), &seen), "    Stop  web-2.3  not declared\n");
+}
+
+#[test]
+fn a_changed_config_makes_a_new_instance_or_sends_a_signal() {
+    let body = |content: &str, more: &str| {
+        manifest(&format!(
+            "[config.c]\ncontent = \"{content}\"\n[container.web]\n{}configs = [\"c:/etc/c\"]\n{more}",
+            image('a')
+        ))
+    };
+    let restarts = told(2, &body("b", ""), &host_of(&body("a", "")));
+    assert_eq!(restarts, "    Stop  web-1  changed\n   Start  web-2  changed\n");
+    let signal = "on-change = \"SIGHUP\"\n";
+    let seen = host_of(&body("a", signal));
+    assert_eq!(told(2, &body("b", signal), &seen), " Refresh  web-1  SIGHUP\n");
+    assert_eq!(told(2, &body("a", signal), &seen), "");
+}
+
+#[test]
+fn a_job_starts_when_it_is_due_and_goes_when_it_has_ended() {
+    let manifest = manifest(&format!("allow-empty = true\n[job.backup]\n{}when = \"daily\"\n", image('a')));
+    let backup: Name = "backup".parse().unwrap();
+    let mut seen = host_of(&manifest);
+    assert_eq!(told(1, &manifest, &seen), "");
+    let (rejected, due) = (BTreeSet::new(), BTreeSet::from([backup.clone()]));
+    let wanted = Wanted {
+        generation: 1,
+        manifest: &manifest,
+        rejected: &rejected,
+        due: &due,
+        completed: &BTreeSet::new(),
+    };
+    let plan = bennu_planner::plan(wanted, &seen);
+    let told_due = told_of(&plan);
+    assert!(told_due.contains("Start  backup-1  due"), "{told_due}");
+    let fingerprint = fingerprint(&manifest, &manifest.jobs[&backup].container);
+    let running = SeenInstance {
+        fingerprint,
+        image: manifest.jobs[&backup].container.image.clone(),
+        addresses: [("default".parse().unwrap(), "10.90.0.2".parse().unwrap())].into(),
+        state: State::Running,
+        health: Health::Unchecked,
+        ready: false,
+        overdue: false,
+        contents: Digest::from_bytes([0; 32]),
+    };
+    seen.instances.insert("backup-1".parse().unwrap(), running);
+    assert_eq!(told(1, &manifest, &seen), "", "it runs");
+    now(&mut seen, "backup-1").state = State::Completed;
+    assert!(told(1, &manifest, &seen).contains("Stop  backup-1  finished"));
+}
+
+#[test]
+fn a_network_without_addresses_of_its_own_is_not_set_up() {
+    for kind in ["host", "none"] {
+        let text =
+            format!("[network.n]\nkind = \"{kind}\"\n[container.c]\n{}networks = [\"n\"]\n", image('a'));
+        let told = told(1, &manifest(&text), &Seen::default());
+        assert!(told.ends_with("   Start  c-1  new\n") && !told.contains("network"), "{told}");
+        let manifest = manifest(&text);
+        assert_eq!(planned(1, &manifest, &host_of(&manifest)), Plan::default());
+    }
+}
+
+#[test]
+fn a_declared_address_is_given_and_one_that_is_taken_makes_the_container_wait() {
+    let body = |more: &str| {
+        let network = "[network.n]\nsubnet = \"10.1.1.0/24\"\n";
+        let one =
+            format!("[container.a]\n{}networks = [\"n\"]\naddresses = {{ n = \"10.1.1.7\" }}\n", image('a'));
+        manifest(&format!("{network}{one}{more}"))
+    };
+    let told_once = format!("{:?}", planned(1, &body(""), &Seen::default()).steps);
+    assert!(told_once.contains("10.1.1.7"), "{told_once}");
+    let mut seen = host_of(&body(""));
+    let taken = now(&mut seen, "a-1").clone();
+    seen.instances.clear();
+    let other = format!("[container.b]\n{}networks = [\"n\"]\n", image('a'));
+    seen.instances.insert("b-1".parse().unwrap(), taken);
+    let manifest = body(&other);
+    let made_from = fingerprint(&manifest, &manifest.containers[&"b".parse::<Name>().unwrap()]);
+    now(&mut seen, "b-1").fingerprint = made_from;
+    assert!(told(1, &manifest, &seen).contains("address 10.1.1.7 of network n is in use"));
 }

@@ -11,7 +11,7 @@
 //! **Invariants:** nothing here touches a disk or the network; a secret in the clear is wiped from memory when it is
 //! dropped; what a secret was is never part of an error. The crate `age` is named in `sealed.rs` and nowhere else.
 //!
-//! **Absent:** passphrases, plugins, SSH keys as recipients, and giving secrets to containers, which is for the daemon.
+//! **Absent:** passphrases, plugins, SSH keys as recipients, and giving secrets to containers, which the daemon does.
 
 mod sealed;
 

@@ -78,12 +78,7 @@ pub(super) async fn import(store: &ImageStore, args: &Import, out: &mut Out) -> 
 }
 
 /// Pulls from files as from a registry: every digest is checked in the same way.
-async fn images(
-    store: &ImageStore,
-    files: Files,
-    args: &Import,
-    json: bool,
-) -> Result<Vec<Shown>, Failure> {
+async fn images(store: &ImageStore, files: Files, args: &Import, json: bool) -> Result<Vec<Shown>, Failure> {
     let name = args.path.display().to_string();
     let wanted: Vec<Digest> = if args.all {
         files.images().map(|image| image.digest).collect()

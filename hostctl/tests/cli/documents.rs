@@ -26,9 +26,9 @@ fn remarks_are_errors_where_they_are_asked_to_be() {
     let text = manifest(&pinned(), 7) + "ports = [\"80:80\"]\n";
     desk.write("host.toml", &text);
     assert!(desk.run(&["check", "--strict", "host.toml"]).with(0).starts_with("host.toml is valid\n"));
-    desk.write("host.toml", &(text + "privileged = true\n"));
+    desk.write("host.toml", &(text + "tty = true\nprivileged = true\n"));
     let shown = desk.run(&["check", "host.toml"]).with(0);
-    assert!(shown.contains("warning: `container.web.privileged` is not carried out"), "{shown}");
+    assert!(shown.contains("warning: `container.web.tty` is not carried out"), "{shown}");
     assert!(shown.contains("host.toml is valid, and hosts of this release refuse it\n"), "{shown}");
     assert!(shown.contains("needs role os  container.web.privileged\n"), "{shown}");
     let strict = desk.run(&["check", "--strict", "host.toml"]);

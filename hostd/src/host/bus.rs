@@ -154,6 +154,24 @@ impl Bus {
         self.forgotten(unit).await
     }
 
+    /// Stops what a unit runs, starts it again, and waits until it has started.
+    ///
+    /// # Errors
+    /// Where it does not start within the deadline.
+    pub(super) async fn restart(&self, unit: &str, deadline: Duration) -> Result<(), BusError> {
+        self.job(&format!("restart {unit}"), deadline, self.manager.restart_unit(unit, Mode::Replace)).await
+    }
+
+    /// Sends a signal to the main process of a unit.
+    ///
+    /// # Errors
+    /// Where it has none, or systemd can't be asked.
+    pub(super) async fn signal(&self, unit: &str, signal: i32) -> Result<(), BusError> {
+        let what = format!("send signal {signal} to {unit}");
+        within(&what, ANSWER, async { self.manager.inner().call("KillUnit", &(unit, "main", signal)).await })
+            .await
+    }
+
     /// Waits until systemd does not know a unit any more: before, another one of that name can't be made.
     async fn forgotten(&self, unit: &str) -> Result<(), BusError> {
         let what = format!("forget {unit}");
@@ -261,6 +279,8 @@ fn variant(value: &Value) -> Variant<'_> {
         Value::Number(number) => Variant::new(*number),
         Value::Large(number) => Variant::new(*number),
         Value::Bytes(lists) => Variant::new(lists.clone()),
+        Value::Mask(bytes) => Variant::new(bytes.clone()),
+        Value::Pairs(pairs) => Variant::new(pairs.clone()),
         Value::Command(program, arguments, may_fail) => {
             Variant::new(vec![(program.display().to_string(), arguments.clone(), *may_fail)])
         }
@@ -282,6 +302,8 @@ mod tests {
             (Value::Number(1), "u"),
             (Value::Large(1), "t"),
             (Value::Bytes(vec![vec![1]]), "aay"),
+            (Value::Mask(vec![1]), "ay"),
+            (Value::Pairs(vec![]), "a(ss)"),
             (command, "a(sasb)"),
         ] {
             assert_eq!(variant(&value).value_signature().to_string(), signature, "{value:?}");

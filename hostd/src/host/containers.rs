@@ -6,10 +6,11 @@ use futures_util::future::try_join_all;
 use super::bus::ServiceDetails;
 use super::observe::{Found, ObserveError, state};
 use super::record::Record;
-use super::{Host, unit};
+use super::{Host, stats, unit};
 
 impl Host {
-    /// The containers that are there, with what they do and need; which ports are published for them is not known here.
+    /// The containers that are there, with what they do and need; which ports are published for them, and what their
+    /// checks say, is not known here.
     ///
     /// # Errors
     /// Where systemd or the records can't be asked.
@@ -31,10 +32,12 @@ impl Host {
 
 fn container(record: Record, state: bennu_planner::State, details: ServiceDetails) -> Container {
     Container {
+        usage: stats::usage(&record.instance),
         instance: record.instance.to_string(),
         generation: record.instance.generation,
         name: record.instance.name,
         state,
+        health: bennu_planner::Health::Unchecked,
         pid: details.pid,
         restarts: details.restarts,
         since: details.since,

@@ -1,27 +1,28 @@
 //! Making an instance of a container and starting it; stopping one and removing all that it left.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bennu_image_store::{Image, durable};
-use bennu_manifests::model::{self, Container, Digest, Name};
+use bennu_manifests::model::{self, Container, Digest, Name, NetworkKind};
 use bennu_planner::{Instance, SeenNetwork};
 use futures_util::StreamExt as _;
 use tokio::process::Command;
 
 use super::bus::BusError;
 use super::command::{CommandError, run};
+use super::describe::Described;
 use super::idrange::{IdRanges, NoRangeLeft};
 use super::net::{self, JoinError};
 use super::record::{self, Membership, Record};
 use super::rootfs::{self, RootfsError};
 use super::spec::{self, SpecError};
-use super::user::{self, NoUser};
-use super::{Host, Paths, logs, namespaces, network, unit, volume};
+use super::user::NoUser;
+use super::{Host, Paths, logs, namespaces, network, private, unit, volume};
+use crate::contents::{Contents, ContentsError};
 
 /// How long systemd has beyond the time that a container has to start or stop.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -47,8 +48,16 @@ pub struct StartInstance<'a> {
     pub addresses: &'a BTreeMap<Name, Ipv4Addr>,
     /// The networks that are set up.
     pub networks: &'a BTreeMap<Name, SeenNetwork>,
+    /// What its networks are: `host` or `none` where it is on such a one, which is its only one then.
+    pub network_kind: NetworkKind,
     /// The declared volumes.
     pub volumes: &'a BTreeMap<Name, model::Volume>,
+    /// Its configs and secrets.
+    pub contents: &'a Contents,
+    /// What the manifest says of them: [`bennu_planner::contents`].
+    pub contents_digest: Digest,
+    /// How long it may run, where that has a bound.
+    pub deadline: Option<Duration>,
 }
 
 /// Why an instance was not started. What had been made of it is removed.
@@ -109,6 +118,9 @@ pub enum StartError {
     /// There is no such user in it.
     #[error(transparent)]
     User(#[from] NoUser),
+    /// It does not get its configs and secrets.
+    #[error(transparent)]
+    Contents(#[from] ContentsError),
     /// It can't be described to the runtime.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -154,6 +166,29 @@ pub enum StopError {
     },
 }
 
+/// Why an instance was not told of its new configs and secrets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefreshError {
+    /// They can't be written.
+    #[error("write the configs and secrets of {instance}")]
+    Io {
+        /// The instance.
+        instance: Instance,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// There is no such signal.
+    #[error("send signal {signal}: there is none of that name")]
+    Signal {
+        /// Its name.
+        signal: String,
+    },
+    /// systemd does not send it.
+    #[error(transparent)]
+    Unit(#[from] BusError),
+}
+
 impl Host {
     /// Makes an instance of a container and starts it. When this returns its program runs; whether it goes on running
     /// is another question.
@@ -185,10 +220,18 @@ impl Host {
         for (dir, mode) in [(&bundle, 0o700), (&ns, 0o700), (&files, 0o711)] {
             volume::make_dir(dir, mode).map_err(io("make a directory"))?;
         }
-        namespaces::create(&ns, record.host_start).await.map_err(io("make namespaces"))?;
+        namespaces::create(&ns, record.host_start, record.network_kind != NetworkKind::Host)
+            .await
+            .map_err(io("make namespaces"))?;
         let network = |source| StartError::Network { instance: instance.clone(), source };
         let answer = net::join(&self.paths, &record, &ns.join("net")).await.map_err(network)?;
-        write_files(&files, &record, &answer.resolv_conf()).map_err(io("write resolv.conf and hosts"))?;
+        let resolv_conf = match record.network_kind {
+            NetworkKind::Host => {
+                std::fs::read_to_string("/etc/resolv.conf").map_err(io("read resolv.conf"))?
+            }
+            _ => answer.resolv_conf(container.dns.as_ref()),
+        };
+        write_files(&files, container, &record, &resolv_conf).map_err(io("write its files"))?;
         let scratch = self.volumes.scratch();
         let upper = (!container.read_only_root).then(|| Paths::upper(&scratch, instance));
         let layers = &start.image.layers;
@@ -196,9 +239,10 @@ impl Host {
         let mounted = rootfs::mount(&self.store, &self.mounts, mounting).await;
         let rootfs = mounted.map_err(|source| StartError::Rootfs { instance: instance.clone(), source })?;
         self.describe(start, &record, &rootfs, &dir).map_err(|error| match error {
-            Described::Io(source) => io("read the image")(source),
+            Described::Io(source) => io("put the parts together")(source),
             Described::User(error) => error.into(),
             Described::Spec(error) => error.into(),
+            Described::Contents(error) => error.into(),
         })?;
         self.start_unit(start, &dir).await
     }
@@ -211,13 +255,20 @@ impl Host {
             let address = *start.addresses.get(network).ok_or_else(missing)?;
             Ok(Membership { network: network.clone(), spec, address })
         };
+        // A network without addresses of its own is the only one, and is not joined.
+        let bare = matches!(start.network_kind, NetworkKind::Host | NetworkKind::None);
+        let networks = container.networks.iter().filter(|_| !bare);
         Ok(Record {
             instance: instance.clone(),
             fingerprint: start.fingerprint,
             image: container.image.clone(),
-            networks: container.networks.iter().map(membership).collect::<Result<_, StartError>>()?,
+            networks: networks.map(membership).collect::<Result<_, StartError>>()?,
+            network_kind: start.network_kind,
             aliases: container.aliases.clone(),
-            host_start: self.ids_of(instance)?,
+            dns_servers: container.dns.as_ref().map(|dns| dns.servers.clone()).unwrap_or_default(),
+            mac_address: container.mac_address.clone(),
+            contents: start.contents_digest,
+            host_start: spec::has_own_users(container).then(|| self.ids_of(instance)).transpose()?,
             stop_timeout_ms: container.stop_timeout_ms,
         })
     }
@@ -240,41 +291,6 @@ impl Host {
         Ok(start)
     }
 
-    /// Finds its user, gives new volumes their owners, and writes `config.json`.
-    fn describe(
-        &self,
-        start: &StartInstance<'_>,
-        record: &Record,
-        rootfs: &Path,
-        dir: &Path,
-    ) -> Result<(), Described> {
-        let container = start.container;
-        let config = start.image.config.config().as_ref();
-        let root = File::open(rootfs)?;
-        let wanted_user =
-            container.user.clone().or_else(|| config.and_then(|c| c.user().clone())).unwrap_or_default();
-        let (passwd, group) = (read_list(&root, "/etc/passwd")?, read_list(&root, "/etc/group")?);
-        let user = user::find(&wanted_user, &passwd, &group)?;
-        let mut volumes = BTreeMap::new();
-        for mount in &container.volumes {
-            let Some(declared) = start.volumes.get(&mount.volume) else { continue };
-            let path = self.volumes.path(&mount.volume, declared.life);
-            volume::adopt(&path, &root, Path::new(&mount.target), record.host_start)?;
-            volumes.insert(mount.volume.clone(), path);
-        }
-        let places = spec::Places {
-            rootfs: rootfs.to_owned(),
-            user_namespace: dir.join("ns/user"),
-            network_namespace: dir.join("ns/net"),
-            files: dir.join("files"),
-        };
-        let name = &start.instance.name;
-        let wanted =
-            spec::Wanted { name, container, image: config, user: &user, volumes: &volumes, places: &places };
-        let spec = spec::spec(&wanted)?;
-        Ok(record::write(&dir.join("bundle/config.json"), &spec)?)
-    }
-
     async fn start_unit(&self, start: &StartInstance<'_>, dir: &Path) -> Result<(), StartError> {
         let StartInstance { instance, container, image, .. } = *start;
         let image_stop_signal =
@@ -282,6 +298,7 @@ impl Host {
         let properties = unit::properties(&unit::Wanted {
             instance,
             container,
+            deadline: start.deadline,
             image_stop_signal,
             bundle: &dir.join("bundle"),
             runtime_state: &self.paths.crun(),
@@ -296,6 +313,45 @@ impl Host {
                 Err(StartError::Unit { instance: instance.clone(), said, source })
             }
         }
+    }
+
+    /// Stops the program of an instance and starts it again.
+    ///
+    /// # Errors
+    /// Where it does not stop or start.
+    pub async fn restart(&self, instance: &Instance, container: &Container) -> Result<(), BusError> {
+        let time = Duration::from_millis(container.stop_timeout_ms);
+        self.bus.restart(&unit::name(instance), time + unit::START_TIMEOUT + MARGIN).await
+    }
+
+    /// Writes the configs and secrets of an instance again, and tells it by a signal.
+    ///
+    /// # Errors
+    /// Where they can't be written, or it can't be told. It can be repeated.
+    pub async fn refresh(
+        &self,
+        instance: &Instance,
+        container: &Container,
+        contents: &Contents,
+        digest: Digest,
+    ) -> Result<(), RefreshError> {
+        let dir = self.paths.instance(instance);
+        let io = |source| RefreshError::Io { instance: instance.clone(), source };
+        private::refresh(&dir, container, contents).map_err(io)?;
+        let signal = unit::signal(&container.on_change)
+            .ok_or_else(|| RefreshError::Signal { signal: container.on_change.clone() })?;
+        self.bus.signal(&unit::name(instance), signal).await?;
+        // Written last: where anything before failed, it is done again.
+        let path = dir.join("record.json");
+        if let Some(record) = record::read::<Record>(&path).map_err(io)? {
+            record::write(&path, &Record { contents: digest, ..record }).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    /// The last lines that an instance wrote.
+    pub async fn last_lines(&self, instance: &Instance) -> Vec<String> {
+        last_lines(instance).await
     }
 
     /// Stops an instance and removes all that it left; with nothing there it does nothing.
@@ -339,47 +395,25 @@ impl Host {
     }
 }
 
-/// Why an instance was not described.
-enum Described {
-    Io(io::Error),
-    User(NoUser),
-    Spec(SpecError),
-}
+/// Where the host has the rules of all time zones (Debian's `tzdata`).
+const ZONES: &str = "/usr/share/zoneinfo";
 
-impl From<io::Error> for Described {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
+fn write_files(files: &Path, container: &Container, record: &Record, resolv_conf: &str) -> io::Result<()> {
+    let hostname = format!("{}\n", spec::hostname(&record.instance.name, container));
+    let hosts = network::hosts(record, container);
+    for (name, content) in [("resolv.conf", resolv_conf), ("hosts", &hosts), ("hostname", &hostname)] {
+        std::fs::write(files.join(name), content)?;
     }
-}
-
-impl From<NoUser> for Described {
-    fn from(error: NoUser) -> Self {
-        Self::User(error)
-    }
-}
-
-impl From<SpecError> for Described {
-    fn from(error: SpecError) -> Self {
-        Self::Spec(error)
-    }
-}
-
-fn read_list(root: &File, path: &str) -> io::Result<String> {
-    user::read_list(root, Path::new(path))
-        .map_err(|error| io::Error::new(error.kind(), format!("{path} in the image: {error}")))
-}
-
-fn write_files(files: &Path, record: &Record, resolv_conf: &str) -> io::Result<()> {
-    let hostname = format!("{}\n", record.instance.name);
-    let contents =
-        [("resolv.conf", resolv_conf), ("hosts", &network::hosts(record)), ("hostname", &hostname)];
-    contents.iter().try_for_each(|(name, content)| std::fs::write(files.join(name), content))
+    let Some(zone) = &container.time_zone else { return Ok(()) };
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("time zone {zone}: {error}"));
+    std::fs::copy(Path::new(ZONES).join(zone), files.join("localtime")).map(drop).map_err(named)
 }
 
 /// The last lines that the instance's unit wrote, the runtime's complaints among them.
 async fn last_lines(instance: &Instance) -> Vec<String> {
     let of = logs::LogsOf::Container(instance.name.clone());
-    let Ok(lines) = logs::logs(&logs::LogsWanted { of, lines: LAST_LINES, follow: false }) else {
+    let wanted = logs::LogsWanted { of, lines: LAST_LINES, follow: false, since: None, grep: None };
+    let Ok(lines) = logs::logs(&wanted) else {
         return Vec::new();
     };
     let own = lines.filter(|line| std::future::ready(line.instance == instance.to_string()));

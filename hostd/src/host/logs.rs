@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::Stdio;
+use std::time::Duration;
 
 use bennu_api::LogLine;
 use bennu_manifests::model::Name;
@@ -11,10 +12,14 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
+use super::command::{CommandError, run};
 use super::unit::SLICE;
 
 /// The most lines that are looked back.
 const MAX_LINES: u32 = 100_000;
+
+/// How long the journal has to look at a pattern.
+const PATTERN: Duration = Duration::from_secs(10);
 
 /// The longest entry that is told, in bytes of its JSON; longer ones are left out.
 const MAX_ENTRY: u64 = 1 << 20;
@@ -28,6 +33,10 @@ pub struct LogsWanted {
     pub lines: u32,
     /// Whether to go on with what is written from now on.
     pub follow: bool,
+    /// Nothing that is older.
+    pub since: Option<Timestamp>,
+    /// Nothing that this does not match: a Perl-compatible regular expression (pcre2pattern(3)).
+    pub grep: Option<String>,
 }
 
 /// Whose lines are wanted.
@@ -68,11 +77,28 @@ pub(super) fn logs(
     }))
 }
 
+/// Whether a pattern is one that the journal understands: it is asked, and looks at no more than one line.
+///
+/// # Errors
+/// Where it is none, with what `journalctl` says.
+pub(super) async fn check_pattern(pattern: &str) -> Result<(), CommandError> {
+    let mut command = Command::new("journalctl");
+    command.args(["--quiet", "--no-pager", "--lines=1", "--unit=hostd.service"]);
+    command.arg(format!("--grep={pattern}"));
+    match run(command, b"", PATTERN).await {
+        // Nothing found is an exit code of its own, without a word.
+        Err(CommandError::Failed { said, .. }) if said.trim().is_empty() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 fn arguments(wanted: &LogsWanted) -> Vec<String> {
     let mut arguments: Vec<String> =
         ["--output=json", "--all", "--quiet", "--no-pager"].map(str::to_owned).into();
     arguments.push("--output-fields=MESSAGE,BENNU_CONTAINER,BENNU_INSTANCE".to_owned());
     arguments.push(format!("--lines={}", wanted.lines.min(MAX_LINES)));
+    arguments.extend(wanted.since.map(|since| format!("--since=@{}", since.as_second())));
+    arguments.extend(wanted.grep.as_ref().map(|pattern| format!("--grep={pattern}")));
     if wanted.follow {
         arguments.push("--follow".to_owned());
     }
@@ -179,10 +205,16 @@ mod tests {
 
     #[test]
     fn what_is_asked_of_the_journal_is_bounded() {
-        let wanted =
-            LogsWanted { of: LogsOf::Container("web".parse().unwrap()), lines: u32::MAX, follow: true };
+        let of = LogsOf::Container("web".parse().unwrap());
+        let grep = Some("--rotate".to_owned());
+        let wanted = LogsWanted { of, lines: u32::MAX, follow: true, since: None, grep };
+
         let arguments = arguments(&wanted);
         assert!(arguments.contains(&"--lines=100000".to_owned()), "{arguments:?}");
+        assert!(
+            arguments.contains(&"--grep=--rotate".to_owned()),
+            "a pattern is never an option: {arguments:?}"
+        );
         assert!(
             arguments.ends_with(&["--follow", "_TRANSPORT=stdout", "BENNU_CONTAINER=web"].map(str::to_owned)),
             "{arguments:?}"

@@ -15,6 +15,7 @@
 mod bus;
 mod command;
 mod containers;
+mod describe;
 mod exec;
 mod idrange;
 mod instance;
@@ -25,11 +26,14 @@ mod network;
 mod observe;
 mod paths;
 mod ports;
+mod private;
+mod probe;
 mod record;
 mod rootfs;
 mod ruleset;
 mod seccomp;
 mod spec;
+mod stats;
 mod unit;
 mod user;
 mod volume;
@@ -47,12 +51,13 @@ use futures_util::Stream;
 pub use bus::BusError;
 pub use command::CommandError;
 pub use exec::ExecError;
-pub use instance::{StartError, StartInstance, StopError};
+pub use instance::{RefreshError, StartError, StartInstance, StopError};
 pub use logs::{LogsError, LogsOf, LogsWanted};
 pub use net::{JoinError, NetworkError};
 pub use observe::ObserveError;
 pub use paths::Paths;
 pub use ports::PublishError;
+pub use probe::Probing;
 pub use rootfs::RootfsError;
 pub use ruleset::NotIpv4;
 pub use spec::SpecError;
@@ -68,6 +73,8 @@ pub struct Host {
     bus: bus::Bus,
     volumes: volume::Volumes,
     ports: ports::Ports,
+    /// The id of this boot.
+    boot: String,
 }
 
 /// Why the host's verbs can't be used.
@@ -114,7 +121,13 @@ impl Host {
         exec::end_orphans();
         let mounts = Mounts::new(&paths.run.join("mounts"))?;
         let bus = bus::Bus::connect().await?;
-        Ok(Self { paths, store, mounts, bus, volumes, ports: ports::Ports::default() })
+        let boot = boot.trim().to_owned();
+        Ok(Self { paths, store, mounts, bus, volumes, ports: ports::Ports::default(), boot })
+    }
+
+    /// The id of this boot (proc_sys_kernel(5), `random/boot_id`).
+    pub fn boot(&self) -> &str {
+        &self.boot
     }
 
     /// Makes an empty volume; one that is there stays as it is.
@@ -158,6 +171,14 @@ impl Host {
     ) -> Result<impl Stream<Item = bennu_api::ExecOutput> + Send + 'static + use<>, ExecError> {
         let (dir, runtime_state) = (self.paths.instance(instance), self.paths.crun());
         exec::exec(exec::Places { dir: &dir, runtime_state: &runtime_state }, instance, command)
+    }
+
+    /// Whether a pattern for [`Host::logs`] is one.
+    ///
+    /// # Errors
+    /// Where it is none, with what is wrong.
+    pub async fn check_pattern(&self, pattern: &str) -> Result<(), CommandError> {
+        logs::check_pattern(pattern).await
     }
 
     /// What containers or the daemon wrote, oldest first.

@@ -27,36 +27,44 @@ const UNSHARE: &str = "/usr/bin/unshare";
 const ECHO: &str = "/usr/bin/cat";
 
 /// Makes both namespaces and keeps them at `user` and `net` in `dir`, which exists and is empty. The ids of the user
-/// namespace are the range that begins at `host_start`.
+/// namespace are the range that begins at `host_start`; where that is `None` there is none, and its users are the host's. Nor
+/// is there a network namespace where `own_network` does not ask for it.
 ///
 /// # Errors
 /// Whatever the kernel says.
-pub(super) async fn create(dir: &Path, host_start: u32) -> io::Result<()> {
+pub(super) async fn create(dir: &Path, host_start: Option<u32>, own_network: bool) -> io::Result<()> {
+    if host_start.is_none() && !own_network {
+        return Ok(());
+    }
     let mut helper = Command::new(UNSHARE)
-        .args(["--user", "--net", "--", ECHO])
+        .args(host_start.map(|_| "--user"))
+        .args(own_network.then_some("--net"))
+        .args(["--", ECHO])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
-    let made = tokio::time::timeout(DEADLINE, keep(&mut helper, dir, host_start)).await;
+    let made = tokio::time::timeout(DEADLINE, keep(&mut helper, dir, host_start, own_network)).await;
     drop(helper.stdin.take());
     helper.start_kill()?;
     helper.wait().await?;
     made.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-async fn keep(helper: &mut Child, dir: &Path, host_start: u32) -> io::Result<()> {
+async fn keep(helper: &mut Child, dir: &Path, host_start: Option<u32>, own_network: bool) -> io::Result<()> {
     // Once the byte comes back the program runs, so the namespaces are there.
     let gone = || io::Error::other("unshare ended before its time");
     helper.stdin.as_mut().ok_or_else(gone)?.write_all(b"x").await?;
     helper.stdout.as_mut().ok_or_else(gone)?.read_exact(&mut [0]).await?;
     let process = PathBuf::from("/proc").join(helper.id().ok_or_else(gone)?.to_string());
-    // One write each (user_namespaces(7), "Defining user and group ID mappings").
-    let map = format!("0 {host_start} {}\n", idrange::COUNT);
-    std::fs::write(process.join("uid_map"), &map)?;
-    std::fs::write(process.join("gid_map"), &map)?;
-    for name in ["user", "net"] {
+    if let Some(host_start) = host_start {
+        // One write each (user_namespaces(7), "Defining user and group ID mappings").
+        let map = format!("0 {host_start} {}\n", idrange::COUNT);
+        std::fs::write(process.join("uid_map"), &map)?;
+        std::fs::write(process.join("gid_map"), &map)?;
+    }
+    for name in host_start.map(|_| "user").into_iter().chain(own_network.then_some("net")) {
         let kept = dir.join(name);
         File::create(&kept)?;
         mount(Some(&process.join("ns").join(name)), &kept, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;

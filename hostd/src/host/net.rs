@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bennu_manifests::model::Name;
+use bennu_manifests::model::{Name, NetworkKind};
 use bennu_planner::SeenNetwork;
 use tokio::process::Command;
 
@@ -42,6 +42,16 @@ pub enum NetworkError {
         /// What went wrong.
         source: PublishError,
     },
+    /// The interface of its VLAN can't be made.
+    #[error("make the interface of network {network} on {parent}")]
+    Vlan {
+        /// The network.
+        network: Name,
+        /// The interface that it is to be on.
+        parent: String,
+        /// What went wrong.
+        source: CommandError,
+    },
     /// What is left of its bridge can't be removed.
     #[error("remove the bridge of network {network}")]
     Bridge {
@@ -60,9 +70,39 @@ impl Host {
     pub async fn create_network(&self, network: &Name, spec: &SeenNetwork) -> Result<(), NetworkError> {
         let chains = |source| NetworkError::Chains { network: network.clone(), source };
         self.ports.prepare().await.map_err(chains)?;
-        // The bridge is made when the first container joins.
+        if let (Some(parent), Some(vlan)) = (&spec.parent, spec.vlan) {
+            self.create_vlan(network, parent, vlan).await?;
+        }
+        // A bridge is made when the first container joins.
         let failed = |source| NetworkError::Record { network: network.clone(), source };
         record::write(&self.paths.network(network), spec).map_err(failed)
+    }
+
+    /// Makes the interface of a VLAN; one that is there stays.
+    async fn create_vlan(&self, network: &Name, parent: &str, vlan: u64) -> Result<(), NetworkError> {
+        let interface = network::interface(network);
+        if interface_exists(&interface) {
+            return Ok(());
+        }
+        let failed =
+            |source| NetworkError::Vlan { network: network.clone(), parent: parent.to_owned(), source };
+        let mut add = Command::new("ip");
+        add.args([
+            "link",
+            "add",
+            "link",
+            parent,
+            "name",
+            &interface,
+            "type",
+            "vlan",
+            "id",
+            &vlan.to_string(),
+        ]);
+        run(add, b"", DEADLINE).await.map_err(failed)?;
+        let mut up = Command::new("ip");
+        up.args(["link", "set", "dev", &interface, "up"]);
+        run(up, b"", DEADLINE).await.map_err(failed).map(drop)
     }
 
     /// Takes a network down that no container is on any more; one that is not there is no error.
@@ -102,9 +142,17 @@ impl Host {
 
 /// Joins an instance to its networks.
 pub(super) async fn join(paths: &Paths, record: &Record, namespace: &Path) -> Result<Answer, JoinError> {
+    if record.networks.is_empty() {
+        return Ok(Answer::default());
+    }
     let output = netavark(paths, "setup", record, namespace).await?;
     let answer = serde_json::from_slice(&output)?;
-    for membership in record.networks.iter().filter(|m| !m.spec.internal) {
+    let bridges = || record.networks.iter().filter(|m| m.spec.kind == NetworkKind::Bridge);
+    for membership in bridges().filter(|m| m.spec.isolated) {
+        let interface = network::interface(&membership.network);
+        isolate(&interface).map_err(|source| JoinError::Isolate { interface, source })?;
+    }
+    for membership in bridges().filter(|m| !m.spec.internal) {
         // So that the host's own loopback address leads to published ports too; see the chain `raw`.
         let interface = network::interface(&membership.network);
         let knob = PathBuf::from("/proc/sys/net/ipv4/conf").join(&interface).join("route_localnet");
@@ -113,8 +161,19 @@ pub(super) async fn join(paths: &Paths, record: &Record, namespace: &Path) -> Re
     Ok(answer)
 }
 
+/// Keeps the ports of a bridge from each other; what they send to the bridge itself still arrives (bridge(8), "isolated").
+fn isolate(bridge: &str) -> io::Result<()> {
+    for port in std::fs::read_dir(Path::new("/sys/class/net").join(bridge).join("brif"))? {
+        std::fs::write(port?.path().join("isolated"), "1")?;
+    }
+    Ok(())
+}
+
 /// Takes an instance off its networks.
 pub(super) async fn leave(paths: &Paths, record: &Record, namespace: &Path) -> Result<(), JoinError> {
+    if record.networks.is_empty() {
+        return Ok(());
+    }
     netavark(paths, "teardown", record, namespace).await.map(drop)
 }
 
@@ -128,6 +187,14 @@ pub enum JoinError {
     /// It answered something else than it should.
     #[error("understand what netavark answers")]
     Answer(#[from] serde_json::Error),
+    /// Containers on it can't be kept from each other.
+    #[error("keep what is on {interface} from each other")]
+    Isolate {
+        /// The bridge.
+        interface: String,
+        /// What went wrong.
+        source: io::Error,
+    },
     /// The host's loopback address can't be made to lead to published ports.
     #[error("let the host's loopback addresses reach {interface}")]
     Loopback {

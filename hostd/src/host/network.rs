@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bennu_image_store::sha256;
-use bennu_manifests::model::Name;
+use bennu_manifests::model::{Container, Dns, Name, NetworkKind};
 use bennu_planner::SeenNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub(super) struct Request<'a> {
     container_id: String,
     container_name: &'a Name,
     networks: BTreeMap<&'a Name, PerNetwork<'a>>,
+    /// Whom the names' servers of its networks ask what they do not know themselves.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    dns_servers: &'a [IpAddr],
     network_info: BTreeMap<&'a Name, NetworkInfo<'a>>,
 }
 
@@ -40,6 +43,8 @@ struct PerNetwork<'a> {
     interface_name: String,
     static_ips: [Ipv4Addr; 1],
     aliases: &'a [Name],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    static_mac: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,6 +53,8 @@ struct NetworkInfo<'a> {
     id: String,
     driver: &'static str,
     network_interface: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    options: BTreeMap<&'static str, String>,
     subnets: [Subnet; 1],
     ipv6_enabled: bool,
     internal: bool,
@@ -67,33 +74,51 @@ pub(super) fn request(record: &Record) -> Request<'_> {
         interface_name: format!("eth{number}"),
         static_ips: [membership.address],
         aliases: &record.aliases,
+        // Two interfaces must not have the same.
+        static_mac: record.mac_address.as_deref().filter(|_| number == 0),
     };
     let memberships = || record.networks.iter().enumerate();
     Request {
         container_id: record.instance.to_string(),
         container_name: &record.instance.name,
+        dns_servers: &record.dns_servers,
         networks: memberships().map(|(n, m)| (&m.network, per_network(n, m))).collect(),
         network_info: memberships().map(|(_, m)| (&m.network, info(&m.network, &m.spec))).collect(),
     }
 }
 
 fn info<'a>(network: &'a Name, spec: &SeenNetwork) -> NetworkInfo<'a> {
+    let (driver, network_interface) = match spec.kind {
+        NetworkKind::Macvlan => ("macvlan", parent(network, spec)),
+        NetworkKind::Ipvlan => ("ipvlan", parent(network, spec)),
+        NetworkKind::Bridge | NetworkKind::Host | NetworkKind::None => ("bridge", interface(network)),
+    };
     NetworkInfo {
         name: network,
         id: sha256::digest(network.as_str().as_bytes()).hex(),
-        driver: "bridge",
-        network_interface: interface(network),
+        driver,
+        network_interface,
+        options: spec.mtu.map(|mtu| ("mtu", mtu.to_string())).into_iter().collect(),
         subnets: [Subnet { subnet: spec.subnet.to_string(), gateway: gateway(spec) }],
         ipv6_enabled: false,
         internal: spec.internal,
-        dns_enabled: true,
+        // Who answers about names listens on the bridge, so only networks that have one are served.
+        dns_enabled: driver == "bridge",
         // The addresses are the plan's; netavark only insists on being told of somebody who gives them out.
         ipam_options: BTreeMap::from([("driver", "host-local")]),
     }
 }
 
+/// The interface that a network beside the host is on: its parent, or the VLAN there, which is made for it.
+pub(super) fn parent(network: &Name, spec: &SeenNetwork) -> String {
+    match spec.vlan {
+        Some(_) => interface(network),
+        None => spec.parent.clone().unwrap_or_default(),
+    }
+}
+
 /// The part of netavark's answer that is used: by network.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Answer(BTreeMap<Name, StatusBlock>);
 
 #[derive(Debug, Deserialize)]
@@ -103,24 +128,47 @@ struct StatusBlock {
 }
 
 impl Answer {
-    /// The content of the container's `/etc/resolv.conf` (resolv.conf(5), which reads at most three servers).
-    pub(super) fn resolv_conf(&self) -> String {
+    /// The content of the container's `/etc/resolv.conf` (resolv.conf(5), which reads at most three servers). Declared
+    /// servers are not named here: those of its networks ask them.
+    pub(super) fn resolv_conf(&self, dns: Option<&Dns>) -> String {
         let servers = self.0.values().flat_map(|status| &status.dns_server_ips);
-        servers.take(3).map(|server| format!("nameserver {server}\n")).collect()
+        let mut text: String = servers.take(3).map(|server| format!("nameserver {server}\n")).collect();
+        let lists = dns.map(|dns| [("search", &dns.search), ("options", &dns.options)]);
+        for (word, list) in lists.into_iter().flatten().filter(|(_, list)| !list.is_empty()) {
+            text.push_str(&format!("{word} {}\n", list.join(" ")));
+        }
+        text
     }
 }
 
+/// What stands for the host as a container reaches it, in place of an address.
+const HOST_GATEWAY: &str = "host-gateway";
+
 /// The content of the container's `/etc/hosts` (hosts(5)).
-pub(super) fn hosts(record: &Record) -> String {
-    let own = record.networks.iter().map(|m| format!("{}\t{}\n", m.address, record.instance.name));
-    let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-    std::iter::once(local).chain(own).collect()
+pub(super) fn hosts(record: &Record, container: &Container) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    let name = &record.instance.name;
+    let own = match &container.hostname {
+        Some(hostname) => format!("{hostname} {name}"),
+        None => name.to_string(),
+    };
+    for membership in &record.networks {
+        text.push_str(&format!("{}\t{own}\n", membership.address));
+    }
+    let host = record.networks.first().map(|membership| gateway(&membership.spec).to_string());
+    for (name, address) in &container.extra_hosts {
+        let address = if address == HOST_GATEWAY { host.as_deref() } else { Some(address.as_str()) };
+        // Without any network there is no way to the host, and so no address of it.
+        text.extend(address.map(|address| format!("{address}\t{name}\n")));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::record::tests::record;
+    use crate::host::spec::tests::container;
 
     #[test]
     fn a_request_names_all_that_netavark_needs() {
@@ -138,12 +186,28 @@ mod tests {
     fn resolv_conf_names_the_servers_that_netavark_answered() {
         let answer = r#"{"default":{"dns_search_domains":["dns.podman"],"dns_server_ips":["10.20.0.1"],"interfaces":{}}}"#;
         let answer: Answer = serde_json::from_str(answer).unwrap();
-        assert_eq!(answer.resolv_conf(), "nameserver 10.20.0.1\n");
+        assert_eq!(answer.resolv_conf(None), "nameserver 10.20.0.1\n");
+        let dns = Dns {
+            servers: vec![],
+            search: vec!["a.example".into(), "b".into()],
+            options: vec!["ndots:2".into()],
+        };
+        let expected = "nameserver 10.20.0.1\nsearch a.example b\noptions ndots:2\n";
+        assert_eq!(answer.resolv_conf(Some(&dns)), expected);
     }
 
     #[test]
-    fn hosts_knows_the_container_itself() {
-        let text = hosts(&record());
+    fn hosts_knows_the_container_itself_and_what_is_declared() {
+        let mut container = container();
+        let text = hosts(&record(), &container);
         assert!(text.contains("10.20.0.2\tweb\n") && text.starts_with("127.0.0.1\tlocalhost\n"), "{text}");
+        container.hostname = Some("web.example.org".into());
+        container.extra_hosts = [("db.example", "10.9.9.9"), ("the-host", "host-gateway")]
+            .map(|(name, address)| (name.to_owned(), address.to_owned()))
+            .into();
+        let text = hosts(&record(), &container);
+        for line in ["10.20.0.2\tweb.example.org web\n", "10.9.9.9\tdb.example\n", "10.20.0.1\tthe-host\n"] {
+            assert!(text.contains(line), "{line:?} in {text}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bennu_image_store::StoreError;
 use bennu_manifests::model::{Digest, ImageRef};
-use bennu_planner::{Instance, Seen, SeenInstance, State};
+use bennu_planner::{Health, Instance, Seen, SeenInstance, State};
 
 use super::bus::{BusError, UnitStatus};
 use super::ports::PublishError;
@@ -48,7 +48,7 @@ pub(super) struct Found {
 }
 
 impl Host {
-    /// What is on the host.
+    /// What is on the host; what checks of containers say is not known here.
     ///
     /// # Errors
     /// Where any part of it can't be looked at: half a picture would have a plan tear down the other half.
@@ -97,6 +97,10 @@ fn seen(found: &Found) -> SeenInstance {
             image: record.image.clone(),
             addresses: record.networks.iter().map(|m| (m.network.clone(), m.address)).collect(),
             state: state(found.unit.as_ref()),
+            health: Health::Unchecked,
+            ready: false,
+            overdue: false,
+            contents: record.contents,
         },
         // A unit that nobody knows the origin of, or a directory without a record: only partly there, whatever runs,
         // and made from nothing that could be wanted.
@@ -110,6 +114,10 @@ fn seen(found: &Found) -> SeenInstance {
             },
             addresses: BTreeMap::new(),
             state: State::Stopped,
+            health: Health::Unchecked,
+            ready: false,
+            overdue: false,
+            contents: Digest::from_bytes([0; 32]),
         },
     }
 }

@@ -2,10 +2,10 @@
 //! is gone. It lies on a memory-backed file system, so it never outlives the boot that it describes.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use bennu_manifests::model::{Digest, ImageRef, Name};
+use bennu_manifests::model::{Digest, ImageRef, Name, NetworkKind};
 use bennu_planner::{Instance, SeenNetwork};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -23,10 +23,21 @@ pub(super) struct Record {
     pub image: ImageRef,
     /// The networks that it joined, in the order of its interfaces.
     pub networks: Vec<Membership>,
+    /// What they are; `host` or `none` where it joined none for that reason.
+    #[serde(default)]
+    pub network_kind: NetworkKind,
     /// Further names that it answers to on its networks.
     pub aliases: Vec<Name>,
-    /// The first id of its range on the host.
-    pub host_start: u32,
+    /// Whom the servers of names of its networks ask what they do not know; none where that is as for the host.
+    #[serde(default)]
+    pub dns_servers: Vec<IpAddr>,
+    /// The fixed hardware address of its first interface.
+    #[serde(default)]
+    pub mac_address: Option<String>,
+    /// The configs and secrets that it was given last.
+    pub contents: Digest,
+    /// The first id of its range on the host; `None` where it has the host's users.
+    pub host_start: Option<u32>,
     /// How long it has to stop, in milliseconds.
     pub stop_timeout_ms: u64,
 }
@@ -73,12 +84,14 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use bennu_manifests::model::Network;
+
     use super::*;
 
     pub(in crate::host) fn record() -> Record {
         let membership = |network: &str, subnet: &str, internal, address: &str| Membership {
             network: network.parse().unwrap(),
-            spec: SeenNetwork { subnet: subnet.parse().unwrap(), internal },
+            spec: SeenNetwork::of(&Network { internal, ..Network::default() }, subnet.parse().unwrap()),
             address: address.parse().unwrap(),
         };
         Record {
@@ -89,8 +102,12 @@ pub(super) mod tests {
                 membership("default", "10.20.0.0/24", false, "10.20.0.2"),
                 membership("back", "10.21.0.0/24", true, "10.21.0.2"),
             ],
+            network_kind: NetworkKind::Bridge,
             aliases: vec!["www".parse().unwrap()],
-            host_start: 1 << 20,
+            contents: Digest::from_bytes([8; 32]),
+            dns_servers: Vec::new(),
+            mac_address: None,
+            host_start: Some(1 << 20),
             stop_timeout_ms: 10_000,
         }
     }

@@ -19,8 +19,8 @@ pub(super) struct Wanted<'a> {
     /// Where what it writes to its root goes; `None` where it may not write: then memory is enough, for the mount
     /// points that the image does not have.
     pub(super) upper: Option<PathBuf>,
-    /// The first id of its range on the host.
-    pub(super) host_start: u32,
+    /// The first id of its range on the host; `None` where it has the host's.
+    pub(super) host_start: Option<u32>,
 }
 
 /// Why a tree was not mounted.
@@ -58,11 +58,11 @@ pub(super) async fn mount(
     for (dir, mode) in [(&target, 0o755), (&top, 0o711), (&upper, 0o755), (&work, 0o700)] {
         volume::make_dir(dir, mode).map_err(|source| RootfsError::Io { path: dir.clone(), source })?;
     }
-    let idmap = IdMap { host_start: wanted.host_start, count: idrange::COUNT };
+    let idmap = wanted.host_start.map(|host_start| IdMap { host_start, count: idrange::COUNT });
     let (store, mounts, layers) = (store.clone(), mounts.clone(), wanted.layers.to_vec());
     let mounted = tokio::task::spawn_blocking(move || {
         let upper = Upper { upper: &upper, work: &work };
-        mounts.mount_image(&store, &layers, &target, Some(upper), Some(idmap)).map(|_checked| target)
+        mounts.mount_image(&store, &layers, &target, Some(upper), idmap).map(|_checked| target)
     });
     let joined =
         mounted.await.map_err(|error| RootfsError::Io { path: path(wanted.dir), source: error.into() })?;

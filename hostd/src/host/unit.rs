@@ -31,6 +31,9 @@ const RESTART_FIRST: Duration = Duration::from_secs(1);
 const RESTART_LAST: Duration = Duration::from_secs(60);
 const RESTART_STEPS: u32 = 6;
 
+/// How long a container has to run for its start not to count as one of many that failed.
+const RUNS_WELL: Duration = Duration::from_secs(10);
+
 /// One property of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Property {
@@ -57,6 +60,10 @@ pub(super) enum Value {
     Large(u64),
     /// `aay`
     Bytes(Vec<Vec<u8>>),
+    /// `ay`
+    Mask(Vec<u8>),
+    /// `a(ss)`
+    Pairs(Vec<(String, String)>),
     /// `a(sasb)` with one command: its program, its arguments with the program's name first, and whether its failing
     /// is ignored
     Command(PathBuf, Vec<String>, bool),
@@ -69,6 +76,8 @@ pub(super) struct Wanted<'a> {
     pub instance: &'a Instance,
     /// What is declared.
     pub container: &'a Container,
+    /// How long it may run, where that has a bound.
+    pub deadline: Option<Duration>,
     /// The signal that the image asks to be stopped by.
     pub image_stop_signal: Option<&'a str>,
     /// The directory of its `config.json`.
@@ -118,17 +127,20 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
         ("KillMode", text("mixed")),
         ("KillSignal", Value::Signed(signal.unwrap_or(Signal::SIGTERM as i32))),
         ("Delegate", Value::Flag(true)),
-        ("DevicePolicy", text("closed")),
+        ("DevicePolicy", text(if container.privileged { "auto" } else { "closed" })),
+        ("DeviceAllow", Value::Pairs(devices(container))),
+        ("OOMScoreAdjust", Value::Signed(i32::try_from(container.oom_score_adjust).unwrap_or(0))),
         // The kernel ends one process; whether the container goes on without it is the container's own affair.
         ("OOMPolicy", text("continue")),
         ("StandardOutput", text("journal")),
         ("StandardError", text("journal")),
         ("SyslogIdentifier", text(instance.name.as_str())),
         ("LogExtraFields", Value::Bytes(log_fields(instance))),
-        ("StartLimitIntervalUSec", Value::Large(0)),
         ("RequiresMountsFor", Value::Texts(vec![path(wanted.state)])),
     ];
+    properties.extend(wanted.deadline.map(|deadline| ("RuntimeMaxUSec", micros(deadline))));
     properties.extend(restart(container.restart));
+    properties.extend(start_limit(container.restart_attempts));
     properties.extend(limits(&container.limits));
     properties.into_iter().map(|(name, value)| Property { name, value }).collect()
 }
@@ -168,13 +180,55 @@ fn restart(restart: Restart) -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// A container that ends again and again is given up when it has been started so often within the time that as many
+/// pauses take, with some time to run in each round: one that ran well for long begins anew.
+fn start_limit(attempts: u64) -> Vec<(&'static str, Value)> {
+    if attempts == 0 {
+        return vec![("StartLimitIntervalUSec", Value::Large(0))];
+    }
+    let rounds = u32::try_from(attempts).unwrap_or(u32::MAX).saturating_add(1);
+    let interval = (RESTART_LAST + RUNS_WELL).saturating_mul(rounds);
+    vec![("StartLimitIntervalUSec", micros(interval)), ("StartLimitBurst", Value::Number(rounds))]
+}
+
+/// The devices that may be used, and how: `r`ead, `w`rite, `m`ake a node.
+fn devices(container: &Container) -> Vec<(String, String)> {
+    container.devices.iter().map(|device| (device.source.clone(), device.access.clone())).collect()
+}
+
 fn limits(limits: &Limits) -> Vec<(&'static str, Value)> {
-    let memory = limits.memory.map(|bytes| ("MemoryMax", Value::Large(bytes)));
     // CPU time per second of real time: a thousandth of a CPU is 1000 µs.
-    let cpu =
-        limits.cpu_millis.map(|millis| ("CPUQuotaPerSecUSec", Value::Large(millis.saturating_mul(1000))));
-    let pids = limits.pids.map(|pids| ("TasksMax", Value::Large(pids)));
-    memory.into_iter().chain(cpu).chain(pids).collect()
+    let quota = |millis: u64| millis.saturating_mul(1000);
+    let large = [
+        ("MemoryMax", limits.memory),
+        ("MemoryHigh", limits.memory_reservation),
+        ("MemorySwapMax", limits.swap),
+        ("CPUQuotaPerSecUSec", limits.cpu_millis.map(quota)),
+        ("CPUWeight", limits.cpu_weight),
+        ("IOWeight", limits.io_weight),
+        ("TasksMax", limits.pids),
+    ];
+    let large = large.into_iter().filter_map(|(name, value)| Some((name, Value::Large(value?))));
+    let cpus = limits.cpuset.as_deref().map(|cpus| ("AllowedCPUs", Value::Mask(cpu_mask(cpus))));
+    large.chain(cpus).collect()
+}
+
+/// A set of CPUs as `0-1,3`, as bits: that of CPU 0 is the lowest one of the first byte.
+fn cpu_mask(cpus: &str) -> Vec<u8> {
+    let mut mask = Vec::new();
+    for part in cpus.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        // What is no number was refused when the manifest was read.
+        let (Ok(first), Ok(last)) = (first.trim().parse::<u16>(), last.trim().parse::<u16>()) else {
+            continue;
+        };
+        for cpu in first..=last {
+            let byte = usize::from(cpu / 8);
+            mask.resize(mask.len().max(byte + 1), 0);
+            mask[byte] |= 1 << (cpu % 8);
+        }
+    }
+    mask
 }
 
 /// The number of a signal: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3` or `RTMAX-1` (signal(7); the C library keeps two
@@ -210,6 +264,7 @@ mod tests {
         Wanted {
             instance,
             container,
+            deadline: None,
             image_stop_signal: Some("SIGQUIT"),
             bundle: Path::new("/run/bennu/instances/web-3/bundle"),
             runtime_state: Path::new("/run/bennu/crun"),
@@ -233,6 +288,23 @@ mod tests {
             .map(|p| format!("{}={:?}", p.name, p.value))
             .collect();
         insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn sets_of_cpus_become_bits() {
+        for (cpus, mask) in
+            [("0", vec![1]), ("0-1,3", vec![0b1011]), ("8", vec![0, 1]), ("15,2", vec![4, 0x80])]
+        {
+            assert_eq!(cpu_mask(cpus), mask, "{cpus}");
+        }
+    }
+
+    #[test]
+    fn a_bound_of_starts_counts_those_within_the_time_of_their_pauses() {
+        assert_eq!(start_limit(0), [("StartLimitIntervalUSec", Value::Large(0))]);
+        let expected =
+            [("StartLimitIntervalUSec", Value::Large(4 * 70_000_000)), ("StartLimitBurst", Value::Number(4))];
+        assert_eq!(start_limit(3), expected);
     }
 
     #[test]

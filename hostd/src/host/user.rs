@@ -88,6 +88,25 @@ pub(super) fn find(wanted: &str, passwd: &str, group: &str) -> Result<User, NoUs
     }
 }
 
+impl User {
+    /// The same user in further groups, by name or number; `list` is the image's `/etc/group`.
+    ///
+    /// # Errors
+    /// Where the image knows a name not, or an id is none that a container has.
+    pub(super) fn with_groups(mut self, further: &[String], list: &str) -> Result<Self, NoUser> {
+        for name in further {
+            let id = find_group(name, list)?;
+            if id > MAX_ID {
+                return Err(NoUser::OutOfRange { id });
+            }
+            if id != self.gid && !self.groups.contains(&id) {
+                self.groups.push(id);
+            }
+        }
+        Ok(self)
+    }
+}
+
 struct Entry<'a> {
     name: &'a str,
     uid: u32,
@@ -182,6 +201,16 @@ mod tests {
         check("500", 500, 0, &[]);
         check("500:500", 500, 500, &[]);
         check(":adm", 0, 4, &[]);
+    }
+
+    #[test]
+    fn further_groups_are_added_once() {
+        let user = find("redis", PASSWD, GROUP).unwrap();
+        let further = ["adm", "44", "redis", "44"].map(str::to_owned);
+        assert_eq!(user.clone().with_groups(&further, GROUP).unwrap().groups, [110, 4, 44]);
+        let unknown = user.clone().with_groups(&["none".to_owned()], GROUP);
+        assert_eq!(unknown, Err(NoUser::UnknownGroup { name: "none".into() }));
+        assert_eq!(user.with_groups(&["65536".to_owned()], GROUP), Err(NoUser::OutOfRange { id: 65536 }));
     }
 
     #[test]

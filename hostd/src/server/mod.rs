@@ -3,6 +3,7 @@
 //! **Invariant:** there is no way in without either root on this host or a certificate of the operators' authority;
 //! and a manifest needs valid signatures besides.
 
+mod metrics;
 mod routes;
 mod stream;
 mod tls;

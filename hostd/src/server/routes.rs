@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,8 +19,9 @@ use bennu_planner::{Instance, Plan};
 use futures_util::stream;
 use serde::Deserialize;
 
+use super::metrics;
 use super::stream::lines;
-use crate::core::{Core, failed};
+use crate::core::{Core, chain, failed};
 use crate::host::{LogsOf, LogsWanted};
 
 type Shared = State<Arc<Core>>;
@@ -32,6 +34,8 @@ pub(super) fn routes(core: Arc<Core>) -> Router {
         .route("/v1/trust", get(trust).post(take_trust))
         .route("/v1/status", get(status))
         .route("/v1/containers", get(containers))
+        .route("/v1/metrics", get(metrics))
+        .route("/v1/health", get(health))
         .route("/v1/images", get(images))
         .route("/v1/volumes", get(volumes))
         .route("/v1/history", get(history))
@@ -120,16 +124,40 @@ async fn status(State(core): Shared) -> Json<Status> {
 }
 
 async fn containers(State(core): Shared) -> Result<Json<Containers>, Refused> {
+    Ok(Json(Containers { containers: all_containers(&core).await? }))
+}
+
+async fn all_containers(core: &Core) -> Result<Vec<Container>, Problem> {
     let mut containers = core.host.containers().await.map_err(failed)?;
     if let Some(active) = core.generations().await.0 {
         for container in &mut containers {
             if let Some(declared) = active.manifest.containers.get(&container.name) {
                 container.ports.clone_from(&declared.ports);
+                let instance = container.instance.parse().ok();
+                container.health = instance.map(|instance| core.health.health(&instance)).unwrap_or_default();
             }
         }
     }
-    containers.sort_by(|a: &Container, b| (&a.name, a.generation).cmp(&(&b.name, b.generation)));
-    Ok(Json(Containers { containers }))
+    containers
+        .sort_by(|a, b| (&a.name, a.generation, &a.instance).cmp(&(&b.name, b.generation, &b.instance)));
+    Ok(containers)
+}
+
+async fn metrics(State(core): Shared) -> Result<Response, Refused> {
+    let (status, containers, images) =
+        (core.status().await, all_containers(&core).await?, core.images().await?);
+    let bytes = images.images.iter().map(|image| image.size).sum();
+    let page = metrics::page(&status, &containers, images.images.len() as u64, bytes);
+    Ok(([(CONTENT_TYPE, metrics::TYPE)], page).into_response())
+}
+
+/// Whether the host is what its manifest says, as a status code for those who ask nothing else: 200 or 503.
+async fn health(State(core): Shared) -> Response {
+    let status = core.status().await;
+    let well = status.converged;
+    let code = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let why = status.failure.unwrap_or_else(|| if well { "converged" } else { "converging" }.to_owned());
+    (code, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{why}\n")).into_response()
 }
 
 async fn images(State(core): Shared) -> Result<Json<Images>, Refused> {
@@ -189,6 +217,8 @@ struct LogsQuery {
     lines: u32,
     #[serde(default)]
     follow: bool,
+    since: Option<jiff::Timestamp>,
+    grep: Option<String>,
 }
 
 fn some_lines() -> u32 {
@@ -199,13 +229,16 @@ async fn logs(
     State(core): Shared,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let Query(LogsQuery { container, lines: count, follow }) = query?;
+    let Query(LogsQuery { container, lines: count, follow, since, grep }) = query?;
     let of = match container.as_deref() {
         None => LogsOf::EveryContainer,
         Some("hostd") => LogsOf::Hostd,
         Some(name) => LogsOf::Container(declared(&core, name).await?),
     };
-    let logs = core.host.logs(&LogsWanted { of, lines: count, follow }).map_err(failed)?;
+    if let Some(pattern) = &grep {
+        core.host.check_pattern(pattern).await.map_err(|error| Refused(invalid(chain(&error))))?;
+    }
+    let logs = core.host.logs(&LogsWanted { of, lines: count, follow, since, grep }).map_err(failed)?;
     Ok(lines(logs))
 }
 
@@ -221,7 +254,7 @@ async fn exec(State(core): Shared, body: Result<Json<Exec>, JsonRejection>) -> R
         let message = if declared { "is not running" } else { "is not there" };
         return Err(Refused(not_found(&format!("container {container} {message}"))));
     };
-    let instance = Instance { name: container, generation: found.generation };
+    let instance: Instance = found.instance.parse().map_err(failed)?;
     Ok(lines(core.host.exec(&instance, &command).map_err(failed)?))
 }
 

@@ -79,7 +79,8 @@ impl Store {
         let out = temporary.file.try_clone().map_err(StackError::Write)?;
         let written = rewrite.write(out, &self.inner.names.temporary())?;
         let claim = self.install_blob(temporary, &written.verity)?;
-        let stacked = LayerRecord { blob: written.verity, size: written.size, origin: Origin::Stacked, ..layer };
+        let stacked =
+            LayerRecord { blob: written.verity, size: written.size, origin: Origin::Stacked, ..layer };
         Ok((stacked, Some(claim)))
     }
 

@@ -44,9 +44,9 @@ image = "a.example/b@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123
 /// What a key cannot stand without.
 fn companions(table: &TableInfo, key: &str) -> &'static str {
     match (table.title.as_str(), key) {
-        ("network.NAME", "kind") => "parent = \"eth0\"",
-        ("network.NAME", "parent") => "kind = \"macvlan\"",
-        ("network.NAME", "vlan") => "kind = \"macvlan\"\nparent = \"eth0\"",
+        ("network.NAME", "kind") => "parent = \"eth0\"\nsubnet = \"10.0.0.0/24\"",
+        ("network.NAME", "parent") => "kind = \"macvlan\"\nsubnet = \"10.0.0.0/24\"",
+        ("network.NAME", "vlan") => "kind = \"macvlan\"\nparent = \"eth0\"\nsubnet = \"10.0.0.0/24\"",
         ("container.NAME" | "job.NAME", "addresses") => "networks = [\"front\"]",
         ("registry.\"HOST\"", "client-certificate") => "client-key = \"registry-client-key\"",
         ("registry.\"HOST\"", "client-key") => "client-certificate = \"registry-client\"",

@@ -23,9 +23,9 @@ table! {
         /// The most it may hold.
         pub size: Option<u64> = "size", later(optional(size("a size", MIB, 1024 * TIB))), "\"10GiB\"";
         /// Who owns its root, `UID:GID`, when it is made.
-        pub owner: Option<String> = "owner", later(optional(owner())), "\"999:999\"";
+        pub owner: Option<String> = "owner", optional(owner()), "\"999:999\"";
         /// The permissions of its root, in octal, when it is made.
-        pub mode: Option<String> = "mode", later(optional(mode())), "\"0750\"";
+        pub mode: Option<String> = "mode", optional(mode()), "\"0750\"";
         /// Copies of its state that are made by themselves.
         pub snapshots: Option<Snapshots> = "snapshots", later(optional(sub_table::<Snapshots>("volume.NAME.snapshots"))), "{ schedule = \"daily\", keep = 7 }";
         /// Whether changes to this entry need the threshold of the `os` role.

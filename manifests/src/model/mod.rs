@@ -77,7 +77,7 @@ table! {
             "{ web = { image = \"docker.io/library/nginx:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\" } }";
         /// What runs to its end: once, at each boot, or on a calendar.
         pub jobs: BTreeMap<Name, Job> = "job",
-            later(or_empty(tables(name_key(), read_name, job::reader(), MAX_CONTAINERS))),
+            or_empty(tables(name_key(), read_name, job::reader(), MAX_CONTAINERS)),
             "{ backup = { image = \"docker.io/library/backup:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\", when = \"daily\" } }";
         /// The host itself below the containers.
         pub os: Option<Os> = "os",
@@ -85,10 +85,17 @@ table! {
             "{ host-name = \"attic\" }";
         /// When a host may change, and when a change is kept.
         pub update: Option<Updates> = "update",
-            later(optional(sub_table::<Updates>("update"))), "{ health-deadline = \"5m\" }";
+            optional(sub_table::<Updates>("update")), "{ health-deadline = \"5m\" }";
         /// Where logs go beside the host's own journal.
         pub logs: Option<Logs> = "logs",
             later(optional(sub_table::<Logs>("logs"))), "{ keep = \"1GiB\" }";
+    }
+}
+
+impl Manifest {
+    /// Everything that runs at some time: containers, and what jobs run.
+    pub fn programs(&self) -> impl Iterator<Item = (&Name, &Container)> {
+        self.containers.iter().chain(self.jobs.iter().map(|(name, job)| (name, &job.container)))
     }
 }
 

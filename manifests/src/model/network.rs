@@ -1,6 +1,6 @@
 //! Networks.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use super::Subnet;
@@ -15,7 +15,7 @@ table! {
     #[derive(Default)]
     pub struct Network {
         /// What it is. The others than `bridge` need the threshold of the `os` role.
-        pub kind: NetworkKind = "kind", crate::language::os(later(otherwise(word("kind of network", NetworkKind::WORDS), NetworkKind::Bridge, "\"bridge\""))), "\"macvlan\"";
+        pub kind: NetworkKind = "kind", crate::language::os(otherwise(word("kind of network", NetworkKind::WORDS), NetworkKind::Bridge, "\"bridge\"")), "\"macvlan\"";
         /// The IPv4 subnet: network address, `/` and a prefix length of 8 to 30. Left out, the host chooses one that is
         /// free.
         pub subnet: Option<Subnet> = "subnet", optional(values::subnet()), "\"10.30.0.0/24\"";
@@ -26,18 +26,18 @@ table! {
         /// Whether containers on it are kept from reaching anything beyond it.
         pub internal: bool = "internal", otherwise(flag(), false, "false"), "true";
         /// Whether containers on it are kept from reaching each other.
-        pub isolated: bool = "isolated", later(otherwise(flag(), false, "false")), "true";
+        pub isolated: bool = "isolated", otherwise(flag(), false, "false"), "true";
         /// The host's interface that a `macvlan` or `ipvlan` network is on.
-        pub parent: Option<String> = "parent", later(optional(interface_name())), "\"eth0\"";
+        pub parent: Option<String> = "parent", optional(interface_name()), "\"eth0\"";
         /// The VLAN on that interface.
-        pub vlan: Option<u64> = "vlan", later(optional(integer(1..=4094))), "20";
+        pub vlan: Option<u64> = "vlan", optional(integer(1..=4094)), "20";
         /// The largest packet, in bytes. Left out, it is that of the way out.
-        pub mtu: Option<u64> = "mtu", later(optional(integer(1280..=65535))), "1450";
+        pub mtu: Option<u64> = "mtu", optional(integer(1280..=65535)), "1450";
     }
 }
 
 /// What a network is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkKind {
     /// A switch on the host; the way out leads through the host.
@@ -85,6 +85,13 @@ pub(crate) fn reader() -> impl Reader<Out = Network> {
         }
         if !beside && (network.parent.is_some() || network.vlan.is_some()) {
             return Err(Wrong::new("`parent` and `vlan` are for networks of kind `macvlan` and `ipvlan`"));
+        }
+        if beside && network.subnet.is_none() {
+            let wrong =
+                Wrong::new("a network beside the host must say which addresses its containers may have");
+            return Err(wrong.hint(
+                "add `subnet = \"…\"`: addresses of the parent's own network that nobody else gives out",
+            ));
         }
         let bare = matches!(network.kind, NetworkKind::Host | NetworkKind::None);
         if bare && (network.subnet.is_some() || network.subnet6.is_some() || network.gateway.is_some()) {

@@ -191,14 +191,12 @@ fn a_host_is_not_asked_for_more_than_it_has() {
 
 #[test]
 fn what_hosts_do_not_carry_out_is_told_with_its_place() {
-    let text = with_container("ports = [\"80:80\"]\nhostname = \"web\"\nlimits = { swap = \"1MiB\" }");
+    let text = with_container("ports = [\"80:80\"]\ntty = true\n[network.n]\nsubnet6 = \"fd00:20::/64\"");
     let checked = taken(&text);
     let told: Vec<_> = checked.not_yet.iter().map(|fault| (fault.line, fault.message.as_str())).collect();
     assert_eq!(told.len(), 2);
-    assert_eq!(told[0], (9, "`container.web.hostname` is not carried out by hosts of this release"));
-    assert!(
-        checked.render("f", &text).starts_with("f:9:1: warning: `container.web.hostname` is not carried out")
-    );
+    assert_eq!(told[0], (9, "`container.web.tty` is not carried out by hosts of this release"));
+    assert!(checked.render("f", &text).starts_with("f:9:1: warning: `container.web.tty` is not carried out"));
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn in_table(table: &str, lines: &str) -> String {
     let needed = match table {
         "container.NAME" | "job.NAME" => image(),
         "volume.NAME" => "life = \"keep\"\n".to_owned(),
-        "network.NAME" => "parent = \"eth0\"\n".to_owned(),
+        "network.NAME" => "parent = \"eth0\"\nsubnet = \"10.0.0.0/24\"\n".to_owned(),
         _ => String::new(),
     };
     format!("{HEADER}[{header}]\n{needed}{lines}\n")

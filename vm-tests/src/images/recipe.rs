@@ -120,6 +120,7 @@ fn accounts() -> Vec<(&'static str, u32, String)> {
 
 const APPLETS: &[&str] = &[
     "usr/bin/cat",
+    "usr/bin/chown",
     "usr/bin/date",
     "usr/bin/dd",
     "usr/bin/df",

@@ -6,6 +6,8 @@ mod changes;
 mod converges;
 mod faults;
 mod integrity;
+mod isolation;
+mod life;
 mod manifest;
 mod power;
 mod pulls;

@@ -1,5 +1,8 @@
-use bennu_manifests::model::{Tmpfs, VolumeMount};
+use std::path::Path;
+
+use bennu_manifests::model::{Bind, Tmpfs, Ulimit, VolumeMount};
 use oci_spec::image::ConfigBuilder;
+use oci_spec::runtime::{Capability, Process};
 
 use super::*;
 
@@ -33,6 +36,7 @@ fn made(container: &Container, image: &Config) -> Result<Spec, SpecError> {
         network_namespace: base.join("ns/net"),
         files: base.join("files"),
     };
+    let none = BTreeMap::new();
     let volumes = BTreeMap::from([("data".parse().unwrap(), "/state/volumes/data".into())]);
     let user = User { uid: 101, gid: 102, groups: vec![4] };
     spec(&Wanted {
@@ -40,7 +44,11 @@ fn made(container: &Container, image: &Config) -> Result<Spec, SpecError> {
         container,
         image: Some(image),
         user: &user,
+        network_kind: NetworkKind::Bridge,
+        variables: &BTreeMap::new(),
         volumes: &volumes,
+        files: &none,
+        devices: &none,
         places: &places,
     })
 }
@@ -118,4 +126,73 @@ fn a_volume_that_is_not_there_is_an_error() {
     container.volumes =
         vec![VolumeMount { volume: "gone".parse().unwrap(), target: "/x".into(), read_only: true }];
     assert!(matches!(made(&container, &image()), Err(SpecError::NoVolume { .. })));
+}
+
+fn options_of(spec: &Spec, target: &str) -> Option<Vec<String>> {
+    let mounts = spec.mounts().as_ref().unwrap();
+    mounts.iter().find(|mount| mount.destination() == Path::new(target)).map(|m| m.options().clone().unwrap())
+}
+
+fn has_namespace(spec: &Spec, typ: LinuxNamespaceType) -> bool {
+    let linux = spec.linux().as_ref().unwrap();
+    linux.namespaces().as_ref().unwrap().iter().any(|namespace| namespace.typ() == typ)
+}
+
+#[test]
+fn what_is_declared_of_isolation_is_what_the_runtime_is_told() {
+    let mut container = container();
+    container.hostname = Some("www.example.org".into());
+    container.drop_capabilities = vec!["CHOWN".into()];
+    container.no_new_privileges = false;
+    container.seccomp = Seccomp::Unconfined;
+    container.sysctls = [("net.core.somaxconn".to_owned(), "1024".to_owned())].into();
+    container.ulimits = [("nofile".to_owned(), Ulimit { soft: 5, hard: 6 })].into();
+    container.shm_size = 1 << 20;
+    container.init = true;
+    let spec = made(&container, &image()).unwrap();
+    assert_eq!(spec.hostname().as_deref(), Some("www.example.org"));
+    let process = spec.process().clone().unwrap();
+    assert_eq!(process.args().as_ref().unwrap(), &[INIT, "--", "/entry", "serve"]);
+    assert!(process.env().as_ref().unwrap().contains(&"HOSTNAME=www.example.org".to_owned()));
+    assert_eq!(process.no_new_privileges(), Some(false));
+    let bounding = process.capabilities().clone().unwrap().bounding().clone().unwrap();
+    assert!(!bounding.contains(&Capability::Chown) && bounding.contains(&Capability::Setuid));
+    let limits = process.rlimits().clone().unwrap();
+    assert_eq!((limits.len(), limits[0].soft(), limits[0].hard()), (1, 5, 6));
+    let linux = spec.linux().clone().unwrap();
+    assert!(linux.seccomp().is_none());
+    assert_eq!(linux.sysctl().as_ref().unwrap()["net.core.somaxconn"], "1024");
+    assert!(options_of(&spec, "/dev/shm").unwrap().contains(&"size=1048576".to_owned()));
+    assert!(options_of(&spec, INIT).unwrap().contains(&"ro".to_owned()));
+}
+
+#[test]
+fn a_shared_namespace_is_not_made_and_its_file_systems_are_the_hosts() {
+    use LinuxNamespaceType::{Ipc, Network, Pid, User};
+    let own = made(&container(), &image()).unwrap();
+    assert!([Ipc, Network, Pid, User].into_iter().all(|typ| has_namespace(&own, typ)));
+    let mut container = container();
+    (container.pid, container.ipc, container.user_namespace) = (Scope::Host, Scope::Host, Scope::Host);
+    let shared = made(&container, &image()).unwrap();
+    assert!(![Ipc, Pid, User].into_iter().any(|typ| has_namespace(&shared, typ)));
+    for target in ["/proc", "/dev/shm", "/dev/mqueue"] {
+        assert!(options_of(&shared, target).unwrap().contains(&"rbind".to_owned()), "{target}");
+        assert!(!options_of(&own, target).unwrap().contains(&"rbind".to_owned()), "{target}");
+    }
+}
+
+#[test]
+fn a_privileged_container_is_not_kept_apart_and_others_are() {
+    let mut container = container();
+    container.privileged = true;
+    container.binds = vec![Bind { source: "/etc".into(), target: "/host/etc".into(), read_only: true }];
+    let spec = made(&container, &image()).unwrap();
+    let linux = spec.linux().clone().unwrap();
+    assert!(linux.seccomp().is_none());
+    assert_eq!(linux.masked_paths().as_deref().unwrap_or_default(), [] as [String; 0]);
+    assert!(!has_namespace(&spec, LinuxNamespaceType::User));
+    let bounding =
+        spec.process().clone().unwrap().capabilities().clone().unwrap().bounding().clone().unwrap();
+    assert_eq!(bounding.len(), 41);
+    assert!(options_of(&spec, "/host/etc").unwrap().contains(&"ro".to_owned()));
 }

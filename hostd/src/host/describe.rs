@@ -1,0 +1,110 @@
+//! From an instance whose tree is mounted to the `config.json` that the runtime makes it from.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use bennu_manifests::model::Container;
+
+use super::instance::StartInstance;
+use super::record::{self, Record};
+use super::spec::{self, SpecError};
+use super::user::{self, NoUser, User};
+use super::{Host, private, volume};
+use crate::contents::ContentsError;
+
+/// Why an instance was not described.
+pub(super) enum Described {
+    Io(io::Error),
+    User(NoUser),
+    Spec(SpecError),
+    Contents(ContentsError),
+}
+
+impl From<io::Error> for Described {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<NoUser> for Described {
+    fn from(error: NoUser) -> Self {
+        Self::User(error)
+    }
+}
+
+impl From<SpecError> for Described {
+    fn from(error: SpecError) -> Self {
+        Self::Spec(error)
+    }
+}
+
+impl From<ContentsError> for Described {
+    fn from(error: ContentsError) -> Self {
+        Self::Contents(error)
+    }
+}
+
+impl Host {
+    /// Finds its user, gives new volumes their owners, puts its files and devices in their places, and writes `config.json`.
+    pub(super) fn describe(
+        &self,
+        start: &StartInstance<'_>,
+        record: &Record,
+        rootfs: &Path,
+        dir: &Path,
+    ) -> Result<(), Described> {
+        let container = start.container;
+        let config = start.image.config.config().as_ref();
+        let root = File::open(rootfs)?;
+        let of_image = || config.and_then(|config| config.user().clone());
+        let user = find_user(container, of_image, &root)?;
+        // Where it has the host's users, its ids are the host's.
+        let host_start = record.host_start.unwrap_or(0);
+        let mut volumes = BTreeMap::new();
+        for mount in &container.volumes {
+            let Some(declared) = start.volumes.get(&mount.volume) else { continue };
+            let path = self.volumes.path(&mount.volume, declared.life);
+            volume::adopt(&path, declared, &root, Path::new(&mount.target), host_start)?;
+            volumes.insert(mount.volume.clone(), path);
+        }
+        let placing = private::Wanted { container, contents: start.contents, user: &user, host_start };
+        let placed = private::place(dir, &placing)?;
+        let places = spec::Places {
+            rootfs: rootfs.to_owned(),
+            user_namespace: dir.join("ns/user"),
+            network_namespace: dir.join("ns/net"),
+            files: dir.join("files"),
+        };
+        let spec = spec::spec(&spec::Wanted {
+            name: &start.instance.name,
+            container,
+            image: config,
+            user: &user,
+            network_kind: record.network_kind,
+            variables: &start.contents.variables(container)?,
+            volumes: &volumes,
+            files: &placed.files,
+            devices: &placed.devices,
+            places: &places,
+        })?;
+        Ok(record::write(&dir.join("bundle/config.json"), &spec)?)
+    }
+}
+
+fn find_user(
+    container: &Container,
+    of_image: impl FnOnce() -> Option<String>,
+    root: &File,
+) -> Result<User, Described> {
+    let wanted = container.user.clone().or_else(of_image).unwrap_or_default();
+    let (passwd, group) = (read_list(root, "/etc/passwd")?, read_list(root, "/etc/group")?);
+    let user = user::find(&wanted, &passwd, &group)?;
+    Ok(user.with_groups(&container.groups, &group)?)
+}
+
+fn read_list(root: &File, path: &str) -> io::Result<String> {
+    user::read_list(root, Path::new(path))
+        .map_err(|error| io::Error::new(error.kind(), format!("{path} in the image: {error}")))
+}
