@@ -229,7 +229,7 @@ proptest! {
             .filter(|(name, container)| second.contains_key(*name) && !moved(container.network))
             .map(|(name, _)| format!("c{name}"))
             .collect();
-        let later = std::iter::repeat(usize::MAX).take(4);
+        let later = std::iter::repeat_n(usize::MAX, 4);
         for cut in cuts.into_iter().chain(later) {
             for step in plan(2, &after, &seen).steps.iter().take(cut) {
                 apply(&mut seen, step, For { manifest: &after, beside: true }).expect("it fits");

@@ -282,7 +282,8 @@ fn start_first_moves_the_ports_once_the_new_one_is_healthy_and_stops_the_old_one
 
 #[test]
 fn a_new_one_that_does_not_become_healthy_is_taken_back_and_not_tried_again() {
-    let falls_ill: [(fn(&mut SeenInstance), &str); 3] = [
+    type FallsIll = fn(&mut SeenInstance);
+    let falls_ill: [(FallsIll, &str); 3] = [
         (|new| new.health = Health::Unhealthy, "its health check failed"),
         (|new| new.overdue = true, "it was not healthy and ready within its time"),
         (|new| new.state = State::Failed, "it ended with an error"),

@@ -70,7 +70,7 @@ pub enum StartError {
         /// The instance.
         instance: Instance,
         /// What went wrong.
-        source: StopError,
+        source: Box<StopError>,
     },
     /// It has no address on one of its networks, or the network is not there.
     #[error("join {instance} to network {network}: it is not set up")]
@@ -197,7 +197,8 @@ impl Host {
     /// Where any part of it can't be made. What had been made is removed then.
     pub async fn start(&self, start: &StartInstance<'_>) -> Result<(), StartError> {
         let instance = start.instance;
-        let leftovers = |source| StartError::Leftovers { instance: instance.clone(), source };
+        let leftovers =
+            |source| StartError::Leftovers { instance: instance.clone(), source: Box::new(source) };
         self.stop(instance).await.map_err(leftovers)?;
         let started = self.make(start).await;
         if started.is_err()
