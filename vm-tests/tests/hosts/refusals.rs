@@ -106,9 +106,7 @@ fn a_tag_without_a_digest_is_not_valid() -> Result<(), Failure> {
 #[test]
 fn a_key_that_hosts_do_not_carry_out_is_not_valid() -> Result<(), Failure> {
     refused("a_key_that_hosts_do_not_carry_out_is_not_valid", 2, "", |host, file| {
-        rewrite(file, |text| {
-            text.replace("[container.two]\n", "[container.two]\ntty = true\n")
-        })?;
+        rewrite(file, |text| text.replace("[container.two]\n", "[container.two]\ntty = true\n"))?;
         host.operator().key().sign(file)
     })
 }
