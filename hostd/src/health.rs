@@ -24,9 +24,6 @@ use crate::host::Probing;
 /// How long the first checks wait for each other, where they are made more seldom later on.
 const EAGER: Duration = Duration::from_secs(1);
 
-/// How long a new instance has beside its old one where the manifest does not say.
-const DEADLINE: Duration = Duration::from_secs(300);
-
 /// What the checks of one instance have said since its program was started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Checks {
@@ -51,8 +48,10 @@ impl Checks {
             return;
         }
         let starting = self.health == Health::Starting;
-        let due = self.counted.unwrap_or(Duration::from_millis(check.start_period_ms))
-            + if self.counted.is_some() { Duration::from_millis(check.interval_ms) } else { Duration::ZERO };
+        let due = match self.counted {
+            Some(last) => last + Duration::from_millis(check.interval_ms),
+            None => Duration::from_millis(check.start_period_ms),
+        };
         if starting && age < due {
             return;
         }
@@ -112,7 +111,7 @@ impl Monitor {
             match followed.get(instance) {
                 Some(known) if seen.state == State::Running => {
                     (seen.health, seen.ready) = (known.checks.health, known.checks.ready);
-                    seen.overdue = known.since.elapsed() > deadline.unwrap_or(DEADLINE);
+                    seen.overdue = deadline.is_some_and(|deadline| known.since.elapsed() > deadline);
                 }
                 _ => seen.health = Checks::begin(container).health,
             }

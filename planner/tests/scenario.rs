@@ -280,6 +280,15 @@ fn start_first_moves_the_ports_once_the_new_one_is_healthy_and_stops_the_old_one
     assert_eq!(told(2, &after, &seen), "    Stop  web-1  changed\n");
 }
 
+/// The plan of a host that has given up what the manifest says of `web`.
+fn told_where_web_was_rejected(generation: u64, manifest: &Manifest, seen: &Seen) -> String {
+    let web: Name = "web".parse().unwrap();
+    let made_from = fingerprint(manifest, &manifest.containers[&web]);
+    let (rejected, none) = (BTreeSet::from([(web, made_from)]), BTreeSet::new());
+    let wanted = Wanted { generation, manifest, rejected: &rejected, due: &none, completed: &none };
+    told_of(&bennu_planner::plan(wanted, seen))
+}
+
 #[test]
 fn a_new_one_that_does_not_become_healthy_is_taken_back_and_not_tried_again() {
     type FallsIll = fn(&mut SeenInstance);
@@ -295,17 +304,7 @@ fn a_new_one_that_does_not_become_healthy_is_taken_back_and_not_tried_again() {
         assert_eq!(told_of(&plan), format!("  Reject  web-2  {why}\n    Stop  web-2  rejected\n"));
 
         seen.instances.remove(&"web-2".parse().unwrap());
-        let web: Name = "web".parse().unwrap();
-        let rejected = BTreeSet::from([(web.clone(), fingerprint(&after, &after.containers[&web]))]);
-        let due = BTreeSet::new();
-        let wanted = Wanted {
-            generation: 2,
-            manifest: &after,
-            rejected: &rejected,
-            due: &due,
-            completed: &BTreeSet::new(),
-        };
-        let told = told_of(&bennu_planner::plan(wanted, &seen));
+        let told = told_where_web_was_rejected(2, &after, &seen);
         assert!(told.starts_with("    Wait  container web") && told.contains("web-1 goes on"), "{told}");
         assert!(!told.contains("Start") && !told.contains("Publish"), "{told}");
     }
@@ -314,17 +313,7 @@ fn a_new_one_that_does_not_become_healthy_is_taken_back_and_not_tried_again() {
 #[test]
 fn what_is_rejected_and_has_nothing_to_go_back_to_is_started() {
     let manifest = start_first('a');
-    let web: Name = "web".parse().unwrap();
-    let rejected = BTreeSet::from([(web.clone(), fingerprint(&manifest, &manifest.containers[&web]))]);
-    let due = BTreeSet::new();
-    let wanted = Wanted {
-        generation: 1,
-        manifest: &manifest,
-        rejected: &rejected,
-        due: &due,
-        completed: &BTreeSet::new(),
-    };
-    let told = told_of(&bennu_planner::plan(wanted, &Seen::default()));
+    let told = told_where_web_was_rejected(1, &manifest, &Seen::default());
     assert!(told.contains("Start  web-1  new"), "{told}");
 }
 

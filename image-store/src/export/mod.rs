@@ -82,15 +82,16 @@ pub enum ExportError {
     Store(#[from] StoreError),
 }
 
+/// The manifest of an image that is written (OCI image specification, `manifest.md`).
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Manifest<'a> {
-    schema_version: u32,
-    media_type: &'a str,
-    config: Described,
-    layers: Vec<Described>,
+pub(crate) struct Manifest<'a> {
+    pub(crate) schema_version: u32,
+    pub(crate) media_type: &'a str,
+    pub(crate) config: Described,
+    pub(crate) layers: Vec<Described>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    annotations: Option<Value>,
+    pub(crate) annotations: Option<Value>,
 }
 
 impl Store {

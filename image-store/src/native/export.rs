@@ -8,24 +8,14 @@ use std::io;
 use std::path::Path;
 
 use bennu_manifests::model::Digest;
-use serde::Serialize;
 
 use super::{MEDIA_TYPE, Native, encode};
 use crate::LayerRecord;
 use crate::archive::{Described, Form, LayoutWriter, json};
-use crate::export::{CONFIG_TYPE, ExportError, Exported, finish_image};
+use crate::export::{CONFIG_TYPE, ExportError, Exported, Manifest, finish_image};
 use crate::registry::document::MANIFEST_TYPES;
 use crate::store::Store;
 use crate::store_error::StoreError;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest<'a> {
-    schema_version: u32,
-    media_type: &'a str,
-    config: Described,
-    layers: Vec<Described>,
-}
 
 impl Store {
     /// Writes the image as a native image to `target`, which must not be there yet, its frames compressed at `level` (1 to 22), and
@@ -48,7 +38,8 @@ impl Store {
         let layers = claimed.layers.iter().map(|layer| self.export_native_layer(layer, &mut layout, level));
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let config = Described::new(CONFIG_TYPE, layout.bytes(config.as_bytes())?);
-        let manifest = Manifest { schema_version: 2, media_type: MANIFEST_TYPES[0], config, layers };
+        let manifest =
+            Manifest { schema_version: 2, media_type: MANIFEST_TYPES[0], config, layers, annotations: None };
         finish_image(layout, &json(&manifest), name)
     }
 
