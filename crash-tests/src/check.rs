@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use bennu_image_store::Store;
+use bennu_image_store::{Confinement, Store};
 use bennu_manifests::model::Digest;
 
 use crate::scenario::{Failure, Sample, Scenario, Step};
@@ -50,14 +50,14 @@ impl Expected {
             }
             // Whoever has pulled it keeps it only once someone is told again.
             Step::KilledPull(image) => drop(self.images.remove(&image)),
-            Step::Pull(_) | Step::Import(_) | Step::Scrub => {}
+            Step::Pull(_) | Step::PullNative(..) | Step::Import(_) | Step::Scrub => {}
         }
     }
 
     /// What a step promises when it is acknowledged.
     fn finish(&mut self, step: Step) {
         match step {
-            Step::Pull(image) | Step::PullBesideCollections(image) => {
+            Step::Pull(image) | Step::PullBesideCollections(image) | Step::PullNative(image, _) => {
                 self.images.insert(image);
                 // Both images have the blob that is spoiled.
                 self.spoiled = false;
@@ -93,8 +93,7 @@ pub fn check(root: &Path, expected: &Expected) -> Vec<String> {
 }
 
 fn look(root: &Path, expected: &Expected, faults: &mut Vec<String>) -> Result<(), Failure> {
-    let store = Store::open(root)?;
-    let samples = Sample::all();
+    let store = Store::open(root, Confinement::None)?;
     if fs::read_dir(root.join("tmp"))?.next().is_some() {
         faults.push("something is left in tmp/ after an opening".to_owned());
     }
@@ -108,12 +107,12 @@ fn look(root: &Path, expected: &Expected, faults: &mut Vec<String>) -> Result<()
         store.repair(&bad.blob)?;
     }
     for image in &expected.images {
-        if store.image(&samples[*image].digest())?.is_none() {
+        if store.image(&Sample::numbered(*image).digest())?.is_none() {
             faults.push(format!("image {image} was acknowledged and is lost"));
         }
     }
     let pins: BTreeMap<String, Vec<Digest>> = store.pins()?.into_iter().collect();
-    look_at_the_pins(expected, &pins, &samples, faults);
+    look_at_the_pins(expected, &pins, faults);
 
     let plan = store.gc()?;
     let again = store.gc()?;
@@ -126,7 +125,8 @@ fn look(root: &Path, expected: &Expected, faults: &mut Vec<String>) -> Result<()
             faults.push(format!("{} is held by nothing and was not collected", image.digest));
         }
     }
-    for sample in &samples {
+    let native = expected.images.iter().filter(|image| **image >= Sample::all().len());
+    for sample in Sample::all().into_iter().chain(native.map(|image| Sample::numbered(*image))) {
         let image = sample.pull(&store)?;
         if store.image(&image.digest)?.is_none() {
             faults.push("a repeated pull did not make an image whole".to_owned());
@@ -137,15 +137,11 @@ fn look(root: &Path, expected: &Expected, faults: &mut Vec<String>) -> Result<()
     Ok(())
 }
 
-fn look_at_the_pins(
-    expected: &Expected,
-    pins: &BTreeMap<String, Vec<Digest>>,
-    samples: &[Sample; 2],
-    faults: &mut Vec<String>,
-) {
+fn look_at_the_pins(expected: &Expected, pins: &BTreeMap<String, Vec<Digest>>, faults: &mut Vec<String>) {
     for (name, allowed) in &expected.pins {
         let found = pins.get(*name);
-        let fits = |held: &Option<usize>| found == held.map(|image| vec![samples[image].digest()]).as_ref();
+        let fits =
+            |held: &Option<usize>| found == held.map(|image| vec![Sample::numbered(image).digest()]).as_ref();
         if !allowed.iter().any(fits) {
             faults.push(format!("pin {name} holds {found:?}, not one of {allowed:?}"));
         }
@@ -177,7 +173,7 @@ mod tests {
     #[test]
     fn a_store_that_keeps_its_promises_has_no_faults_and_one_that_lost_an_image_does() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path()).expect("a store");
+        let store = Store::open(dir.path(), Confinement::None).expect("a store");
         Sample::all()[0].pull(&store).expect("pulled");
         assert_eq!(check(dir.path(), &expected(&SCENARIO, 1)), Vec::<String>::new());
         std::fs::remove_dir_all(dir.path().join("images")).expect("removed");

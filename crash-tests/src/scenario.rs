@@ -9,8 +9,10 @@ use std::sync::Arc;
 use bennu_image_store::registry::Served;
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::source::{Archive, Source};
-use bennu_image_store::{Image, PullError, Store, durable, sha256};
+use bennu_image_store::{Confinement, Image, PullError, Store, durable, sha256};
 use bennu_manifests::model::Digest;
+
+use crate::native::{self, By, VERSIONS};
 
 /// Bytes of a mark, the smallest that the device below takes at once.
 pub const MARK: u64 = 4096;
@@ -23,6 +25,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub enum Step {
     /// Pulls an image.
     Pull(usize),
+    /// Pulls a version of the native image, the third and the fourth of all images, from a registry.
+    PullNative(usize, By),
     /// Pulls an image and collects in the middle of it, each time before a layer is fetched.
     PullBesideCollections(usize),
     /// Imports the lowest layer of an image, as a tar. Nothing is promised about it but that it is whole where it is.
@@ -53,7 +57,10 @@ pub struct Scenario {
     pub steps: &'static [Step],
 }
 
-use Step::{Collect, Import, KilledPull, KilledUnpin, Pin, Pull, PullBesideCollections, Scrub, Spoil, Unpin};
+use Step::{
+    Collect, Import, KilledPull, KilledUnpin, Pin, Pull, PullBesideCollections, PullNative, Scrub, Spoil,
+    Unpin,
+};
 
 /// All scenarios. A new one needs a line here and nothing else.
 pub const SCENARIOS: &[Scenario] = &[
@@ -76,6 +83,14 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "after a kill",
         steps: &[Pull(0), KilledPull(0), Pull(0), Pin("a", 0), KilledUnpin("a"), Unpin("a")],
     },
+    Scenario {
+        name: "pull by parts",
+        steps: &[PullNative(2, By::Parts), Pin("a", 2), PullNative(3, By::Parts), Pin("b", 3)],
+    },
+    Scenario {
+        name: "pull by patch",
+        steps: &[PullNative(2, By::Patch), PullNative(3, By::Patch), Pin("b", 3), Collect],
+    },
     Scenario { name: "pin after a kill", steps: &[Pull(0), KilledPull(0), Pin("a", 0)] },
 ];
 
@@ -90,12 +105,48 @@ pub struct Sample {
     collected: Option<Store>,
 }
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
 impl Sample {
-    /// The images that scenarios name by number. They share their lowest layer.
+    /// The media type of its manifest.
+    pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+    /// The first two of the images that scenarios name by number. They share their lowest layer. What follows them are the
+    /// [`VERSIONS`] of a native image.
     pub fn all() -> [Self; 2] {
         [Self::new(b"one"), Self::new(b"two")]
+    }
+
+    /// The image with this number.
+    pub fn numbered(number: usize) -> Self {
+        match number.checked_sub(2) {
+            None => Self::all()[number].clone(),
+            Some(version) => VERSIONS[version].clone(),
+        }
+    }
+
+    /// An image with one file.
+    pub(crate) fn of_file(data: &[u8]) -> Self {
+        let tar = tar("file", data);
+        Self::of(std::slice::from_ref(&tar), vec![tar.clone()], "application/vnd.oci.image.layer.v1.tar")
+    }
+
+    /// An image that was written elsewhere, and what was written beside it.
+    pub(crate) fn of_documents(documents: Vec<(Digest, Vec<u8>)>, manifest: Digest) -> Self {
+        Self { documents, manifest, base: Vec::new(), collected: None }
+    }
+
+    /// The list of what refers to it.
+    pub(crate) fn referrers(&self) -> Option<Vec<u8>> {
+        let mut documents = self.documents.iter().map(|(_, bytes)| bytes);
+        documents.find(|bytes| bytes.starts_with(b"{") && contains(bytes, b"\"manifests\"")).cloned()
+    }
+
+    /// The digest of the patch for it.
+    pub(crate) fn patch(&self) -> Option<Digest> {
+        let mut documents = self.documents.iter().map(|(_, bytes)| bytes);
+        let manifest = documents.find(|bytes| bytes.starts_with(b"{") && contains(bytes, b"\"subject\""))?;
+        let text = std::str::from_utf8(manifest).ok()?;
+        let layer = text.split_once(bennu_image_store::native::patch::MEDIA_TYPE)?.1;
+        layer.split('"').find_map(|word| word.parse().ok())
     }
 
     fn new(own: &[u8]) -> Self {
@@ -120,7 +171,8 @@ impl Sample {
         let config_type = "application/vnd.oci.image.config.v1+json";
         let listed: Vec<String> = layers.iter().map(|layer| descriptor(layer_type, layer)).collect();
         let manifest = format!(
-            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{},"layers":[{}]}}"#,
+            r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{}]}}"#,
+            Self::MANIFEST,
             descriptor(config_type, config.as_bytes()),
             listed.join(",")
         );
@@ -148,14 +200,14 @@ impl Sample {
         runtime.block_on(store.pull_from(&source, "sample", &self.manifest, &Platform::linux("amd64"), &()))
     }
 
-    fn bytes(&self, digest: &Digest) -> Option<Vec<u8>> {
+    pub(crate) fn bytes(&self, digest: &Digest) -> Option<Vec<u8>> {
         self.documents.iter().find(|(of, _)| of == digest).map(|(_, bytes)| bytes.clone())
     }
 }
 
 impl Archive for Sample {
     fn document(&self, digest: &Digest) -> io::Result<Option<Served>> {
-        Ok(self.bytes(digest).map(|bytes| Served { bytes, media_type: MANIFEST.to_owned() }))
+        Ok(self.bytes(digest).map(|bytes| Served { bytes, media_type: Self::MANIFEST.to_owned() }))
     }
 
     fn blob(&self, digest: &Digest) -> io::Result<Option<Box<dyn Read + Send>>> {
@@ -164,6 +216,10 @@ impl Archive for Sample {
         }
         Ok(self.bytes(digest).map(|bytes| Box::new(io::Cursor::new(bytes)) as _))
     }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 fn descriptor(media_type: &str, bytes: &[u8]) -> String {
@@ -217,28 +273,29 @@ pub fn marked(bytes: &[u8]) -> usize {
 /// # Errors
 /// That of the first step that fails; what comes after it is not done.
 pub fn run(scenario: &Scenario, root: &Path, marks: &Marks) -> Result<(), Failure> {
-    let store = Store::open(root)?;
-    let samples = Sample::all();
+    let store = Store::open(root, Confinement::None)?;
     for (index, step) in scenario.steps.iter().enumerate() {
-        take(&store, &samples, *step)?;
+        take(&store, *step)?;
         marks.write(index + 1)?;
     }
     Ok(())
 }
 
-fn take(store: &Store, samples: &[Sample; 2], step: Step) -> Result<(), Failure> {
+fn take(store: &Store, step: Step) -> Result<(), Failure> {
+    let sample = Sample::numbered;
     let lowest = |image: usize| -> Result<_, Failure> {
-        let image = store.image(&samples[image].digest())?.ok_or("the image is not there")?;
+        let image = store.image(&sample(image).digest())?.ok_or("the image is not there")?;
         Ok(store.blob_path(&image.layers[0].blob))
     };
     match step {
-        Pull(image) => drop(samples[image].pull(store)?),
+        Pull(image) => drop(sample(image).pull(store)?),
+        PullNative(image, by) => native::pull(store, image - 2, by)?,
         PullBesideCollections(image) => {
-            let collecting = Sample { collected: Some(store.clone()), ..samples[image].clone() };
+            let collecting = Sample { collected: Some(store.clone()), ..sample(image) };
             drop(collecting.pull(store)?);
         }
-        Import(image) => drop(store.import_layer(samples[image].base.as_slice(), Default::default())?),
-        Pin(name, image) => store.pin(name, &[samples[image].digest()])?,
+        Import(image) => drop(store.import_layer(sample(image).base.as_slice(), Default::default())?),
+        Pin(name, image) => store.pin(name, &[sample(image).digest()])?,
         Unpin(name) => store.unpin(name)?,
         Collect => drop(store.gc()?),
         Spoil(image) => {
@@ -258,7 +315,7 @@ fn take(store: &Store, samples: &[Sample; 2], step: Step) -> Result<(), Failure>
         }
         KilledPull(image) => {
             let images = store.root().join("images/sha256");
-            let record = images.join(samples[image].digest().hex());
+            let record = images.join(sample(image).digest().hex());
             let away = store.root().join("tmp/away");
             fs::rename(&record, &away)?;
             durable::sync_dir(&images)?;

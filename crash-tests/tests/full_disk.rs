@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use bennu_image_store::{PullError, Room, Store};
+use bennu_image_store::{Confinement, PullError, Room, Store};
 use crash_tests::disk::{FILE_SYSTEMS, Place, can_record};
 use crash_tests::scenario::{Failure, Sample};
 
@@ -29,7 +29,7 @@ fn fill(path: &Path) -> io::Result<()> {
 
 fn pull_collect_and_pull_again(mounted: &Path) -> Result<(), Failure> {
     let [held, wanted] = Sample::all();
-    let store = Store::open(&mounted.join("store"))?;
+    let store = Store::open(&mounted.join("store"), Confinement::None)?;
     held.pull(&store)?;
     store.pin("held", &[held.digest()])?;
     let filler = mounted.join("filler");
@@ -57,7 +57,7 @@ fn fill_but_for_a_little(mounted: &Path) -> Result<u64, Failure> {
 }
 
 fn swell_beyond_the_reserve(mounted: &Path) -> Result<(), Failure> {
-    let store = Store::open(&mounted.join("store"))?;
+    let store = Store::open(&mounted.join("store"), Confinement::None)?;
     let [held, _] = Sample::all();
     held.pull(&store)?;
     store.pin("held", &[held.digest()])?;

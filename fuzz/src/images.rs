@@ -10,7 +10,7 @@ use bennu_image_store::registry::Served;
 use bennu_image_store::registry::document::{MANIFEST_TYPES, Platform};
 use bennu_image_store::source::{Archive, Source};
 use bennu_image_store::tar::Limits;
-use bennu_image_store::{Image, PullError, Refused, Store, fuzzing, sha256};
+use bennu_image_store::{Confinement, Image, PullError, Refused, Store, fuzzing, sha256};
 use bennu_manifests::model::Digest;
 
 /// What one input may become: small, so that many can be tried.
@@ -56,7 +56,7 @@ pub fn pull(data: &[u8]) {
     let layer = &layer[..layer.len().min(8 << 10)];
     let root = folder().join("pull");
     let _ = fs::remove_dir_all(&root);
-    let store = Store::open(&root).expect("a store");
+    let store = Store::open(&root, Confinement::None).expect("a store");
     // The first try finds out what the layer is, for the digest of what is in it is not known here.
     let found = match Sample::new(layer, suffix, Digest::of(b"")).pull(&store) {
         Err(PullError::Refused { source, .. }) => match *source {
@@ -81,7 +81,7 @@ pub fn pull(data: &[u8]) {
 pub fn blob(data: &[u8]) {
     static SOUND: OnceLock<(Store, Image, Vec<u8>)> = OnceLock::new();
     let (store, image, sound) = SOUND.get_or_init(|| {
-        let store = Store::open(&folder().join("blob")).expect("a store");
+        let store = Store::open(&folder().join("blob"), Confinement::None).expect("a store");
         let image = Sample::new(BASE, "", Digest::of(BASE)).pull(&store).expect("pulled");
         let bytes = fs::read(store.blob_path(&image.layers[0].blob)).expect("read");
         (store, image, bytes)
@@ -112,6 +112,11 @@ pub fn record(data: &[u8]) {
         let (table, details) = rest.split_at(table);
         fuzzing::native_index(blocks, size, table, details);
     }
+}
+
+/// A patch, for a small blob that it has to make again.
+pub fn patch(data: &[u8]) {
+    fuzzing::patch(data, &folder());
 }
 
 /// The layer below: directories, files, and symbolic links that lead to them, astray and out.

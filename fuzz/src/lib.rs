@@ -27,7 +27,7 @@ use jiff::Timestamp;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("manifest", manifest),
     ("trust", trust),
     ("signatures", signatures),
@@ -39,6 +39,7 @@ pub const TARGETS: [Target; 11] = [
     ("pull", images::pull),
     ("blob", images::blob),
     ("record", images::record),
+    ("patch", images::patch),
 ];
 
 /// A manifest, and the images that are to be pinned in it.

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bennu_api::Role;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rcgen::{
@@ -99,10 +100,20 @@ impl Authority {
         Ok(identity)
     }
 
-    /// The identity of an operator.
-    pub(crate) fn operator(&self, now: Timestamp) -> Result<Identity, CertificateError> {
-        let mut params = params("operator", now, OPERATOR_YEARS);
+    /// The identity of a client, with the role that hosts allow it ([`bennu_api::Role`]). The name is for people, and for
+    /// what hosts write down.
+    pub(crate) fn client(
+        &self,
+        name: &str,
+        role: Role,
+        now: Timestamp,
+    ) -> Result<Identity, CertificateError> {
+        let mut params = params(name, now, OPERATOR_YEARS);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        for uri in [role.uri(), format!("bennu:operator:{name}")] {
+            let wrong = || CertificateError::Name { name: name.to_owned() };
+            params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().map_err(|_| wrong())?));
+        }
         self.issue(params)
     }
 

@@ -13,12 +13,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bennu_image_store::archive::{
-    self, ArtifactError, CopyError, Files, Form, LayoutWriter, Part, REF_NAME, WriteError,
+    self, BUNDLE, BUNDLE_VERSION, BundleError, CopyError, Files, Form, IMAGE_SIGNATURES_TYPE, LayoutWriter,
+    MANIFEST_TYPE, Part, REF_NAME, SIGNATURES_TYPE, SignedManifest, WriteError,
 };
+use bennu_image_store::policy;
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::source::Source;
 use bennu_manifests::model::{Digest, ImageRef, Manifest};
-use bennu_manifests::{Floors, HostFacts, MAX_DOCUMENT, MAX_SIGNATURE_FILE, NotAccepted};
+use bennu_manifests::{Floors, HostFacts, MAX_DOCUMENT, MAX_SIGNATURE_FILE, NotAccepted, Trust};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -31,13 +33,6 @@ use crate::store::{Display, not_pulled};
 use crate::verify::trust;
 
 use args::{Bundle, Create, Unpack, Verify};
-
-/// What says that a layout is a bundle, and of which version.
-const BUNDLE: &str = "dev.bennu.bundle";
-/// The type of the artifact with the manifest, and of its first part.
-const MANIFEST_TYPE: &str = "application/vnd.bennu.manifest.v1+toml";
-/// The type of its second part, the signatures.
-const SIGNATURES_TYPE: &str = "application/vnd.bennu.signatures.v1";
 
 /// What is in a bundle.
 #[derive(Debug, Serialize)]
@@ -90,6 +85,7 @@ async fn create(args: &Create, out: &mut Out) -> Outcome {
 
     let (platform, images) = (platform(&manifest, args.arch.as_deref()), images(&manifest));
     let mut clients = BTreeMap::new();
+    let mut signatures = Vec::new();
     for image in &images {
         if !clients.contains_key(&image.registry) {
             let hint = manifest.registries.get(&image.registry).is_some_and(|registry| registry.plain_http);
@@ -108,9 +104,24 @@ async fn create(args: &Create, out: &mut Out) -> Outcome {
         })?;
         described.annotations.insert(REF_NAME.to_owned(), tagged(image));
         listed.push(described);
+        if manifest.image_policies.keys().any(|prefix| policy::covers(prefix, image)) {
+            let found = clients[&image.registry].signatures(image).await;
+            let found = found.map_err(|error| {
+                Failure::failed(format!("look for the signatures of {image}")).because(error)
+            })?;
+            if found.is_empty() {
+                let what = format!("{image} needs signatures by an image-policy, and nobody signed it");
+                return Err(Failure::refused("image.unsigned", what));
+            }
+            let bytes = serde_json::to_vec(&found).expect("signatures are plain data");
+            signatures.push(part(IMAGE_SIGNATURES_TYPE, &image.digest.to_string(), &bytes));
+        }
+    }
+    if !signatures.is_empty() {
+        listed.push(layout.artifact(IMAGE_SIGNATURES_TYPE, &signatures).map_err(not_written)?);
     }
     let size = layout.size();
-    let version = BTreeMap::from([(BUNDLE.to_owned(), "1".to_owned())]);
+    let version = BTreeMap::from([(BUNDLE.to_owned(), BUNDLE_VERSION.to_owned())]);
     layout.finish(&listed, &version).map_err(not_written)?;
     let bundle = args.out.display().to_string();
     let contents = Contents { bundle, manifest: Digest::of(&text), images, size };
@@ -121,7 +132,7 @@ async fn create(args: &Create, out: &mut Out) -> Outcome {
 async fn verify(args: &Verify, now: Timestamp, out: &mut Out) -> Outcome {
     let trust = trust(&args.trust)?;
     let files = opened(&args.bundle)?;
-    let (text, sig) = manifest_of(&files, &args.bundle)?;
+    let SignedManifest { manifest: text, signatures: sig } = manifest_of(&files, &args.bundle)?;
     // Where it is not valid it has no audience, and the rules before the audience say so.
     let audience = bennu_manifests::check(&text).map(|manifest| manifest.header.audience).unwrap_or_default();
     let arch = args.arch.clone().or(audience.arch).unwrap_or_default();
@@ -138,6 +149,7 @@ async fn verify(args: &Verify, now: Timestamp, out: &mut Out) -> Outcome {
     })?;
     let manifest = verified.manifest();
     let (platform, images) = (platform(manifest, args.arch.as_deref()), images(manifest));
+    require_signatures(&files, &args.bundle, manifest, &trust, &images)?;
     let source = Source::Archive(Arc::new(files));
     let mut size = 0;
     for image in &images {
@@ -153,13 +165,35 @@ async fn verify(args: &Verify, now: Timestamp, out: &mut Out) -> Outcome {
     Ok(0)
 }
 
+/// Refuses a bundle without the signatures that its manifest's image policies ask for.
+fn require_signatures(
+    files: &Files,
+    path: &Path,
+    manifest: &Manifest,
+    trust: &Trust,
+    images: &[ImageRef],
+) -> Result<(), Failure> {
+    let policies = policy::declared(manifest, trust)
+        .map_err(|error| Failure::invalid("the image policies of the manifest").because(error))?;
+    let signatures = files.image_signatures().map_err(|error| unreadable(path, error))?;
+    for image in images {
+        if let Some(policy) = policy::governing(&policies, image) {
+            let kept = signatures.get(&image.digest).map_or(&[][..], Vec::as_slice);
+            policy::decide(policy, image, kept)
+                .map_err(|error| Failure::refused("image.unsigned", printable(&error.to_string())))?;
+        }
+    }
+    Ok(())
+}
+
 fn unpack(args: &Unpack, out: &mut Out) -> Outcome {
     #[derive(Debug, Serialize)]
     struct Unpacked {
         manifest: String,
         signatures: String,
     }
-    let (text, sig) = manifest_of(&opened(&args.bundle)?, &args.bundle)?;
+    let SignedManifest { manifest: text, signatures: sig } =
+        manifest_of(&opened(&args.bundle)?, &args.bundle)?;
     let sig_path = files::sig_path(&args.out);
     for path in [&args.out, &sig_path] {
         if path.symlink_metadata().is_ok() {
@@ -174,7 +208,7 @@ fn unpack(args: &Unpack, out: &mut Out) -> Outcome {
     Ok(0)
 }
 
-fn opened(bundle: &Path) -> Result<Files, Failure> {
+pub(crate) fn opened(bundle: &Path) -> Result<Files, Failure> {
     let none = || Failure::invalid(format!("{} is no bundle", bundle.display()));
     if !bundle.exists() {
         return Err(Failure::not_found(format!("there is no file {}", bundle.display())));
@@ -182,37 +216,19 @@ fn opened(bundle: &Path) -> Result<Files, Failure> {
     Files::open(bundle).map_err(|error| none().because(error))?.ok_or_else(none)
 }
 
-/// The manifest and its signatures, each with the digest that the bundle says, and nothing else checked.
-fn manifest_of(bundle: &Files, path: &Path) -> Result<(Vec<u8>, Vec<u8>), Failure> {
-    let parts = bundle.artifact(MANIFEST_TYPE).map_err(|error| {
-        let code = match error {
-            ArtifactError::Digest(_) => Code::Refused,
-            ArtifactError::Missing(_) => Code::NotFound,
-            ArtifactError::Read(_) => Code::Failed,
-            _ => Code::Invalid,
-        };
-        Failure::new(code, format!("find the manifest in {}", path.display())).because(error)
-    })?;
-    let of = |media_type: &str, max: usize| {
-        let mut found = parts.iter().filter(|part| part.media_type == media_type);
-        match (found.next(), found.next()) {
-            (Some(part), None) if part.bytes.len() <= max => Ok(part.bytes.clone()),
-            _ => Err(Failure::invalid(format!(
-                "{} has not one {media_type} of at most {max} bytes",
-                path.display()
-            ))),
-        }
-    };
-    Ok((of(MANIFEST_TYPE, MAX_DOCUMENT)?, of(SIGNATURES_TYPE, MAX_SIGNATURE_FILE)?))
+pub(crate) fn manifest_of(bundle: &Files, path: &Path) -> Result<SignedManifest, Failure> {
+    bundle.signed_manifest().map_err(|error| unreadable(path, error))
+}
+
+/// A bundle at `path` of which something cannot be read.
+pub(crate) fn unreadable(path: &Path, error: BundleError) -> Failure {
+    Failure::new(error.fault().into(), format!("read {}", path.display())).because(error)
 }
 
 /// Every image that a manifest names, each once.
 fn images(manifest: &Manifest) -> Vec<ImageRef> {
-    let containers = manifest.containers.values().map(|container| &container.image);
-    let jobs = manifest.jobs.values().map(|job| &job.container.image);
-    let os = manifest.os.iter().filter_map(|os| os.image.as_ref());
     let mut seen = BTreeSet::new();
-    containers.chain(jobs).chain(os).filter(|image| seen.insert(image.to_string())).cloned().collect()
+    manifest.images().filter(|image| seen.insert(image.to_string())).cloned().collect()
 }
 
 fn platform(manifest: &Manifest, arch: Option<&str>) -> Platform {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bennu_api::{Cursor, Role};
+use bennu_manifests::model::Digest;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
@@ -10,6 +12,7 @@ pub(crate) use crate::bundle::args::Bundle;
 use crate::reach::Reach;
 pub(crate) use crate::store::args::Store;
 pub(crate) use crate::trust::args::Trust;
+pub(crate) use crate::volumes::args::Volumes;
 
 /// Describes, signs and hands over what a Bennu host is to be, and looks at what it is.
 ///
@@ -110,7 +113,19 @@ pub(crate) enum Command {
     /// hosts. The document holds the host's private key: it is written with mode 0600, and is to reach the host in no
     /// way that others can read.
     Provision(Provision),
+    /// Make a client certificate for one more person or program, with a role
+    ///
+    ///     hostctl identity --dir fleet --name ana --role operate ana
+    ///     hostctl --identity ana --host https://203.0.113.7:7443 status
+    ///
+    /// The certificate is signed by the operators' authority that `provision` has made in DIR/operator.
+    #[command(verbatim_doc_comment)]
+    Identity(Identity),
     /// Show what a manifest would do: what is fetched, started, stopped, destroyed; nothing is changed
+    ///
+    /// Behind the steps it tells what is interrupted (none, restart, reboot), how much is fetched, which volumes survive, what
+    /// is destroyed, and what was written outside of declared volumes and by whom. The last line is the plan's digest: with
+    /// `push --require-plan` a host carries out this plan or none.
     Plan(Plan),
     /// Hand a manifest and its signatures to a host
     ///
@@ -118,6 +133,19 @@ pub(crate) enum Command {
     Push(Push),
     /// Whether the host is what its manifest says, and what it is doing
     Status,
+    /// Why the host has not updated: one answer, and each gate with what it says and when it is asked again
+    Why,
+    /// Say yes to the pending generation, where its manifest asks for approval
+    Approve,
+    /// Say that the generation on trial is good, where its manifest asks for that with `confirm-within`
+    Confirm,
+    /// Go back to the generation before: OS, containers and all; what is given up is not tried again
+    Rollback,
+    /// Start the machine anew with the generation that it has: what is not declared is gone, and cannot be read any more
+    ///
+    /// Volumes that are kept survive. What is lost, and who wrote it, is in the receipt (`hostctl receipt`). No gate is asked. While
+    /// a generation is on trial this is refused, since a boot would count against it.
+    Rebirth,
     /// What `check --host-facts` has to know of a host: architecture, labels, memory, processors
     Facts,
     /// The containers that are there
@@ -125,29 +153,65 @@ pub(crate) enum Command {
     /// What containers wrote; NAME `hostd` is the daemon itself
     Logs(Logs),
     /// What happened on the host
-    Events {
-        /// Go on with what happens from now
-        #[arg(short, long)]
-        follow: bool,
+    ///
+    /// With --json each event bears a cursor, behind which --since goes on. Where events are missing in between, because the
+    /// host was booted or too many have happened since, the first event says so: `gap`.
+    Events(Events),
+    /// All about one container: what is declared, and what came of it; values of secrets and variables are not shown
+    Inspect {
+        /// The container
+        name: String,
     },
     /// The manifests that were accepted, and what became of them
     History,
+    /// What a change of generations has come to: what was fetched, interrupted, destroyed, what survived, and how long it took
+    ///
+    /// There is one for each time that a generation became the active one or was taken back. Exit code 5 where there is none.
+    Receipt {
+        /// The generation [default: the newest that has a receipt]
+        generation: Option<u64>,
+    },
     /// The images in the host's store
     Images,
-    /// The volumes on the host
-    Volumes,
+    /// The volumes on the host: list them, take and restore snapshots, carry data out and in
+    Volumes {
+        #[command(subcommand)]
+        command: Option<Volumes>,
+    },
     /// Run a command inside a container; its exit code becomes this one's
     ///
     ///     hostctl exec web -- nginx -T
+    ///     hostctl exec -it web -- sh
     ///
-    /// Exit code 5 where there is no such container.
+    /// A command that a signal ended has the code 128 and the signal's number. When the connection is lost the command ends,
+    /// too. Exit code 5 where there is no such container.
     #[command(verbatim_doc_comment)]
-    Exec {
-        /// The container
-        name: String,
-        /// The program and its arguments
-        #[arg(last = true, required = true, value_name = "CMD")]
-        command: Vec<String>,
+    Exec(Exec),
+    /// Open a shell of another image beside a container, for one without a shell of its own
+    ///
+    ///     hostctl debug-shell web --image registry.example/tools:1@sha256:...
+    ///
+    /// It is in the container's namespaces of processes, network and IPC, with its users and under its limits; what the
+    /// container has at / is at /target, read-only. It may do no more than the container, but look into its processes. It is
+    /// gone when it ends, and an event tells that it was opened. The image is one that the host has or can pull.
+    #[command(verbatim_doc_comment)]
+    DebugShell(DebugShell),
+    /// Copy files out of a running container
+    ///
+    ///     hostctl cp web:/etc/nginx .
+    ///     hostctl cp web:/var/log/app.log - | tar -xO
+    ///
+    /// What is copied is what the container sees, with what is mounted there. Links are copied as links; only those on the
+    /// way to the path are followed, within the container. Nothing that is there is overwritten. Hosts take no files in:
+    /// what a container is to hold is in its image, its volumes, its configs and its secrets.
+    #[command(verbatim_doc_comment)]
+    Cp {
+        /// The container and the path in it
+        #[arg(value_name = "NAME:PATH")]
+        source: String,
+        /// Where to: a directory that is there, a name that is not, or - for a tar on standard output
+        #[arg(value_name = "DEST")]
+        target: PathBuf,
     },
     /// What a plan is made of, as JSON, for `hostctl plan --state`
     Dump,
@@ -377,6 +441,15 @@ pub(crate) struct Plan {
 pub(crate) struct Push {
     /// The manifest; its signatures are in FILE.sig
     pub(crate) file: PathBuf,
+    /// FILE is a bundle: the host takes the images from it, too, and needs no registry
+    #[arg(long)]
+    pub(crate) bundle: bool,
+    /// Only by the plan with this digest, which `plan` has shown; exit code 3 where the host would carry out another one
+    ///
+    /// The host looks when it takes the manifest, and once more right before the generation becomes the active one: where
+    /// something has changed by then, it gives the generation up, and what runs goes on running.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) require_plan: Option<Digest>,
     /// Wait until the host is what the manifest says
     #[arg(long)]
     pub(crate) wait: bool,
@@ -398,6 +471,9 @@ pub(crate) struct Logs {
     /// Nothing older: a moment as 2026-01-31T12:00:00Z, or a time before now as 90s, 10m, 2h or 3d
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Since>,
+    /// Nothing newer, in the same words
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    pub(crate) until: Option<Since>,
     /// Only what matches this Perl-compatible regular expression; upper case counts where the pattern has some
     #[arg(long, value_name = "PATTERN")]
     pub(crate) grep: Option<String>,
@@ -434,6 +510,77 @@ impl std::str::FromStr for Since {
         let time = number.checked_mul(seconds).filter(|time| *time >= 0).ok_or_else(wrong)?;
         Ok(Self::Ago(jiff::SignedDuration::from_secs(time)))
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Go on with what happens from now; where the connection is lost, behind what was shown last
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Nothing up to this one: the cursor of an event, as 1f2e3d4c:17; or nothing older: a time as for `logs`
+    #[arg(long, value_name = "CURSOR|TIME")]
+    pub(crate) since: Option<EventsSince>,
+}
+
+/// Behind which event, or from when on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EventsSince {
+    Cursor(Cursor),
+    Time(Since),
+}
+
+impl std::str::FromStr for EventsSince {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let time = text.parse().map(Self::Time);
+        time.or_else(|wrong: String| {
+            let cursor = text.parse().map(Self::Cursor);
+            cursor.map_err(|cursor: bennu_api::NotACursor| format!("{wrong}; or as a cursor: {cursor}"))
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// The container
+    pub(crate) name: String,
+    /// Pass standard input on to the command
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DebugShell {
+    /// The container
+    pub(crate) name: String,
+    /// The image of the shell: `HOST[:PORT]/NAME[:TAG]@DIGEST`
+    #[arg(long, value_name = "REF")]
+    pub(crate) image: String,
+    /// The program and its arguments [default: the image's own]
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Identity {
+    /// Where `provision` has written the operators' authority: DIR/operator
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Who they are; hosts write it down where it matters
+    #[arg(long)]
+    pub(crate) name: String,
+    /// What they may do: view, operate (also exec) or deploy (everything)
+    #[arg(long, default_value_t = Role::View)]
+    pub(crate) role: Role,
+    /// The folder to write, for --identity
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -10,11 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bennu_api::Problem;
+use futures_util::{Stream, stream};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use crate::cli::Global;
 use crate::exit::Failure;
@@ -28,6 +32,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(60);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
+/// How much of a file is handed over at once, in bytes.
+const PIECE: usize = 128 << 10;
 /// The longest line of a stream, in bytes.
 const MAX_LINE: usize = 1 << 20;
 
@@ -37,7 +43,23 @@ pub(crate) struct Host {
     http: reqwest::Client,
     base: String,
     address: String,
+    way: Way,
 }
+
+/// How a connection is made that is no request of HTTP alone.
+#[derive(Debug)]
+enum Way {
+    Socket(PathBuf),
+    Tls { authority: String, config: Arc<ClientConfig> },
+}
+
+/// A connection to a host.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection to a host, whichever way.
+pub(crate) type Connection = Box<dyn Duplex>;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -72,14 +94,15 @@ impl Host {
             // Hosts are reached directly: what the environment says about proxies is about the web.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none());
-        let (builder, base) = if let Some(authority) = address.strip_prefix("https://") {
+        let (builder, base, way) = if let Some(authority) = address.strip_prefix("https://") {
             let authority = authority.trim_end_matches('/');
             if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
                 return Err(Failure::invalid(format!("{address} is no address of a host"))
                     .advice("write it as https://HOST:PORT"));
             }
             let tls = tls(&identity_dir(global)?)?;
-            (builder.tls_backend_preconfigured(tls).https_only(true), format!("https://{authority}"))
+            let way = Way::Tls { authority: authority.to_owned(), config: Arc::new(tls.clone()) };
+            (builder.tls_backend_preconfigured(tls).https_only(true), format!("https://{authority}"), way)
         } else if address.contains("://") {
             return Err(Failure::invalid(format!("{address} is no address of a host")).advice(
                 "the API is https://HOST:PORT with certificates on both sides, or the path of a Unix socket",
@@ -89,10 +112,51 @@ impl Host {
             (
                 builder.tls_backend_preconfigured(no_tls()).unix_socket(Path::new(&address)),
                 "http://host".to_owned(),
+                Way::Socket(PathBuf::from(&address)),
             )
         };
         let http = builder.build().map_err(|e| Failure::failed("set up the client").because(e))?;
-        Ok(Self { http, base, address })
+        Ok(Self { http, base, address, way })
+    }
+
+    /// Where it is, as it was named.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What it is called in requests.
+    pub(crate) fn authority(&self) -> &str {
+        match &self.way {
+            Way::Socket(_) => "host",
+            Way::Tls { authority, .. } => authority,
+        }
+    }
+
+    /// Connects, for what is no request and an answer.
+    pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
+        let address = &self.address;
+        let connect = async {
+            Ok::<Connection, Failure>(match &self.way {
+                Way::Socket(path) => {
+                    Box::new(UnixStream::connect(path).await.map_err(|e| not_reached(address, &e))?)
+                }
+                Way::Tls { authority, config } => {
+                    let (host, port) = parts(authority);
+                    let name = ServerName::try_from(host.to_owned()).map_err(|e| {
+                        Failure::invalid(format!("{address} is no address of a host")).because(e)
+                    })?;
+                    let stream =
+                        TcpStream::connect((host, port)).await.map_err(|e| not_reached(address, &e))?;
+                    let connected = TlsConnector::from(config.clone()).connect(name, stream).await;
+                    Box::new(connected.map_err(|e| match e.get_ref().and_then(|e| e.downcast_ref()) {
+                        Some(tls) => tls_refused(address, tls),
+                        None => not_reached(address, &e),
+                    })?)
+                }
+            })
+        };
+        let late = |_| Err(Failure::failed(format!("no answer from {address}")).because("it took too long"));
+        tokio::time::timeout(CONNECT, connect).await.unwrap_or_else(late)
     }
 
     /// Asks for `path`.
@@ -109,6 +173,38 @@ impl Host {
     ) -> Result<T, NoAnswer> {
         let request = self.http.post(format!("{}{path}", self.base)).json(body).timeout(ANSWER);
         self.whole(request).await
+    }
+
+    /// Hands `body` to `path`, which may take as long as containers take to stop.
+    pub(crate) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, NoAnswer> {
+        self.whole(self.http.post(format!("{}{path}", self.base)).json(body)).await
+    }
+
+    /// Hands a file to `path`, or standard input where it is `-`, piece by piece.
+    pub(crate) async fn post_file<T: DeserializeOwned>(&self, path: &str, file: &Path) -> Result<T, Failure> {
+        let from: Box<dyn AsyncRead + Send + Unpin> = if file == Path::new("-") {
+            Box::new(tokio::io::stdin())
+        } else {
+            let unreadable = |e| Failure::failed(format!("read {}", file.display())).because(e);
+            Box::new(tokio::fs::File::open(file).await.map_err(unreadable)?)
+        };
+        let body = reqwest::Body::wrap_stream(pieces(from));
+        Ok(self.whole(self.http.post(format!("{}{path}", self.base)).body(body)).await?)
+    }
+
+    /// Has something removed.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), NoAnswer> {
+        self.send(self.http.delete(format!("{}{path}", self.base))).await.map(drop)
+    }
+
+    /// Asks for bytes that may be many.
+    pub(crate) async fn get_bytes(&self, path: &str) -> Result<Bytes, NoAnswer> {
+        let response = self.send(self.http.get(format!("{}{path}", self.base))).await?;
+        Ok(Bytes { response, address: self.address.clone() })
     }
 
     /// Asks for a stream.
@@ -162,6 +258,33 @@ impl Host {
     fn strange(&self) -> Failure {
         Failure::failed(format!("{} does not speak the API of this hostctl", self.address))
             .advice("check the address, and that hostctl and the host are of about the same version")
+    }
+}
+
+/// What is read, piece by piece; an error ends it.
+fn pieces(
+    from: impl AsyncRead + Send + Unpin + 'static,
+) -> impl Stream<Item = std::io::Result<Vec<u8>>> + Send + 'static {
+    stream::try_unfold(from, |mut from| async move {
+        let mut piece = vec![0; PIECE];
+        let read = from.read(&mut piece).await?;
+        piece.truncate(read);
+        Ok((read > 0).then_some((piece, from)))
+    })
+}
+
+/// A stream of bytes.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    response: reqwest::Response,
+    address: String,
+}
+
+impl Bytes {
+    /// The next piece; `None` at the end, and an error where the host broke off.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let broken = |e| Failure::from(no_answer(&self.address, e));
+        Ok(self.response.chunk().await.map_err(broken)?.map(Into::into))
     }
 }
 
@@ -290,15 +413,34 @@ fn no_answer(address: &str, error: reqwest::Error) -> NoAnswer {
         // No request of ours is malformed: what is left is a connection that ended at the wrong place.
         return NoAnswer::Lost(Failure::failed(message).because(error.without_url()));
     };
-    let failure = Failure::failed(message).because(text);
-    NoAnswer::Lost(match kind {
+    NoAnswer::Lost(advised(Failure::failed(message).because(text), kind))
+}
+
+fn not_reached(address: &str, error: &std::io::Error) -> Failure {
+    advised(Failure::failed(format!("no answer from {address}")).because(error.to_string()), error.kind())
+}
+
+fn advised(failure: Failure, kind: ErrorKind) -> Failure {
+    match kind {
         ErrorKind::ConnectionRefused => {
             failure.advice("nothing listens there: check the address, and that the host is up and hostd runs")
         }
         ErrorKind::NotFound => failure.advice("there is no such socket: is hostd running on this machine?"),
         ErrorKind::PermissionDenied => failure.advice("the socket is for root: use sudo"),
         _ => failure,
-    })
+    }
+}
+
+/// The port of HTTPS where none is said.
+const HTTPS: u16 = 443;
+
+/// Host and port of an authority; an IPv6 address stands in brackets there (RFC 3986, section 3.2.2).
+fn parts(authority: &str) -> (&str, u16) {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(HTTPS)),
+        _ => (authority, HTTPS),
+    };
+    (host.trim_start_matches('[').trim_end_matches(']'), port)
 }
 
 fn tls_refused(address: &str, error: &rustls::Error) -> Failure {
@@ -336,4 +478,22 @@ fn tls_refused(address: &str, error: &rustls::Error) -> Failure {
         _ => (format!("no TLS connection with {address}"), "is it the API of a host that listens there?"),
     };
     Failure::failed(message).because(error.clone()).advice(advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_a_host_and_a_port() {
+        for (authority, expected) in [
+            ("attic.example:7443", ("attic.example", 7443)),
+            ("attic.example", ("attic.example", 443)),
+            ("192.0.2.1:1", ("192.0.2.1", 1)),
+            ("[2001:db8::1]:7443", ("2001:db8::1", 7443)),
+            ("[2001:db8::1]", ("2001:db8::1", 443)),
+        ] {
+            assert_eq!(parts(authority), expected, "{authority}");
+        }
+    }
 }

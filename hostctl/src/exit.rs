@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
 use bennu_api::{Problem, ProblemKind};
+use bennu_image_store::Fault;
 use serde::Serialize;
 
 /// Exit codes that other programs rely on. `exec` ends with the code of the command that it ran instead.
@@ -187,6 +188,17 @@ impl fmt::Display for Failure {
             cause = error.source();
         }
         Ok(())
+    }
+}
+
+impl From<Fault> for Code {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Invalid => Self::Invalid,
+            Fault::Refused => Self::Refused,
+            Fault::Missing => Self::NotFound,
+            Fault::Failed => Self::Failed,
+        }
     }
 }
 

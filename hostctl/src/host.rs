@@ -1,8 +1,8 @@
-//! What is asked of a host and shown: `status`, `ps`, `images`, `volumes`, `history`, `logs`, `events`, `dump`.
+//! What is asked of a host and shown: `status`, `ps`, `images`, `history`, `logs`, `events`, `dump`.
 
 use bennu_api::{
-    Activity, Container, Containers, Dump, Event, Generation, Happening, History, Images, LogLine,
-    Outcome as RunOutcome, Rejection, Status, Volumes,
+    Activity, Container, Containers, Dump, ForwardStatus, Generation, History, Images, LogLine, OomKills,
+    Outcome as RunOutcome, Rejection, Status,
 };
 use bennu_manifests::HostDescription;
 use bennu_manifests::model::{Name, Protocol};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::cli::Logs;
 use crate::client::{Host, Lines};
 use crate::exit::{Failure, Outcome};
-use crate::render::{Out, Table, age, bytes, facts, moment, printable, span};
+use crate::render::{Out, Table, age, bytes, facts, moment, names, printable, span};
 
 /// Shows the host's status.
 pub(crate) async fn status(host: &Host, now: Timestamp, out: &mut Out) -> Outcome {
@@ -50,6 +50,7 @@ fn status_text(status: &Status, now: Timestamp) -> String {
         let retry = status.retry_at.map(|at| format!("\ntried again in {}", span(at.duration_since(now))));
         lines.push(("failure", format!("{failure}{}", retry.unwrap_or_default())));
     }
+    lines.extend(crate::update::lines(&status.update, now));
     for Rejection { container, image, generation, why, said, .. } in &status.rejected {
         let said: String = said.iter().map(|line| format!("\n  {}", printable(line))).collect();
         lines
@@ -57,6 +58,15 @@ fn status_text(status: &Status, now: Timestamp) -> String {
     }
     for (job, run) in status.jobs.iter().filter_map(|(job, runs)| Some((job, runs.last()?))) {
         lines.push(("job", format!("{job} {} {} ago", outcome(run.outcome), age(run.ended, now))));
+    }
+    for (name, ForwardStatus { sent, dropped, waiting, failure }) in &status.forwards {
+        let failure = failure.as_ref().map(|why| format!("; takes none: {}", printable(why)));
+        let told = format!("{name}: {sent} lines sent, {dropped} dropped, {} wait", bytes(*waiting));
+        lines.push(("forward", told + &failure.unwrap_or_default()));
+    }
+    for (instance, OomKills { count, last, limit }) in &status.oom_kills {
+        let told = out_of_memory(*count, *limit);
+        lines.push(("oom kills", format!("{instance}: {told}; the last one {} ago", age(*last, now))));
     }
     let reads = if status.verified_reads { "verified by the kernel" } else { "not verified by the kernel" };
     lines.push(("reads", reads.to_owned()));
@@ -73,7 +83,15 @@ fn status_text(status: &Status, now: Timestamp) -> String {
     facts(&lines)
 }
 
-fn outcome(outcome: RunOutcome) -> &'static str {
+/// What the kernel did for want of memory.
+pub(crate) fn out_of_memory(killed: u64, limit: Option<u64>) -> String {
+    let programs = if killed == 1 { "a program was".to_owned() } else { format!("{killed} programs were") };
+    let whose =
+        limit.map_or("the host's memory".to_owned(), |limit| format!("its {} of memory", bytes(limit)));
+    format!("{programs} ended because {whose} ran out")
+}
+
+pub(crate) fn outcome(outcome: RunOutcome) -> &'static str {
     match outcome {
         RunOutcome::Completed => "completed",
         RunOutcome::Failed => "failed",
@@ -81,7 +99,7 @@ fn outcome(outcome: RunOutcome) -> &'static str {
     }
 }
 
-fn health_word(health: Health) -> &'static str {
+pub(crate) fn health_word(health: Health) -> &'static str {
     match health {
         Health::Unchecked => "",
         Health::Starting => "starting",
@@ -196,23 +214,11 @@ fn usage(containers: &Containers, now: Timestamp) -> String {
 }
 
 fn row(container: &Container, now: Timestamp) -> [String; 9] {
-    let port = |port: &bennu_manifests::model::Port| {
-        let protocol = if port.protocol == Protocol::Udp { "/udp" } else { "" };
-        let address = match port.address {
-            Some(std::net::IpAddr::V6(address)) => format!("[{address}]:"),
-            Some(address) => format!("{address}:"),
-            None => String::new(),
-        };
-        format!("{address}{}->{}{protocol}", port.host, port.container)
-    };
     let image = &container.image;
     let tag = image.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
     [
         container.name.to_string(),
-        match health_word(container.health) {
-            "" => state(container.state).to_owned(),
-            health => format!("{}, {health}", state(container.state)),
-        },
+        does(container),
         container.since.map(|since| age(since, now)).unwrap_or_default(),
         container.restarts.to_string(),
         if container.pid == 0 { String::new() } else { container.pid.to_string() },
@@ -223,7 +229,27 @@ fn row(container: &Container, now: Timestamp) -> [String; 9] {
     ]
 }
 
-fn state(state: State) -> &'static str {
+/// What a container does, how well, and what should not go unnoticed.
+fn does(container: &Container) -> String {
+    let mut words = vec![state(container.state).to_owned()];
+    words.extend(Some(health_word(container.health).to_owned()).filter(|health| !health.is_empty()));
+    let kills = Some(container.usage.oom_kills).filter(|kills| *kills > 0);
+    words.extend(kills.map(|kills| format!("{kills} oom kill{}", if kills == 1 { "" } else { "s" })));
+    words.join(", ")
+}
+
+/// A published port, as people read it.
+pub(crate) fn port(port: &bennu_manifests::model::Port) -> String {
+    let protocol = if port.protocol == Protocol::Udp { "/udp" } else { "" };
+    let address = match port.address {
+        Some(std::net::IpAddr::V6(address)) => format!("[{address}]:"),
+        Some(address) => format!("{address}:"),
+        None => String::new(),
+    };
+    format!("{address}{}->{}{protocol}", port.host, port.container)
+}
+
+pub(crate) fn state(state: State) -> &'static str {
     match state {
         State::Starting => "starting",
         State::Running => "running",
@@ -251,33 +277,6 @@ pub(crate) async fn images(host: &Host, out: &mut Out) -> Outcome {
         table.text("no images")
     })?;
     Ok(0)
-}
-
-/// Shows the volumes.
-pub(crate) async fn volumes(host: &Host, out: &mut Out) -> Outcome {
-    let volumes: Volumes = host.get("/v1/volumes").await?;
-    out.result(&volumes, |v| {
-        let mut table = Table::new(&["NAME", "LIFE", "USED BY", "PATH"]);
-        for volume in &v.volumes {
-            let life = match volume.life {
-                bennu_manifests::model::VolumeLife::Keep => "keep",
-                bennu_manifests::model::VolumeLife::Snapshot => "snapshot",
-                bennu_manifests::model::VolumeLife::Scratch => "scratch",
-            };
-            table.row([
-                volume.name.to_string(),
-                life.to_owned(),
-                names(&volume.used_by),
-                volume.path.clone(),
-            ]);
-        }
-        table.text("no volumes")
-    })?;
-    Ok(0)
-}
-
-fn names(names: &[Name]) -> String {
-    names.iter().map(Name::as_str).collect::<Vec<_>>().join(",")
 }
 
 /// Shows what became of the manifests handed in.
@@ -321,6 +320,9 @@ pub(crate) async fn logs(host: &Host, args: &Logs, now: Timestamp, out: &mut Out
     if let Some(since) = args.since {
         path = format!("{path}&since={}", since.before(now));
     }
+    if let Some(until) = args.until {
+        path = format!("{path}&until={}", until.before(now));
+    }
     if let Some(pattern) = &args.grep {
         path = format!("{path}&grep={}", percent_encoded(pattern));
     }
@@ -338,51 +340,11 @@ pub(crate) async fn logs(host: &Host, args: &Logs, now: Timestamp, out: &mut Out
 }
 
 /// Text as a value of a query (RFC 3986, section 2.3): all but the unreserved characters as `%` and two hex digits.
-fn percent_encoded(text: &str) -> String {
+pub(crate) fn percent_encoded(text: &str) -> String {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
         .map(|byte| if unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
-}
-
-/// Shows what happened.
-pub(crate) async fn events(host: &Host, follow: bool, out: &mut Out) -> Outcome {
-    let lines = host.get_lines(&format!("/v1/events?follow={follow}")).await?;
-    show_lines(lines, out, |event: &Event| {
-        format!("{}  {}\n", moment(event.time), printable(&happening(&event.what)))
-    })
-    .await
-}
-
-fn happening(what: &Happening) -> String {
-    match what {
-        Happening::Started { version } => format!("started    hostd {version}"),
-        Happening::Accepted { generation, serial } => {
-            format!("accepted   generation {generation}, serial {serial}")
-        }
-        Happening::TrustTaken { version } => format!("trust      version {version}"),
-        Happening::Refused { rule, reason } => format!("refused    {rule}: {reason}"),
-        Happening::Fetched { image } => format!("fetched    {image}"),
-        Happening::Applied { step } => format!("applied    {}", step.to_string().trim_start()),
-        Happening::Drift { what } => format!("drift      {what}"),
-        Happening::BadBlob { blob, damage, outcome } => format!("bad blob   {damage}; {outcome}: {blob}"),
-        Happening::Scrubbed { bad } => format!("scrubbed   every blob was read, {bad} were bad"),
-        Happening::Failed { generation, reason } => format!("failed     generation {generation}: {reason}"),
-        Happening::Converged { generation } => format!("converged  generation {generation}"),
-        Happening::Health { instance, health, reason } => {
-            let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-            format!("health     {instance} {}{reason}", health_word(*health))
-        }
-        Happening::Rejected { rejection } => {
-            let Rejection { container, image, why, .. } = &**rejection;
-            format!("rejected   {container} with {image}: {why}")
-        }
-        Happening::JobEnded { job, run } => {
-            format!("job        {job} {} after {}", outcome(run.outcome), age(run.began, run.ended))
-        }
-        // A newer host may tell of more; its JSON says what.
-        other => serde_json::to_string(other).unwrap_or_default(),
-    }
 }
 
 /// Shows values until the stream ends or nobody reads any more.

@@ -15,13 +15,17 @@ mod bundle;
 mod check;
 mod cli;
 mod client;
+mod cp;
 mod debug;
+mod events;
 mod exec;
 mod exit;
 mod files;
 mod fmt;
 mod host;
+mod identity;
 mod import;
+mod inspect;
 mod keyfile;
 mod login;
 mod pin;
@@ -29,15 +33,20 @@ mod plan;
 mod provision;
 mod push;
 mod reach;
+mod receipt;
 #[cfg(test)]
 mod reference;
 mod render;
 mod secret;
 mod sign;
 mod store;
+mod talk;
+mod terminal;
 mod trust;
+mod update;
 mod verify;
 mod verify_image;
+mod volumes;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -51,6 +60,8 @@ use crate::exit::{Failure, Outcome};
 use crate::render::Out;
 
 fn main() -> ExitCode {
+    // Before there is a second thread: where this was started to parse a layer, it does nothing else.
+    bennu_image_store::worker::run_if_asked();
     let cli = Cli::parse();
     let mut out = Out::new(cli.global.json);
     let outcome = run(&cli, &mut out);
@@ -80,6 +91,7 @@ fn run(cli: &Cli, out: &mut Out) -> Outcome {
         Command::Trust(command) if !matches!(command, cli::Trust::Push { .. }) => trust::run(command, out),
         Command::Secret(command) => secret::run(command, out),
         Command::Provision(args) => provision::run(args, now, out),
+        Command::Identity(args) => identity::run(args, now, out),
         Command::Plan(args) if let Some(state) = &args.state => plan::offline(&args.file, state, out),
         Command::Debug(command) => debug::run(command, out),
         command => to_its_end(talk(command, &cli.global, now, out)),
@@ -107,14 +119,23 @@ async fn talk(command: &Command, global: &Global, now: Timestamp, out: &mut Out)
         Command::Push(args) => push::run(&host, args, out).await,
         Command::Trust(cli::Trust::Push { files }) => trust::push(&host, files, out).await,
         Command::Status => host::status(&host, now, out).await,
+        Command::Why => update::why(&host, out).await,
+        Command::Approve => update::approve(&host, out).await,
+        Command::Confirm => update::confirm(&host, out).await,
+        Command::Rollback => update::roll_back(&host, out).await,
+        Command::Rebirth => update::rebirth(&host, out).await,
         Command::Facts => host::facts_for_checks(&host, out).await,
         Command::Ps(args) => host::containers(&host, args.stats, now, out).await,
         Command::Logs(args) => host::logs(&host, args, now, out).await,
-        Command::Events { follow } => host::events(&host, *follow, out).await,
+        Command::Events(args) => events::run(&host, args, now, out).await,
+        Command::Inspect { name } => inspect::run(&host, name, now, out).await,
         Command::History => host::history(&host, out).await,
+        Command::Receipt { generation } => receipt::run(&host, *generation, out).await,
         Command::Images => host::images(&host, out).await,
-        Command::Volumes => host::volumes(&host, out).await,
-        Command::Exec { name, command } => exec::run(&host, name, command, out).await,
+        Command::Volumes { command } => volumes::run(&host, command.as_ref(), now, out).await,
+        Command::Exec(args) => exec::run(&host, args, out).await,
+        Command::DebugShell(args) => exec::debug_shell(&host, args, out).await,
+        Command::Cp { source, target } => cp::run(&host, source, target, out).await,
         Command::Dump => host::dump(&host, out).await,
         _ => unreachable!("every other command was carried out before"),
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bennu_api::Role;
 use bennu_api::provision::{MAX_SIZE, Provision as Document, ProvisionApi};
 use bennu_manifests::MAX_DOCUMENT;
 use bennu_manifests::model::Name;
@@ -18,7 +19,7 @@ use crate::verify::{labels, trust};
 /// The version of the document that is written.
 const SCHEMA: u32 = 1;
 /// The largest certificate or key, in bytes.
-const MAX_PEM: usize = 64 << 10;
+pub(crate) const MAX_PEM: usize = 64 << 10;
 
 /// What was written.
 #[derive(Debug, Serialize)]
@@ -106,7 +107,7 @@ fn authority(dir: &Path, now: Timestamp) -> Result<(Authority, bool), Failure> {
         (Some(_), None) => return Err(half(dir, "ca.key")),
     };
     if new || !at("client.crt").exists() || !at("client.key").exists() {
-        let client = authority.operator(now).map_err(failed)?;
+        let client = authority.client("operator", Role::Deploy, now).map_err(failed)?;
         files::replace_secret(&at("client.key"), client.key.as_bytes())?;
         files::replace(&at("client.crt"), client.certificate.as_bytes(), 0o644)?;
     }

@@ -4,12 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use bennu_api::{Accepted, Activity, Status, Submission};
+use bennu_api::{Accepted, Activity, History, Status, Submission};
 use bennu_manifests::model::Digest;
 use bennu_manifests::{MAX_DOCUMENT, MAX_SIGNATURE_FILE};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::bundle;
 use crate::cli::Push;
 use crate::client::{Host, NoAnswer};
 use crate::exit::{Code, Failure, Outcome};
@@ -37,20 +38,7 @@ struct Pushed {
 
 /// Pushes.
 pub(crate) async fn run(host: &Host, args: &Push, out: &mut Out) -> Outcome {
-    let manifest = files::read_text(&args.file, MAX_DOCUMENT)?;
-    let sig = files::sig_path(&args.file);
-    let missing = |sig: &std::path::Path| {
-        Failure::refused(
-            "sig.missing",
-            format!("{} is not signed: there is no {}", args.file.display(), sig.display()),
-        )
-        .advice(format!("hostctl sign --key KEY {}", args.file.display()))
-    };
-    if !sig.exists() {
-        return Err(missing(&sig));
-    }
-    let signatures = files::read_text(&sig, MAX_SIGNATURE_FILE)?;
-    let accepted: Accepted = host.post("/v1/manifest", &Submission { manifest, signatures }).await?;
+    let accepted = if args.bundle { bundle(host, args).await? } else { manifest(host, args).await? };
     let since = Instant::now();
     let mut pushed = Pushed {
         generation: accepted.generation,
@@ -79,6 +67,28 @@ pub(crate) async fn run(host: &Host, args: &Push, out: &mut Out) -> Outcome {
     Ok(0)
 }
 
+/// Hands a manifest over.
+async fn manifest(host: &Host, args: &Push) -> Result<Accepted, Failure> {
+    let file = args.file.as_path();
+    let manifest = files::read_text(file, MAX_DOCUMENT)?;
+    let sig = files::sig_path(file);
+    if !sig.exists() {
+        let what = format!("{} is not signed: there is no {}", file.display(), sig.display());
+        let advice = format!("hostctl sign --key KEY {}", file.display());
+        return Err(Failure::refused("sig.missing", what).advice(advice));
+    }
+    let signatures = files::read_text(&sig, MAX_SIGNATURE_FILE)?;
+    let submission = Submission { manifest, signatures, require_plan: args.require_plan };
+    Ok(host.post("/v1/manifest", &submission).await?)
+}
+
+/// Hands a bundle over, of which the manifest is looked at here first: what is none is not sent.
+async fn bundle(host: &Host, args: &Push) -> Result<Accepted, Failure> {
+    bundle::manifest_of(&bundle::opened(&args.file)?, &args.file)?;
+    let required = args.require_plan.map(|plan| format!("?require_plan={plan}")).unwrap_or_default();
+    host.post_file(&format!("/v1/bundle{required}"), &args.file).await
+}
+
 /// Asks until the host is what `generation` says; the error at the end of `timeout` carries the host's last reason.
 async fn wait(host: &Host, generation: u64, since: Instant, timeout: Duration) -> Result<(), Failure> {
     let mut display = Display::new();
@@ -95,6 +105,10 @@ async fn wait(host: &Host, generation: u64, since: Instant, timeout: Duration) -
                         "generation {generation} was not waited for to its end"
                     ))
                     .because(format!("generation {by} was accepted after it")));
+                }
+                Far::GivenUp => {
+                    display.end();
+                    return Err(given_up(host, &status, generation).await);
                 }
                 Far::OnTheWay => {
                     display.show(&status);
@@ -126,12 +140,28 @@ async fn wait(host: &Host, generation: u64, since: Instant, timeout: Duration) -
     }
 }
 
+/// Why a host is not on its way to a generation any more: it was tried and taken back, or was not to be tried by now.
+async fn given_up(host: &Host, status: &Status, generation: u64) -> Failure {
+    if let Some(known) = status.update.rejected.iter().find(|known| known.generation == generation) {
+        let why = printable(&known.why);
+        return Failure::failed(format!("generation {generation} was tried and taken back")).because(why);
+    }
+    let failure = Failure::new(Code::Refused, format!("generation {generation} was given up"));
+    let Ok(history) = host.get::<History>("/v1/history").await else { return failure };
+    let entry = history.entries.into_iter().find(|entry| entry.generation.number == generation);
+    match entry.and_then(|entry| entry.failure) {
+        Some(why) => failure.because(printable(&why)),
+        None => failure,
+    }
+}
+
 /// How far a host is on its way to a generation.
 #[derive(Debug, PartialEq, Eq)]
 enum Far {
     OnTheWay,
     There,
     Overtaken(u64),
+    GivenUp,
 }
 
 fn far(status: &Status, generation: u64) -> Far {
@@ -141,6 +171,8 @@ fn far(status: &Status, generation: u64) -> Far {
         _ if status.converged && status.generation.as_ref().is_some_and(|g| g.number == generation) => {
             Far::There
         }
+        // What was accepted is pending until it is active, or is pending no more.
+        _ if newest.is_none_or(|newest| newest < generation) => Far::GivenUp,
         _ => Far::OnTheWay,
     }
 }
@@ -269,6 +301,8 @@ mod tests {
         assert_eq!(far(&status(None, Some(3), false), 3), Far::OnTheWay);
         assert_eq!(far(&status(Some(4), None, true), 3), Far::Overtaken(4));
         assert_eq!(far(&status(Some(3), Some(4), false), 3), Far::Overtaken(4));
+        assert_eq!(far(&status(Some(3), None, true), 4), Far::GivenUp);
+        assert_eq!(far(&status(None, None, false), 1), Far::GivenUp);
     }
 
     #[test]

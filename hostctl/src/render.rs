@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use bennu_manifests::model::Name;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -79,6 +80,11 @@ impl Out {
             other => other.map_err(|e| Failure::failed("write to standard output").because(e)),
         }
     }
+}
+
+/// Names in one cell.
+pub(crate) fn names(names: &[Name]) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(",")
 }
 
 /// A line of progress on standard error; lost where nobody listens.

@@ -26,7 +26,8 @@ use std::path::Path;
 
 use bennu_image_store::registry::Client;
 use bennu_image_store::registry::document::Platform;
-use bennu_image_store::{OpenError, Store as ImageStore, StoreError};
+use bennu_image_store::worker::Program;
+use bennu_image_store::{Confinement, OpenError, Store as ImageStore, StoreError};
 use bennu_manifests::UnpinnedRef;
 use bennu_manifests::model::{Digest, ImageRef};
 
@@ -54,7 +55,11 @@ pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
         StoreCommand::Export(export) => {
             let store = open_existing(&args.root)?;
             let image = look::image(&store, &export.reference, &Reach::default()).await?;
-            export::export(&store, &image.digest, export, out)
+            let mut earlier = Vec::with_capacity(export.patch_from.len());
+            for reference in &export.patch_from {
+                earlier.push(look::image(&store, reference, &Reach::default()).await?.digest);
+            }
+            export::export(&store, &image.digest, &earlier, export, out)
         }
         StoreCommand::Import(import) => import::import(&open(&args.root)?, import, out).await,
         StoreCommand::Files { reference, reach } => {
@@ -79,7 +84,7 @@ pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
 }
 
 fn open(root: &Path) -> Result<ImageStore, Failure> {
-    ImageStore::open(root).map_err(|error| {
+    ImageStore::open(root, Confinement::Process(Program::this())).map_err(|error| {
         let code = match error {
             OpenError::NotAStore { .. } => Code::Invalid,
             _ => Code::Failed,

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &VerifyImage, out: &mut Out) -> Outcome {
     let client = args.reach.client(&wanted.registry).await?;
     let digest = client.resolve(&wanted).await.map_err(|error| pin::failed(&wanted, error))?;
     let image = wanted.pin(digest);
-    let signers = require(&client, &[policy], &image).await.map_err(|error| match error {
+    let signers = require(&client, &[policy], &image, &[]).await.map_err(|error| match error {
         RequireError::Registry { source, .. } => pin::failed(&wanted, source),
         error => Failure::refused("image.unsigned", printable(&error.to_string())),
     })?;

@@ -20,12 +20,17 @@ pub(crate) async fn apply(core: &Core, active: &Applicable, step: &Step) -> Resu
         Step::Fetch { .. } => Ok(()),
         Step::CreateVolume { volume, life } => host.create_volume(volume, *life).await.map_err(|e| said(&e)),
         Step::DestroyVolume { volume } => host.destroy_volume(volume).await.map_err(|e| said(&e)),
+        Step::LimitVolume { volume, size } => host.limit_volume(volume, *size).await.map_err(|e| said(&e)),
         Step::CreateNetwork { network, spec } => {
             host.create_network(network, spec).await.map_err(|e| said(&e))
         }
         Step::RemoveNetwork { network, .. } => host.remove_network(network).await.map_err(|e| said(&e)),
         Step::Stop { instance, .. } => host.stop(instance).await.map_err(|e| said(&e)),
-        Step::Publish { ports } => host.publish(ports).await.map_err(|e| said(&e)),
+        Step::Publish { ports } | Step::RestoreFirewall { ports } => {
+            host.publish(ports).await.map_err(|e| said(&e))
+        }
+        Step::ServeNames => host.serve_names().await.map_err(|e| said(&e)),
+        Step::RemoveUnit { unit } => host.remove_stranger(unit).await.map_err(|e| said(&e)),
         Step::Restart { instance, .. } => {
             let container = declared(&active.manifest, &instance.name)?.0;
             // Its next start is asked anew, also where this fails.
@@ -41,12 +46,13 @@ pub(crate) async fn apply(core: &Core, active: &Applicable, step: &Step) -> Resu
             let tried = Tried { instance, image, fingerprint: *fingerprint, why };
             reject(core, active.generation.number, tried).await
         }
-        Step::Start { instance, image, fingerprint, addresses, .. } => {
+        Step::Start { instance, image, fingerprint, addresses, addresses6, .. } => {
             let (container, deadline) = declared(&active.manifest, &instance.name)?;
             let found = core.store.image(&image.digest).map_err(|e| said(&e))?;
             let image = found.ok_or("its image is not in the store any more")?;
             let opened = opened(core, &active.manifest, &container)?;
-            let seen = host.observe().await.map_err(|e| said(&e))?;
+            let networks =
+                host.networks().map_err(|error| format!("look which networks there are: {error}"))?;
             if deadline.is_some() {
                 let starting = core.jobs().starting(instance, *fingerprint, Timestamp::now());
                 starting.map_err(|error| format!("write down that the job starts: {error}"))?;
@@ -56,17 +62,34 @@ pub(crate) async fn apply(core: &Core, active: &Applicable, step: &Step) -> Resu
                 container: &container,
                 image: &image,
                 fingerprint: *fingerprint,
+                runtime: active.manifest.runtime(),
                 addresses,
-                networks: &seen.networks,
+                addresses6,
+                networks: &networks,
                 network_kind: network_kind(&active.manifest, &container),
                 volumes: &active.manifest.volumes,
                 contents: &opened,
                 contents_digest: contents(&active.manifest, &container),
                 deadline,
             };
-            host.start(&start).await.map_err(|e| said(&e))
+            let started = host.start(&start).await;
+            if started.is_err() {
+                job_not_started(core, active, &instance.name)?;
+            }
+            started.map_err(|e| said(&e))
         }
     }
+}
+
+/// Has a job that was not started tried again, or counts it as failed.
+fn job_not_started(core: &Core, active: &Applicable, name: &Name) -> Result<(), String> {
+    let Some(job) = active.manifest.jobs.get(name) else { return Ok(()) };
+    let ended = core.jobs().not_started(name, job, Timestamp::now());
+    let ended = ended.map_err(|error| format!("write down that the job did not start: {error}"))?;
+    if let Some(run) = ended {
+        core.events.add(Happening::JobEnded { job: name.clone(), run });
+    }
+    Ok(())
 }
 
 /// What is declared under a name: a container, or the container of a job and how long it may run.

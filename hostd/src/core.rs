@@ -1,20 +1,22 @@
 //! What the reconciler and the API share: the ledger, the host, and what is being done now.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bennu_api::{
-    Accepted, Activity, Dump, Happening, History, Image, Images, Os, Problem, ProblemKind, Scrub, Status,
-    Submission, TrustInForce, TrustSubmission, TrustTaken, Volume, Volumes,
+    Accepted, Activity, Dump, Generation, Happening, History, Image, Images, Os, Phase, Planned, Problem,
+    ProblemKind, Receipts, Scrub, Status, Submission, TrustInForce, TrustSubmission, TrustTaken, Volume,
+    Volumes, WhyNot,
 };
-use bennu_image_store::Store;
 use bennu_image_store::registry::Client;
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::verity::{self, Measured};
-use bennu_manifests::model::{Digest, Manifest, Name};
-use bennu_manifests::{Freshness, HostFacts, NotAccepted, Verified, verify, verify_trust_chain};
-use bennu_planner::{Plan, Seen, Wanted, guard, plan};
+use bennu_image_store::{Store, policy};
+use bennu_manifests::model::{Digest, ImageRef, Manifest, Name, Runtime};
+use bennu_manifests::{
+    Freshness, HostFacts, NotAccepted, Verified, protected_changes, verify, verify_trust_chain,
+};
+use bennu_planner::{Seen, guard};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
@@ -23,11 +25,15 @@ use crate::ledger::{Applicable, Ledger};
 use crate::provision::Identity;
 
 use crate::events::Events;
+use crate::foresee::{foresee, os_seen};
+use crate::forward::Forwards;
 use crate::health::Monitor;
-use crate::image_policy;
 use crate::jobs::Jobs;
+use crate::kills::Kills;
 use crate::registries::{Clients, RegistriesError};
 use crate::rejections::Rejections;
+use crate::update::{Updates, plan_changed};
+use crate::volumes::Hands;
 
 /// The daemon's one state.
 #[derive(Debug)]
@@ -44,10 +50,16 @@ pub struct Core {
     pub ledger: tokio::sync::Mutex<Ledger>,
     /// What happened.
     pub events: Events,
+    /// Where lines go.
+    pub forwards: Forwards,
     /// Whether containers do their work.
     pub health: Monitor,
     jobs: Mutex<Jobs>,
+    kills: Mutex<Kills>,
     rejections: Mutex<Rejections>,
+    updates: Mutex<Updates>,
+    /// Held by whoever starts or stops containers or swaps volumes, so that only one does.
+    pub hands: tokio::sync::Mutex<Hands>,
     /// Wakes the reconciler: a manifest was accepted.
     pub accepted: Notify,
     clients: Clients,
@@ -56,7 +68,7 @@ pub struct Core {
     verified_reads: bool,
 }
 
-/// What survives a boot.
+/// What survives a restart of the daemon.
 #[derive(Debug)]
 pub struct Remembered {
     /// What was accepted.
@@ -65,6 +77,12 @@ pub struct Remembered {
     pub jobs: Jobs,
     /// What was tried in vain.
     pub rejections: Rejections,
+    /// How far updates are.
+    pub updates: Updates,
+    /// What happened since the host was booted.
+    pub events: Events,
+    /// Which programs were ended for want of memory since then.
+    pub kills: Kills,
 }
 
 /// What is being done, and what keeps it from being done.
@@ -78,6 +96,8 @@ pub struct Now {
     pub retry_at: Option<Timestamp>,
     /// The generation that was whole when it was last looked at.
     pub converged: Option<u64>,
+    /// The generation that was whole at some time since it became active: from then on each difference is drift.
+    pub settled: Option<u64>,
     /// What the last scrub has shown.
     pub scrub: Scrub,
 }
@@ -92,16 +112,20 @@ impl Core {
         remembered: Remembered,
         os: Os,
     ) -> Self {
-        let Remembered { ledger, jobs, rejections } = remembered;
+        let Remembered { ledger, jobs, rejections, updates, events, kills } = remembered;
         Self {
             health: Monitor::default(),
             jobs: Mutex::new(jobs),
+            kills: Mutex::new(kills),
             rejections: Mutex::new(rejections),
+            updates: Mutex::new(updates),
             host,
             identity,
             facts,
             ledger: tokio::sync::Mutex::new(ledger),
-            events: Events::default(),
+            events,
+            forwards: Forwards::default(),
+            hands: tokio::sync::Mutex::default(),
             accepted: Notify::new(),
             clients: Clients::default(),
             now: Mutex::default(),
@@ -121,9 +145,39 @@ impl Core {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which programs were ended for want of memory, to read or to change.
+    pub(crate) fn kills(&self) -> MutexGuard<'_, Kills> {
+        self.kills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was tried in vain, to read or to change.
     pub fn rejections(&self) -> MutexGuard<'_, Rejections> {
         self.rejections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far updates are, to read or to change.
+    pub fn updates(&self) -> MutexGuard<'_, Updates> {
+        self.updates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The root of the OS that runs, where a boot entry of ours started it.
+    pub fn running_root(&self) -> Option<Digest> {
+        self.os.root
+    }
+
+    /// Whether the machine has to start again for what was kept.
+    pub(crate) async fn runs_another_os_than_was_kept(&self) -> bool {
+        let ledger = self.ledger.lock().await;
+        let kept = ledger.pointer().kept.and_then(|kept| ledger.root_of(kept));
+        kept.is_some() && kept != self.running_root()
+    }
+
+    /// Nothing is on its way any more.
+    pub fn settled(&self) {
+        let mut updates = self.updates();
+        (updates.phase, updates.staged) = (Phase::Settled, None);
+        updates.why.clear();
+        updates.gates.clear();
     }
 
     /// Takes a manifest in, or says why not. Everything that was accepted is on disk when this returns.
@@ -132,6 +186,21 @@ impl Core {
     /// Where it is refused, not valid, or can't be written down.
     pub async fn submit(&self, submission: &Submission) -> Result<Accepted, Problem> {
         let answer = self.accept(submission).await;
+        self.told(answer)
+    }
+
+    /// What a submission declares, where it would be accepted as far as its signatures and its words decide; nothing changes.
+    ///
+    /// # Errors
+    /// Where it is refused or not valid.
+    pub async fn acceptable(&self, submission: &Submission) -> Result<Manifest, Problem> {
+        let ledger = self.ledger.lock().await;
+        let verified = self.verify(&ledger, submission, Timestamp::now());
+        self.told(verified.map(|verified| verified.manifest().clone()))
+    }
+
+    /// Tells what was not accepted as an event.
+    fn told<T>(&self, answer: Result<T, Problem>) -> Result<T, Problem> {
         if let Err(problem) = &answer {
             let (rule, reason) = (problem.rule.clone(), problem.message.clone());
             self.events.add(Happening::Refused { rule, reason });
@@ -145,48 +214,97 @@ impl Core {
         let verified = self.verify(&ledger, submission, now)?;
         let manifest = verified.sha256();
         let newest = ledger.pending().or(ledger.active()).map(|newest| &newest.generation);
-        if let Some(same) = newest.filter(|newest| newest.manifest == manifest) {
-            return Ok(Accepted { generation: same.number, manifest, unchanged: true });
+        let same = newest.filter(|newest| newest.manifest == manifest).map(|same| same.number);
+        if let Some(required) = submission.require_plan {
+            let wanted = applicable(same.unwrap_or(ledger.next_generation()), &verified);
+            let planned = foresee(self, &wanted, ledger.active()).await.map_err(failed)?;
+            if planned.digest != required {
+                return Err(plan_changed(required, planned.digest));
+            }
         }
+        if let Some(generation) = same {
+            if let Some(plan) = submission.require_plan {
+                ledger.require_plan(generation, plan).map_err(failed)?;
+            }
+            return Ok(Accepted { generation, manifest, unchanged: true });
+        }
+        self.refuse_rejected(&verified)?;
+        self.require_runtime(verified.manifest())?;
         let seen = self.seen().await?;
         refuse_dangers(verified.manifest(), &seen)?;
         let serial = verified.manifest().header.serial;
         let (bytes, signatures) = (submission.manifest.as_bytes(), submission.signatures.as_bytes());
-        let generation = ledger.accept(verified, bytes, signatures, now).map_err(failed)?;
+        let generation =
+            ledger.accept(verified, bytes, signatures, submission.require_plan, now).map_err(failed)?;
         self.events.add(Happening::Accepted { generation: generation.number, serial });
         self.now().failure = None;
         self.accepted.notify_one();
         Ok(Accepted { generation: generation.number, manifest, unchanged: false })
     }
 
+    /// Refuses what was tried on this host and did not do its work.
+    fn refuse_rejected(&self, verified: &Verified) -> Result<(), Problem> {
+        let updates = self.updates();
+        let Some(known) = updates.rejected.against(&verified.sha256(), verified.manifest()) else {
+            return Ok(());
+        };
+        let message = format!(
+            "it declares what was tried as generation {} and taken back: {}; a manifest with a newer serial and `retry = true` in \
+             [update] is tried once more",
+            known.generation, known.why
+        );
+        Err(Problem { kind: ProblemKind::Invalid, rule: String::new(), message, detail: String::new() })
+    }
+
+    /// Refuses a manifest for the operating system that runs, where that does not have the program to make its containers. What
+    /// another one has is looked at once it is in the store, before anything is changed.
+    fn require_runtime(&self, manifest: &Manifest) -> Result<(), Problem> {
+        let root = |image: &ImageRef| os_seen(self, [image.digest]).roots.get(&image.digest).copied();
+        let stays = manifest
+            .os_image()
+            .is_none_or(|image| root(image).is_some_and(|root| Some(root) == self.running_root()));
+        match missing_runtime(manifest, &self.host.runtimes()).filter(|_| stays) {
+            None => Ok(()),
+            Some(message) => Err(Problem {
+                kind: ProblemKind::Invalid,
+                rule: String::new(),
+                message,
+                detail: String::new(),
+            }),
+        }
+    }
+
     /// What a manifest would do, decided from what the host is now; nothing changes.
     ///
     /// # Errors
     /// As [`Core::submit`].
-    pub async fn plan(&self, submission: &Submission) -> Result<Plan, Problem> {
+    pub async fn plan(&self, submission: &Submission) -> Result<Planned, Problem> {
         let ledger = self.ledger.lock().await;
         let verified = self.verify(&ledger, submission, Timestamp::now())?;
         let newest = ledger.pending().or(ledger.active()).map(|newest| &newest.generation);
         let same = newest.filter(|newest| newest.manifest == verified.sha256());
-        let generation = same.map_or(ledger.next_generation(), |same| same.number);
+        let wanted = applicable(same.map_or(ledger.next_generation(), |same| same.number), &verified);
         let active = ledger.active().cloned();
         drop(ledger);
-        let mut seen = self.seen().await?;
-        if let Some(active) = active {
-            self.health.judge(&active.manifest, &mut seen);
-        }
-        refuse_dangers(verified.manifest(), &seen)?;
-        let manifest = verified.manifest();
-        let (rejected, due) = (self.rejections().in_force(manifest, generation), BTreeSet::new());
-        Ok(plan(Wanted { generation, manifest, rejected: &rejected, due: &due, completed: &due }, &seen))
+        self.require_runtime(&wanted.manifest)?;
+        let planned = foresee(self, &wanted, active.as_ref()).await.map_err(failed)?;
+        refuse_dangers(&wanted.manifest, planned.seen())?;
+        Ok(planned.told(self, &wanted).await)
     }
 
     fn verify(&self, ledger: &Ledger, submission: &Submission, now: Timestamp) -> Result<Verified, Problem> {
         let (bytes, signatures) = (submission.manifest.as_bytes(), submission.signatures.as_bytes());
         let verified = verify(bytes, signatures, ledger.trust(), ledger.floors(), &self.facts, now)
             .map_err(|error| not_accepted(error, "manifest", &submission.manifest))?;
+        // What is active holds what there is, what is pending what it is to become: neither is to be undone by fewer keys.
+        let before = [ledger.active(), ledger.pending()].into_iter().flatten();
+        let changes: Vec<String> =
+            before.flat_map(|known| protected_changes(&known.manifest, verified.manifest())).collect();
+        verified
+            .require_os(&changes, ledger.trust())
+            .map_err(|error| not_accepted(error, "manifest", &submission.manifest))?;
         // Known before anything is fetched: a policy that names nobody could never be fulfilled.
-        image_policy::all(verified.manifest(), ledger.trust()).map_err(|error| Problem {
+        policy::declared(verified.manifest(), ledger.trust()).map_err(|error| Problem {
             kind: ProblemKind::Invalid,
             rule: String::new(),
             message: chain(&error),
@@ -265,10 +383,12 @@ impl Core {
 
     /// What people are told of the host.
     pub async fn status(&self) -> Status {
-        let (active, pending, floors) = {
+        let (active, pending, floors, pointer) = {
             let ledger = self.ledger.lock().await;
-            (ledger.active().cloned(), ledger.pending().cloned(), ledger.floors().clone())
+            let pointer = ledger.pointer().clone();
+            (ledger.active().cloned(), ledger.pending().cloned(), ledger.floors().clone(), pointer)
         };
+        let update = self.updates().status(&pointer);
         let now = self.now().clone();
         let active = active.map(|a| a.generation);
         Status {
@@ -289,10 +409,54 @@ impl Core {
             verified_reads: self.verified_reads,
             rejected: self.rejections().all().to_vec(),
             jobs: self.jobs().runs(),
+            forwards: self.forwards.status(),
+            oom_kills: self.kills().status(),
             scrub: Scrub { bad: crate::scrub::still_bad(&self.store, &now.scrub.bad), ..now.scrub },
             secrets_recipient: self.identity.secrets.recipient().to_string(),
             machine: crate::os::machine(&self.facts),
+            update,
         }
+    }
+
+    /// How far the newest generation is.
+    pub async fn phase(&self) -> Phase {
+        let ledger = self.ledger.lock().await;
+        self.updates().phase(ledger.pointer())
+    }
+
+    /// The one answer to why the host has not updated.
+    pub async fn why(&self) -> WhyNot {
+        let (pointer, given_up) = {
+            let ledger = self.ledger.lock().await;
+            let pointer = ledger.pointer().clone();
+            let newest = pointer.pending.or(pointer.active);
+            let newer = ledger.history().last().filter(|last| newest < Some(last.generation.number));
+            let given_up = newer.and_then(|newer| Some((newer.generation.number, newer.failure.clone()?)));
+            (pointer, given_up)
+        };
+        let failure = self.now().failure.clone();
+        self.updates().why(&pointer, given_up, failure)
+    }
+
+    /// What the changes to and from a generation have come to; without one, those of the newest that has any.
+    ///
+    /// # Errors
+    /// Where there are none, or they can't be read.
+    pub async fn receipts(&self, generation: Option<u64>) -> Result<Receipts, Problem> {
+        let receipts = self.ledger.lock().await.receipts(generation).map_err(failed)?;
+        let which = generation.map(|number| format!(" of generation {number}")).unwrap_or_default();
+        let message = format!("there is no receipt{which}: it never became active, or is forgotten");
+        let missing =
+            || Problem { kind: ProblemKind::NotFound, rule: String::new(), message, detail: String::new() };
+        receipts.ok_or_else(missing)
+    }
+
+    /// Somebody says yes to the pending generation, which is given back.
+    pub async fn approve(&self) -> Option<u64> {
+        let pending = self.ledger.lock().await.pending().map(|pending| pending.generation.number)?;
+        self.updates().approved.insert(pending);
+        self.accepted.notify_one();
+        Some(pending)
     }
 
     /// The active and the pending generation.
@@ -327,13 +491,21 @@ impl Core {
     /// Where the host can't be observed.
     pub async fn volumes(&self) -> Result<Volumes, Problem> {
         let (seen, active) = (self.seen().await?, self.generations().await.0);
-        let volume = |(name, life): (Name, _)| Volume {
-            path: self.host.volume_path(&name, life).display().to_string(),
-            used_by: users(active.as_ref(), |c| c.volumes.iter().any(|v| v.volume == name)),
-            name,
-            life,
+        let volume = |(name, life): (Name, _)| {
+            let quota = seen.quotas.get(&name).copied().unwrap_or_default();
+            let declared = active.as_ref().and_then(|active| active.manifest.volumes.get(&name));
+            Ok(Volume {
+                path: self.host.volume_path(&name, life).display().to_string(),
+                used_by: users(active.as_ref(), |c| c.volumes.iter().any(|v| v.volume == name)),
+                // On disk those that go back with a generation are as those that are kept.
+                life: declared.map_or(life, |declared| declared.life),
+                used: quota.used,
+                size: quota.limit,
+                snapshots: self.host.snapshots(&name).map_err(failed)?.len() as u64,
+                name,
+            })
         };
-        Ok(Volumes { volumes: seen.volumes.into_iter().map(volume).collect() })
+        Ok(Volumes { volumes: seen.volumes.into_iter().map(volume).collect::<Result<_, Problem>>()? })
     }
 
     /// What a plan is made of.
@@ -342,7 +514,10 @@ impl Core {
     /// Where the host can't be observed.
     pub async fn dump(&self) -> Result<Dump, Problem> {
         let next_generation = self.ledger.lock().await.next_generation();
-        Ok(Dump { status: self.status().await, seen: self.seen().await?, next_generation })
+        let seen = self.seen().await?;
+        let measured = Some(self.host.measure(&seen).await);
+        let os = os_seen(self, seen.images.iter().copied());
+        Ok(Dump { status: self.status().await, seen, next_generation, measured, os })
     }
 }
 
@@ -359,6 +534,28 @@ fn users(
 ) -> Vec<Name> {
     let containers = active.into_iter().flat_map(|a| a.manifest.programs());
     containers.filter(|(_, container)| holds(container)).map(|(name, _)| name.clone()).collect()
+}
+
+/// What was verified, as the generation of this number.
+fn applicable(number: u64, verified: &Verified) -> Applicable {
+    let header = &verified.manifest().header;
+    let (name, serial, expires) = (header.name.clone(), header.serial, header.expires);
+    let generation = Generation { number, name, serial, manifest: verified.sha256(), expires };
+    Applicable { generation, manifest: Arc::new(verified.manifest().clone()) }
+}
+
+/// What is wrong with a manifest where only these runtimes are there.
+fn missing_runtime(manifest: &Manifest, there: &[Runtime]) -> Option<String> {
+    let wanted = manifest.runtime();
+    if there.contains(&wanted) {
+        return None;
+    }
+    let there: Vec<_> = there.iter().map(ToString::to_string).collect();
+    let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+    Some(format!(
+        "os.runtime: the operating system that runs has no container runtime {wanted}, but {there}; name one that is there, or an \
+         `image` in [os] that has {wanted}"
+    ))
 }
 
 fn refuse_dangers(manifest: &Manifest, seen: &Seen) -> Result<(), Problem> {
@@ -402,4 +599,30 @@ pub fn failed(error: impl std::error::Error) -> Problem {
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(rest: &str) -> Manifest {
+        let text = format!(
+            "schema = 1\nname = \"test\"\nserial = 1\nsigned-at = 2026-01-01T00:00:00Z\n\
+             expires = 2036-01-01T00:00:00Z\n{rest}"
+        );
+        bennu_manifests::check(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_runtime_that_is_not_there_is_named_with_those_that_are() {
+        let runc = manifest("[os]\nruntime = \"runc\"\n");
+        assert_eq!(missing_runtime(&runc, &[Runtime::Crun, Runtime::Runc]), None);
+        assert_eq!(missing_runtime(&manifest(""), &[Runtime::Crun]), None, "the usual one needs no word");
+        let why = missing_runtime(&runc, &[Runtime::Crun]).unwrap();
+        assert!(
+            why.starts_with("os.runtime: ") && why.contains("no container runtime runc, but crun"),
+            "{why}"
+        );
+        assert!(missing_runtime(&runc, &[]).unwrap().contains("but none"));
+    }
 }

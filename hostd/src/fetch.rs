@@ -48,14 +48,21 @@ pub(crate) async fn fetch(core: &Core, wanted: &Applicable, seen: &Seen) -> Resu
     }
     for (index, image) in images.iter().enumerate() {
         let (number, of) = (index + 1, images.len());
-        let progress = Shown { core, image: image.to_string(), number, of, layers: Mutex::default() };
+        let progress = Shown { core, image: image.to_string(), number, of, counted: Mutex::default() };
         progress.show(0, 0);
-        tokio::select! {
+        let pulled = tokio::select! {
             pulled = core.store.pull(&client, image, &platform, &progress) => {
-                pulled.map_err(|error| Staging::Failed(format!("fetch {image}: {}", chain(&error))))?;
+                let failed = |error| Staging::Failed(format!("fetch {image}: {}", chain(&error)));
+                pulled.map(drop).map_err(failed)
             }
-            () = core.accepted.notified() => return Err(Staging::Superseded),
+            () = core.accepted.notified() => Err(Staging::Superseded),
+        };
+        // Also where it came to nothing: what arrived of it is not fetched again.
+        let bytes = progress.fetched();
+        if let Err(error) = core.ledger.lock().await.fetched(generation, &image.to_string(), bytes) {
+            tracing::warn!(error = chain(&error), "write down how much was fetched");
         }
+        pulled?;
         core.events.add(Happening::Fetched { image: image.to_string() });
     }
     Ok(())
@@ -106,10 +113,37 @@ struct Shown<'a> {
     image: String,
     number: usize,
     of: usize,
-    layers: Mutex<BTreeMap<Digest, (u64, u64)>>,
+    counted: Mutex<Counted>,
+}
+
+/// What came of an image.
+#[derive(Debug, Default)]
+struct Counted {
+    /// Of each layer, the bytes that came and those that are to come.
+    layers: BTreeMap<Digest, (u64, u64)>,
+    /// Bytes that came over the network.
+    fetched: u64,
+}
+
+impl Counted {
+    /// Takes in how far a layer is, and gives how far the image is.
+    fn layer(&mut self, digest: &Digest, done: u64, total: u64) -> (u64, u64) {
+        self.fetched += match self.layers.insert(*digest, (done, total)) {
+            // One that is here already is told once, as done.
+            None if done == total => 0,
+            Some((before, _)) if before <= done => done - before,
+            // It begins again.
+            _ => done,
+        };
+        self.layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1))
+    }
 }
 
 impl Shown<'_> {
+    fn fetched(&self) -> u64 {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).fetched
+    }
+
     fn show(&self, done: u64, total: u64) {
         let (image, number, of) = (self.image.clone(), self.number, self.of);
         self.core.now().activity = Activity::Fetching { image, number, of, done, total };
@@ -118,10 +152,9 @@ impl Shown<'_> {
 
 impl Progress for Shown<'_> {
     fn layer(&self, digest: &Digest, done: u64, total: u64) {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.insert(*digest, (done, total));
-        let sum = layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
-        drop(layers);
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = counted.layer(digest, done, total);
+        drop(counted);
         self.show(sum.0, sum.1);
     }
 }
@@ -134,6 +167,8 @@ mod tests {
     use bennu_image_store::registry::Served;
     use bennu_image_store::registry::document::Platform;
     use bennu_image_store::source::Archive;
+
+    use bennu_image_store::Confinement;
 
     use super::*;
 
@@ -180,10 +215,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_came_is_counted_what_was_here_is_not_and_what_came_twice_is_counted_twice() {
+        let [here, whole, wrong] = [1, 2, 3].map(|n| Digest::from_bytes([n; 32]));
+        let mut counted = Counted::default();
+        counted.layer(&here, 500, 500);
+        counted.layer(&whole, 0, 100);
+        counted.layer(&whole, 60, 100);
+        assert_eq!(counted.layer(&whole, 100, 100), (600, 600));
+        assert_eq!(counted.fetched, 100);
+        counted.layer(&wrong, 0, 10);
+        counted.layer(&wrong, 10, 10);
+        counted.layer(&wrong, 0, 10);
+        counted.layer(&wrong, 10, 10);
+        assert_eq!(counted.fetched, 120);
+    }
+
     #[tokio::test]
     async fn what_nothing_needs_makes_room_and_what_has_arrived_stays() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path()).expect("a store");
+        let store = Store::open(dir.path(), Confinement::None).expect("a store");
         let image = Empty::new();
         let digest = Digest::of(image.manifest.as_bytes());
         let source = Source::Archive(Arc::new(image));

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use bennu_api::{JobRun, Outcome};
 use bennu_image_store::durable;
-use bennu_manifests::Calendar;
 use bennu_manifests::model::{Digest, Job, Manifest, Name, When};
 use bennu_planner::{Instance, Seen, State, fingerprint};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+use crate::calendar::next_time;
 
 /// The largest file about a job, in bytes; a job remembers at most 100 runs.
 const MAX_FILE: u64 = 1 << 20;
@@ -33,6 +33,9 @@ struct Memory {
     completed_as: Option<Digest>,
     /// The run that goes on.
     running: Option<Running>,
+    /// How often in a row it could not be started.
+    #[serde(default)]
+    failed_starts: u64,
     /// Past runs, the oldest first.
     runs: Vec<JobRun>,
 }
@@ -97,10 +100,7 @@ impl Jobs {
             memory.known_since.get_or_insert(now);
             if let Some(run) = end(&mut memory, seen, now) {
                 due.ended.push((name.clone(), run.clone()));
-                memory.runs.push(run);
-                let excess =
-                    memory.runs.len().saturating_sub(usize::try_from(job.history).unwrap_or(usize::MAX));
-                memory.runs.drain(..excess);
+                add(&mut memory, run, job);
             }
             let made_from = fingerprint(manifest, &job.container);
             let there = seen.instances.keys().any(|instance| instance.name == *name);
@@ -141,6 +141,28 @@ impl Jobs {
         self.remember(&instance.name, memory)
     }
 
+    /// Writes down that a job was not started after all. It is due again as often as it may fail; then this counts as a run
+    /// that failed, which is answered.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub fn not_started(&mut self, name: &Name, job: &Job, now: Timestamp) -> std::io::Result<Option<JobRun>> {
+        let mut memory = self.known.get(name).cloned().unwrap_or_default();
+        let Some(running) = memory.running.take() else { return Ok(None) };
+        let given_up = memory.failed_starts >= job.retries;
+        memory.failed_starts = if given_up { 0 } else { memory.failed_starts + 1 };
+        let run = given_up.then(|| {
+            memory.ended_as = Some(running.fingerprint);
+            let (instance, began) = (running.instance.to_string(), memory.started.unwrap_or(now));
+            JobRun { instance, began, ended: now, outcome: Outcome::Failed }
+        });
+        if let Some(run) = &run {
+            add(&mut memory, run.clone(), job);
+        }
+        self.remember(name, memory)?;
+        Ok(run)
+    }
+
     /// The past runs of each job, the oldest first.
     pub fn runs(&self) -> BTreeMap<Name, Vec<JobRun>> {
         self.known.iter().map(|(name, memory)| (name.clone(), memory.runs.clone())).collect()
@@ -160,10 +182,21 @@ impl Jobs {
     }
 }
 
+/// Remembers a run, and forgets the oldest where there are more than are to be remembered.
+fn add(memory: &mut Memory, run: JobRun, job: &Job) {
+    memory.runs.push(run);
+    let excess = memory.runs.len().saturating_sub(usize::try_from(job.history).unwrap_or(usize::MAX));
+    memory.runs.drain(..excess);
+}
+
 /// Takes the end of a run in, if there is one. A run of which nothing is left was cut off: by a power cut, or by somebody.
 fn end(memory: &mut Memory, seen: &Seen, now: Timestamp) -> Option<JobRun> {
     let running = memory.running.as_ref()?;
-    let outcome = match seen.instances.get(&running.instance).map(|seen| seen.state) {
+    let state = seen.instances.get(&running.instance).map(|seen| seen.state);
+    if state.is_some() {
+        memory.failed_starts = 0;
+    }
+    let outcome = match state {
         Some(State::Starting | State::Running | State::Restarting) => return None,
         Some(State::Completed) => Outcome::Completed,
         Some(State::Failed) => Outcome::Failed,
@@ -192,16 +225,14 @@ fn next(memory: &Memory, job: &Job, made_from: &Digest, boot: &str) -> Option<Ti
     if memory.running.is_some() {
         return None;
     }
+    if memory.failed_starts > 0 {
+        return Some(memory.started.unwrap_or(known));
+    }
     match &job.when {
         When::Once => (memory.ended_as.as_ref() != Some(made_from)).then_some(known),
         When::Boot => (memory.boot.as_deref() != Some(boot)).then_some(known),
         When::Calendar(expression) => {
-            let calendar = Calendar::parse(expression)?;
-            let zone = calendar.zone().map_or(Some(TimeZone::UTC), |zone| TimeZone::get(zone).ok())?;
-            let last = memory.started.map_or(known, |started| started.max(known));
-            let next = calendar.next(last.to_zoned(zone.clone()).datetime())?;
-            // A time that the clock leaves out in spring is the one behind the gap; of two in autumn it is the first.
-            Some(next.to_zoned(zone).ok()?.timestamp())
+            next_time(expression, memory.started.map_or(known, |started| started.max(known)))
         }
     }
 }
@@ -245,7 +276,9 @@ mod tests {
                 fingerprint: fingerprint(manifest, container),
                 image: container.image.clone(),
                 addresses: BTreeMap::new(),
+                addresses6: BTreeMap::new(),
                 state,
+                damaged: false,
                 health: Health::Unchecked,
                 ready: false,
                 overdue: false,
@@ -303,6 +336,29 @@ mod tests {
             job.container.command = Some(vec!["other".to_owned()]);
         }
         assert!(round(&mut jobs, &changed, None, at("05T16:00:00")));
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_started_is_tried_again_as_often_as_it_may_fail() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (when, first) in [("daily", "06T00:00:01"), ("boot", "05T12:00:00"), ("once", "05T12:00:00")] {
+            let mut manifest = manifest(when);
+            let job = manifest.jobs.get_mut(&name()).expect("declared");
+            job.retries = 1;
+            let job = job.clone();
+            let dir = dir.path().join(when);
+            let mut jobs = Jobs::open(&dir, "boot").expect("opened");
+            let _known_since = jobs.look(&manifest, &Seen::default(), at("05T12:00:00")).expect("written");
+            assert!(round(&mut jobs, &manifest, None, at(first)), "{when}");
+            assert_eq!(jobs.not_started(&name(), &job, at("06T00:00:02")).expect("written"), None, "{when}");
+            // A restart of the daemon makes no difference.
+            let mut jobs = Jobs::open(&dir, "boot").expect("opened");
+            assert!(round(&mut jobs, &manifest, None, at("06T00:00:03")), "{when}: not at its next time");
+            let run = jobs.not_started(&name(), &job, at("06T00:00:04")).expect("written");
+            assert_eq!(run.expect("given up").outcome, Outcome::Failed, "{when}");
+            assert!(!round(&mut jobs, &manifest, None, at("06T00:00:05")), "{when}");
+            assert_eq!(jobs.runs()[&name()].len(), 1, "{when}");
+        }
     }
 
     #[test]

@@ -4,18 +4,22 @@
 //! ledger/
 //!   format.json               {"version":1}
 //!   floors.json               trust version, serial and digest per stream, latest time known; never go down
-//!   pointer.json              {"active":N|null,"pending":N|null}
+//!   pointer.json              which generations count, and the attempt under way
 //!   trust/V.toml              each trust document that was taken after the provisioned one
 //!   trust/V.toml.sig
 //!   generations/N/host.toml   the exact bytes that were signed
 //!   generations/N/host.toml.sig
 //!   generations/N/record.json when it was accepted, who signed, what became of it
+//!   generations/N/receipts.json what became of the host each time that it became active or was taken back
+//!   receipt.json              the receipt of the change that is under way, with what there was before
 //! ```
 //!
 //! **Invariant:** a generation's files are whole before the floors name its serial, and the floors are on disk before
 //! the pointer names the generation; so a cut between two writes leaves either nothing or something that is taken up.
 //! Likewise trust documents are whole before the floors name their version; that one write puts the last of them in force.
 
+mod pointer;
+mod receipts;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -25,13 +29,15 @@ use std::sync::Arc;
 
 use bennu_api::{Generation, HistoryEntry, SignedDocument};
 use bennu_image_store::durable;
-use bennu_manifests::model::Manifest;
+use bennu_manifests::model::{Digest, Manifest};
 use bennu_manifests::{
     ChainNotAccepted, Floors, HostFacts, NotAccepted, Trust, Verified, VerifiedChain, verify_again,
 };
+use bennu_planner::update::Pointer;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use receipts::OpenReceipt;
 use trust::TrustLog;
 
 /// How many generations are remembered; the active and the pending one always are.
@@ -87,15 +93,6 @@ pub enum LedgerError {
         /// The cause.
         source: ChainNotAccepted,
     },
-}
-
-/// Which generations count.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pointer {
-    /// What the host is.
-    pub active: Option<u64>,
-    /// What it is to become as soon as everything for it is in the store.
-    pub pending: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -155,6 +152,7 @@ impl Ledger {
             pending: None,
             dir: dir.to_owned(),
         };
+        ledger.settle_kept();
         ledger.active = ledger.load(ledger.pointer.active)?;
         ledger.pending = ledger.load(ledger.pointer.pending)?;
         ledger.give_up_distrusted()?;
@@ -214,8 +212,7 @@ impl Ledger {
         };
         // The reason first: after a cut between the two it is given up again, and not forgotten why.
         self.record(number, Err(&format!("by the new trust document: {reason}")))?;
-        self.point(Pointer { active: self.pointer.active, pending: None })?;
-        self.pending = None;
+        self.point(Pointer::without_pending)?;
         Ok(Some(number))
     }
 
@@ -244,7 +241,8 @@ impl Ledger {
         self.history.last_key_value().map_or(1, |(newest, _)| newest + 1)
     }
 
-    /// Takes up a verified manifest as the pending generation; everything is on disk when this returns.
+    /// Takes up a verified manifest as the pending generation, which is to become active by the plan of this digest alone where one
+    /// is given; everything is on disk when this returns.
     ///
     /// # Errors
     /// Where it can't be written. Then nothing is pending that was not before.
@@ -253,6 +251,7 @@ impl Ledger {
         verified: Verified,
         bytes: &[u8],
         signatures: &[u8],
+        require_plan: Option<Digest>,
         now: Timestamp,
     ) -> Result<Generation, LedgerError> {
         let number = self.next_generation();
@@ -271,6 +270,9 @@ impl Ledger {
             trust_version: verified.trust_version(),
             converged: None,
             failure: None,
+            root: None,
+            require_plan,
+            fetched: Vec::new(),
         };
         let dir = self.generation_dir(number);
         std::fs::create_dir_all(&dir).map_err(|source| io_error("create", &dir, source))?;
@@ -286,26 +288,10 @@ impl Ledger {
         write_json(&self.dir.join("floors.json"), &floors)?;
         self.floors = floors;
 
-        self.point(Pointer { active: self.pointer.active, pending: Some(number) })?;
         self.history.insert(number, entry);
-        self.pending =
-            Some(Applicable { generation: generation.clone(), manifest: Arc::new(verified.into_manifest()) });
+        self.point(|pointer| pointer.accepted(number))?;
         self.forget_old();
         Ok(generation)
-    }
-
-    /// The pending generation becomes the active one.
-    ///
-    /// # Errors
-    /// Where it can't be written. Then it is pending still.
-    pub fn activate(&mut self, number: u64) -> Result<(), LedgerError> {
-        if self.pointer.pending != Some(number) {
-            // A newer one was accepted in the meantime; it is that one's turn.
-            return Ok(());
-        }
-        self.point(Pointer { active: Some(number), pending: None })?;
-        self.active = self.pending.take();
-        Ok(())
     }
 
     /// Writes down how far a generation came. A failure that is the one already written is not written again.
@@ -326,10 +312,20 @@ impl Ledger {
         if *entry == before { Ok(()) } else { write_json(&path, entry) }
     }
 
-    fn point(&mut self, pointer: Pointer) -> Result<(), LedgerError> {
-        write_json(&self.dir.join("pointer.json"), &pointer)?;
-        self.pointer = pointer;
-        Ok(())
+    /// Has a generation become active by the plan of this digest alone.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub fn require_plan(&mut self, number: u64, plan: Digest) -> Result<(), LedgerError> {
+        let path = self.generation_dir(number).join("record.json");
+        let Some(entry) = self.history.get_mut(&number) else { return Ok(()) };
+        entry.require_plan = Some(plan);
+        write_json(&path, entry)
+    }
+
+    /// The digest of the plan by which alone a generation may become active, where one was asked for.
+    pub fn required_plan(&self, number: u64) -> Option<Digest> {
+        self.history.get(&number)?.require_plan
     }
 
     /// A generation that was accepted, verified by the trust document by which it was.
@@ -367,10 +363,9 @@ impl Ledger {
 
     /// What can't be removed now is left for the next time; it does no harm.
     fn forget_old(&mut self) {
-        let held = [self.pointer.active, self.pointer.pending];
+        let held = self.pointer.generations();
         let excess = self.history.len().saturating_sub(REMEMBERED);
-        let old: Vec<u64> =
-            self.history.keys().copied().filter(|n| !held.contains(&Some(*n))).take(excess).collect();
+        let old: Vec<u64> = self.history.keys().copied().filter(|n| !held.contains(n)).take(excess).collect();
         for number in old {
             if let Err(error) = std::fs::remove_dir_all(self.generation_dir(number)) {
                 tracing::warn!(number, %error, "forget a generation");

@@ -13,14 +13,19 @@
 //! containers belong to systemd, so the daemon may be killed at any point.
 
 mod apply;
+pub mod bundle;
+mod calendar;
 pub mod contents;
 pub mod core;
+mod debug_shell;
 pub mod events;
 mod fetch;
+mod foresee;
+pub mod forward;
 pub mod health;
 pub mod host;
-pub mod image_policy;
 pub mod jobs;
+pub mod kills;
 pub mod ledger;
 pub mod os;
 pub mod pins;
@@ -28,6 +33,9 @@ pub mod provision;
 pub mod reconcile;
 pub mod registries;
 pub mod rejections;
+mod remembered;
 pub mod scrub;
 pub mod secrets;
 pub mod server;
+pub mod update;
+pub mod volumes;

@@ -4,20 +4,37 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bennu_image_store::Store;
+use bennu_image_store::worker::{Program, run_if_asked};
+use bennu_image_store::{Confinement, Store};
 use bennu_manifests::HostFacts;
 use hostd::core::{Core, Remembered, chain};
-use hostd::host::{Host, Paths};
+use hostd::events::Events;
+use hostd::host::{Host, NOTE, Paths, note};
 use hostd::jobs::Jobs;
+use hostd::kills::{self, Kills};
 use hostd::ledger::Ledger;
 use hostd::provision::Identity;
 use hostd::rejections::Rejections;
+use hostd::update::{self, Updates};
 use hostd::{os, reconcile, scrub, server};
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("--version") {
-        println!("hostd {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+    // Before there is a second thread: where this was started to parse a layer, it does nothing else.
+    run_if_asked();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match &arguments[..] {
+        [option] if option == "--version" => {
+            println!("hostd {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        // The end of a container's unit, within its memory: a runtime with threads would be too much.
+        [option, instance, group] if option == NOTE => {
+            return match note(instance.as_ref(), group.as_ref()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+        _ => {}
     }
     // The journal adds times and ranks; colours would only be in the way.
     tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(std::io::stderr).init();
@@ -42,7 +59,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let identity = Identity::load(&paths.state, credentials.as_deref())?;
     let facts = HostFacts { arch: os::arch().to_owned(), labels: identity.provision.labels.clone() };
     let ledger = Ledger::open(&paths.state.join("ledger"), &identity.trust, &facts)?.built_at(os::built());
-    let store = Arc::new(Store::open(&paths.state.join("store"))?);
+    let store = Arc::new(Store::open(&paths.state.join("store"), Confinement::Process(Program::this()))?);
     let os = os::running();
     if let Some(root) = os.root {
         // Held by name, or it would be collected as a blob that no image has.
@@ -50,20 +67,30 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     let (socket, state) = (paths.run.join("hostd.sock"), paths.state.clone());
     let scrubbed = state.join("scrubbed.json");
+    let (events, killed) = (paths.run.join("events"), paths.run.join("oom-kills.json"));
     let host = Host::connect(paths, store.clone()).await?;
     os::set_host_name(&identity.provision.name)?;
     let remembered = Remembered {
         jobs: Jobs::open(&state.join("jobs"), host.boot())?,
         rejections: Rejections::open(&state.join("ledger/rejected.json"))?,
+        updates: Updates::open(&state.join("ledger"), host.run_directory())?,
+        events: Events::open(&events, host.boot()),
+        kills: Kills::open(&killed),
         ledger,
     };
     let core = Arc::new(Core::new(host, store, identity, facts, remembered, os));
     core.events.add(bennu_api::Happening::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
+    if update::begin(&core).await? {
+        tracing::info!("the machine starts again, for the OS of the generation that was kept");
+    }
     let server = server::Server::bind(core.identity.provision.api.as_ref(), &socket).await?;
     os::tell_systemd_ready()?;
+    os::came_up(core.host.run_directory())?;
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         () = reconcile::run(&core) => unreachable!("the loop has no end"),
+        alive = os::tell_systemd_alive() => match alive {},
+        () = kills::run(&core) => unreachable!("the loop has no end"),
         () = scrub::run(&core, &scrubbed) => unreachable!("the loop has no end"),
         ended = server.run(core.clone()) => Ok(ended?),
         _ = end.recv() => Ok(()),

@@ -73,8 +73,34 @@ pub fn set_host_name(name: &Name) -> io::Result<()> {
 /// # Errors
 /// Where its socket can't be written to.
 pub fn tell_systemd_ready() -> io::Result<()> {
+    tell_systemd(b"READY=1")
+}
+
+/// How often the service manager is told that the daemon is alive.
+const ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Tells the service manager again and again that the daemon is alive: from the one thread that does everything else, so that it
+/// is not told where that thread hangs.
+pub async fn tell_systemd_alive() -> std::convert::Infallible {
+    loop {
+        if let Err(error) = tell_systemd(b"WATCHDOG=1") {
+            tracing::warn!(%error, "tell systemd that the daemon is alive");
+        }
+        tokio::time::sleep(ALIVE).await;
+    }
+}
+
+/// Says that the OS came up, to what would have the machine start again otherwise (`bennu-came-up.service`).
+///
+/// # Errors
+/// Where it can't be written.
+pub fn came_up(run: &std::path::Path) -> io::Result<()> {
+    std::fs::write(run.join("came-up"), "")
+}
+
+fn tell_systemd(message: &[u8]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
-    std::os::unix::net::UnixDatagram::unbound()?.send_to(b"READY=1", path).map(|_| ())
+    std::os::unix::net::UnixDatagram::unbound()?.send_to(message, path).map(|_| ())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bennu_api::{Activity, Happening};
+use bennu_api::{Activity, Happening, Phase};
 use bennu_image_store::policy;
 use bennu_manifests::model::{ImageRef, Manifest, Restart};
 use bennu_planner::{Health, Reason, Seen, State, Step, WaitsFor, Wanted, plan};
@@ -16,13 +16,17 @@ use jiff::Timestamp;
 use crate::apply::apply;
 use crate::core::{Core, chain};
 use crate::fetch::{Staging, fetch};
+use crate::forward::Forwards;
 use crate::health::Monitor;
-use crate::image_policy;
 use crate::ledger::Applicable;
-use crate::pins;
+use crate::update::{self, Advanced, UpdateError};
+use crate::{kills, pins, volumes};
 
 /// How often a host that is as it should be is looked at for drift.
 const DRIFT: Duration = Duration::from_secs(30);
+
+/// How often something on trial, or something that waits, is looked at.
+const TRIAL: Duration = Duration::from_secs(5);
 
 /// How soon after an action it is looked whether what was started still runs.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -37,7 +41,7 @@ const BACKOFF_LAST: Duration = Duration::from_secs(60);
 enum Round {
     /// Everything declared is there and runs, or nothing is declared yet.
     Whole {
-        /// When the next job is due, where there is one.
+        /// When the next job or snapshot is due, where there is one.
         next: Option<Timestamp>,
     },
     /// Something was done; look again soon.
@@ -46,6 +50,8 @@ enum Round {
     Waiting,
     /// A newer manifest was accepted; begin again at once.
     Superseded,
+    /// The machine is about to start again.
+    Restarting,
     /// It did not work.
     Failed { generation: u64, reason: String },
 }
@@ -58,8 +64,12 @@ pub async fn run(core: &Arc<Core>) {
         core.now().activity = Activity::Idle;
         let wait = match round {
             Round::Superseded => Duration::ZERO,
-            Round::Whole { next } => until(next).min(DRIFT),
+            Round::Whole { next } if core.phase().await == Phase::Settled => until(next).min(DRIFT),
+            // What is on trial is looked at often: a trial may be short.
+            Round::Whole { next } => until(next).min(TRIAL),
             Round::Acted | Round::Waiting => SETTLE,
+            // The daemon is ended on the way.
+            Round::Restarting => DRIFT,
             Round::Failed { generation, reason } => {
                 let wait = backoff(failures);
                 failures = failures.saturating_add(1);
@@ -109,7 +119,10 @@ async fn round(core: &Arc<Core>) -> Round {
     let mut failed = None;
     if let Some(pending) = pending {
         match stage(core, &pending).await {
-            Ok(()) => active = Some(pending),
+            Ok(Advanced::Active) => active = Some(pending),
+            Ok(Advanced::Waits(why)) => core.updates().why = why,
+            Ok(Advanced::GivenUp) => {}
+            Ok(Advanced::Restarting) => return Round::Restarting,
             Err(Staging::Superseded) => return Round::Superseded,
             Err(Staging::Failed(reason)) => {
                 failed = Some(Round::Failed { generation: pending.generation.number, reason });
@@ -120,23 +133,49 @@ async fn round(core: &Arc<Core>) -> Round {
         Some(active) => keep(core, &active).await,
         None => Round::Whole { next: None },
     };
-    failed.unwrap_or(kept)
+    let judged = judged(core, &kept).await;
+    update::release_lock(core).await;
+    match judged {
+        Ok(false) => failed.unwrap_or(kept),
+        Ok(true) => Round::Acted,
+        Err(error) => {
+            let generation = core.generations().await.0.map_or(0, |active| active.generation.number);
+            Round::Failed { generation, reason: chain(&error) }
+        }
+    }
+}
+
+/// Has the generation on trial judged by how the round went. While something is being done nothing is decided.
+async fn judged(core: &Core, kept: &Round) -> Result<bool, UpdateError> {
+    let whole = match kept {
+        Round::Whole { .. } => Ok(()),
+        Round::Failed { reason, .. } => Err(reason.clone()),
+        Round::Acted | Round::Waiting => {
+            Err(core.now().failure.clone().unwrap_or_else(|| "it is being set up".into()))
+        }
+        Round::Superseded | Round::Restarting => return Ok(false),
+    };
+    update::judge(core, whole).await
 }
 
 /// Everything that a generation needs is brought into the store and verified; then it is the active one. Nothing that
 /// runs is touched.
-async fn stage(core: &Core, pending: &Applicable) -> Result<(), Staging> {
+async fn stage(core: &Core, pending: &Applicable) -> Result<Advanced, Staging> {
     let failed = |error: &dyn std::error::Error| Staging::Failed(chain(error));
     let number = pending.generation.number;
+    // While it waits, everything for it is there and held.
+    if core.updates().staged == Some(number) {
+        return update::advance(core, pending).await.map_err(|e| failed(&e));
+    }
+    core.updates().phase = Phase::Staging;
     // Whatever it names has to be there and for this host, whether it is needed now or not.
     core.client(pending).map_err(|e| failed(&e))?;
     let seen = core.host.observe().await.map_err(|e| failed(&e))?;
     require_signatures(core, pending).await?;
     fetch(core, pending, &seen).await?;
-    let mut ledger = core.ledger.lock().await;
-    pins::advance(&core.store, ledger.active(), ledger.history(), &pending.manifest)
-        .map_err(|e| failed(&e))?;
-    ledger.activate(number).map_err(|e| failed(&e))
+    core.store.pin(pins::NEXT, &pins::images(&pending.manifest)).map_err(|e| failed(&e))?;
+    core.updates().staged = Some(number);
+    update::advance(core, pending).await.map_err(|e| failed(&e))
 }
 
 /// Demands the signatures that the generation's own policies ask for, also of images that are in the store already: they
@@ -149,17 +188,18 @@ async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Sta
         return Ok(());
     }
     let policies =
-        image_policy::all(manifest, core.ledger.lock().await.trust()).map_err(|error| failed(&error))?;
+        policy::declared(manifest, core.ledger.lock().await.trust()).map_err(|error| failed(&error))?;
     let active = core.generations().await.0;
     let held = active.filter(|active| active.manifest.image_policies == manifest.image_policies);
     let asked = |image: &ImageRef| {
-        held.as_ref().is_some_and(|held| held.manifest.programs().any(|(_, program)| program.image == *image))
+        held.as_ref().is_some_and(|held| held.manifest.images().any(|known| known == image))
     };
-    let images: BTreeSet<&ImageRef> = manifest.programs().map(|(_, program)| &program.image).collect();
+    let images: BTreeSet<&ImageRef> = manifest.images().collect();
     let client = core.client(pending).map_err(|e| failed(&e))?;
     for image in images.into_iter().filter(|image| !asked(image)) {
+        let kept = core.store.signatures(&image.digest).map_err(|e| failed(&e))?;
         tokio::select! {
-            signed = policy::require(&client, &policies, image) => drop(signed.map_err(|e| failed(&e))?),
+            signed = policy::require(&client, &policies, image, &kept) => drop(signed.map_err(|e| failed(&e))?),
             () = core.accepted.notified() => return Err(Staging::Superseded),
         }
     }
@@ -170,6 +210,12 @@ async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Sta
 async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
     let generation = active.generation.number;
     let fail = |reason: String| Round::Failed { generation, reason };
+    let mut hands = core.hands.lock().await;
+    // Before anything is started, so that its first words are on their way, too.
+    Forwards::follow(core, &active.manifest);
+    kills::tell(core);
+    // Told in the end: a journal that is not as declared holds up no container.
+    let journal = core.host.keep_logs(&active.manifest).await;
     let mut seen = match core.host.observe().await {
         Ok(seen) => seen,
         Err(error) => return fail(chain(&error)),
@@ -186,6 +232,8 @@ async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
         Ok(due) => due,
         Err(error) => return fail(format!("write down what became of jobs: {error}")),
     };
+    let next_snapshot = volumes::tend(core, &mut hands, &active.manifest, &seen, Timestamp::now()).await;
+    let next = [due.next, next_snapshot].into_iter().flatten().min();
     for (job, run) in due.ended {
         core.events.add(Happening::JobEnded { job, run });
     }
@@ -194,7 +242,7 @@ async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
     let wanted = Wanted { generation, manifest, rejected: &rejected, due: &due.now, completed };
     let plan = plan(wanted, &seen);
     let steps: Vec<_> = plan.steps.iter().filter(|step| !matches!(step, Step::Fetch { .. })).collect();
-    let was_whole = core.now().converged == Some(generation);
+    let was_whole = core.now().settled == Some(generation);
     for (index, step) in steps.iter().enumerate() {
         if was_whole && is_drift(step) {
             core.events.add(Happening::Drift { what: step.to_string().trim_start().to_owned() });
@@ -219,11 +267,12 @@ async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
         now.failure = Some(format!("{}: {}", waiting.what, waiting.why));
         return Round::Waiting;
     }
-    match unsettled(&active.manifest, &seen) {
+    let journal = journal.err().map(|error| chain(&error));
+    match unsettled(&active.manifest, &seen).or(journal) {
         Some(reason) => fail(reason),
-        None => match whole(core, generation).await {
+        None => match whole(core, generation, &seen).await {
             Round::Whole { .. } if !steps.is_empty() => Round::Acted,
-            Round::Whole { .. } => Round::Whole { next: due.next },
+            Round::Whole { .. } => Round::Whole { next },
             other => other,
         },
     }
@@ -271,17 +320,19 @@ fn unsettled(manifest: &Manifest, seen: &Seen) -> Option<String> {
     })
 }
 
-async fn whole(core: &Core, generation: u64) -> Round {
+async fn whole(core: &Core, generation: u64, seen: &Seen) -> Round {
     let first = {
         let mut now = core.now();
         now.failure = None;
         now.retry_at = None;
+        now.settled = Some(generation);
         now.converged.replace(generation) != Some(generation)
     };
     if first {
         if let Err(error) = core.ledger.lock().await.record(generation, Ok(Timestamp::now())) {
             tracing::error!(error = chain(&error), "write down that a generation converged");
         }
+        update::settle_receipt(core, generation, seen).await;
         core.events.add(Happening::Converged { generation });
         collect(core).await;
     }

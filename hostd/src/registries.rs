@@ -6,7 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use bennu_image_store::registry::{
-    Client, ClientError, ClientOptions, Credentials, NotCredentials, NotTls, Tls,
+    Client, ClientError, ClientOptions, Credentials, NotAProxy, NotCredentials, NotTls, Proxies, Tls,
 };
 use bennu_manifests::model::{Manifest, Name, Registry};
 use bennu_secrets::{Identity, OpenError, Zeroizing};
@@ -56,6 +56,9 @@ pub enum RegistriesError {
         /// Why not.
         source: NotTls,
     },
+    /// The proxy is none, or one of its exceptions.
+    #[error("[proxy]: {0}")]
+    Proxy(#[from] NotAProxy),
     /// They do not fit together.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -76,12 +79,20 @@ impl Clients {
         if let Some((_, client)) = all.iter().find(|(known, _)| *known == number) {
             return Ok(client.clone());
         }
-        let client = Client::new(options(&wanted.manifest, identity)?)?;
+        let client = client(&wanted.manifest, identity)?;
         // The one that is not used any more is the older one.
         all.truncate(1);
         all.insert(0, (number, client.clone()));
         Ok(client)
     }
+}
+
+/// A client by a manifest, which remembers nothing of others.
+///
+/// # Errors
+/// [`RegistriesError`]
+pub fn client(manifest: &Manifest, identity: &Identity) -> Result<Client, RegistriesError> {
+    Ok(Client::new(options(manifest, identity)?)?)
 }
 
 /// What a manifest says about registries.
@@ -90,6 +101,9 @@ impl Clients {
 /// [`RegistriesError`]
 pub fn options(manifest: &Manifest, identity: &Identity) -> Result<ClientOptions, RegistriesError> {
     let mut options = ClientOptions::default();
+    if let Some(proxy) = &manifest.proxy {
+        options.proxies = Proxies::one(&proxy.url, proxy.except.iter().map(String::as_str))?;
+    }
     for (registry, entry) in &manifest.registries {
         let parts = Parts { manifest, identity, registry };
         if entry.plain_http {
@@ -209,6 +223,18 @@ mod tests {
         assert_eq!(format!("{:?}", options.tls[registry]), "Tls { authorities: 1, identity: true }");
         assert_eq!(options.plain_http.iter().collect::<Vec<_>>(), ["b.example"]);
         assert_eq!((options.tls.len(), options.mirrors.len(), options.credentials.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn the_proxy_of_a_manifest_is_used() {
+        let host = Identity::generate();
+        let with = |text: &str| options(&manifest(text), &host);
+        let sound = with("[proxy]\nurl = \"http://proxy.example:3128\"\nexcept = [\"192.0.2.0/24\"]\n");
+        let shown = format!("{:?}", sound.expect("sound"));
+        assert!(shown.contains("Proxies { http: true, https: true"), "{shown}");
+        let error = with("[proxy]\nurl = \"http://proxy.example:3128\"\nexcept = [\"192.0.2.0/99\"]\n");
+        let error = error.expect_err("no network").to_string();
+        assert!(error.starts_with("[proxy]: an exception is not understood"), "{error}");
     }
 
     #[test]

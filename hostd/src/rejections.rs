@@ -2,23 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bennu_api::Rejection;
-use bennu_image_store::durable;
 use bennu_manifests::model::{Digest, Manifest, Name};
 
-/// How many are remembered; the oldest are forgotten first.
-const REMEMBERED: usize = 100;
-/// The largest file of them, in bytes.
-const MAX_FILE: u64 = 4 << 20;
+use crate::remembered::Remembered;
 
 /// What was rejected on this host.
 #[derive(Debug)]
-pub struct Rejections {
-    path: PathBuf,
-    all: Vec<Rejection>,
-}
+pub struct Rejections(Remembered<Rejection>);
 
 impl Rejections {
     /// Reads them from a file, which need not be there.
@@ -26,14 +19,7 @@ impl Rejections {
     /// # Errors
     /// Where it can't be read, or is not what this program writes.
     pub fn open(path: &Path) -> io::Result<Self> {
-        use io::Read as _;
-        let mut bytes = Vec::new();
-        match std::fs::File::open(path) {
-            Ok(file) => drop(file.take(MAX_FILE).read_to_end(&mut bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => bytes.extend(b"[]"),
-            Err(error) => return Err(error),
-        }
-        Ok(Self { path: path.to_owned(), all: serde_json::from_slice(&bytes)? })
+        Remembered::open(path).map(Self)
     }
 
     /// Remembers one more; it is on disk when this returns.
@@ -41,17 +27,9 @@ impl Rejections {
     /// # Errors
     /// Where it can't be written.
     pub fn add(&mut self, rejection: Rejection) -> io::Result<()> {
-        let mut all = self.all.clone();
         // Tried again, and rejected again: the newest reason counts.
-        all.retain(|known| {
-            (&known.container, known.fingerprint) != (&rejection.container, rejection.fingerprint)
-        });
-        all.push(rejection);
-        let excess = all.len().saturating_sub(REMEMBERED);
-        all.drain(..excess);
-        durable::replace(&self.path, &serde_json::to_vec(&all)?)?;
-        self.all = all;
-        Ok(())
+        let of = (rejection.container.clone(), rejection.fingerprint);
+        self.0.add(rejection, |known| (&known.container, known.fingerprint) == (&of.0, of.1))
     }
 
     /// What is not to be tried in this generation: everything that was rejected, but for what was rejected before a manifest
@@ -59,18 +37,19 @@ impl Rejections {
     pub fn in_force(&self, manifest: &Manifest, generation: u64) -> BTreeSet<(Name, Digest)> {
         let retry = manifest.update.as_ref().is_some_and(|update| update.retry);
         let counts = |known: &&Rejection| !retry || known.generation >= generation;
-        self.all.iter().filter(counts).map(|known| (known.container.clone(), known.fingerprint)).collect()
+        self.all().iter().filter(counts).map(|known| (known.container.clone(), known.fingerprint)).collect()
     }
 
     /// All that are remembered, the oldest first.
     pub fn all(&self) -> &[Rejection] {
-        &self.all
+        self.0.all()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remembered::REMEMBERED;
 
     fn rejection(generation: u64, byte: u8) -> Rejection {
         Rejection {

@@ -161,6 +161,8 @@ impl Watch for Slow {
 
 #[cfg(test)]
 mod tests {
+    use bennu_image_store::Confinement;
+
     use super::*;
 
     #[test]
@@ -192,7 +194,7 @@ mod tests {
     #[test]
     fn a_blob_that_came_again_is_not_bad_any_more() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path()).expect("a store");
+        let store = Store::open(dir.path(), Confinement::None).expect("a store");
         let (back, gone, kept) =
             (Digest::from_bytes([1; 32]), Digest::from_bytes([2; 32]), Digest::from_bytes([3; 32]));
         std::fs::create_dir(dir.path().join("quarantine")).expect("made");

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bennu_api::{Change, Receipt};
 use bennu_manifests::{Floors, HostFacts, NotAccepted, Rule, Trust, Verified, check_trust, verify};
-use hostd::ledger::{Ledger, LedgerError};
+use bennu_planner::{Interruption, Measured};
+use hostd::ledger::{Ledger, LedgerError, OpenReceipt};
 use jiff::Timestamp;
 
 struct Author {
@@ -57,7 +59,7 @@ impl Author {
     fn accept(&self, ledger: &mut Ledger, serial: u64) -> u64 {
         let (bytes, sig) = self.signed(serial);
         let verified = self.verified(&bytes, &sig, ledger.floors()).expect("accepted");
-        ledger.accept(verified, &bytes, &sig, now()).expect("written").number
+        ledger.accept(verified, &bytes, &sig, None, now()).expect("written").number
     }
 }
 
@@ -194,4 +196,69 @@ fn old_generations_are_forgotten_but_never_the_active_one() {
     }
     assert!(ledger.history().count() <= 51);
     assert_eq!(numbers(&author.open(dir.path()).expect("read")), (Some(1), Some(60)));
+}
+
+fn receipt(change: Change, from: u64, to: u64) -> OpenReceipt {
+    let receipt = Receipt {
+        change,
+        from: Some(from),
+        to,
+        reason: None,
+        plan: None,
+        began: now(),
+        ended: None,
+        interruption: Interruption::default(),
+        fetched: Vec::new(),
+        survived: Vec::new(),
+        destroyed: Vec::new(),
+        written: Vec::new(),
+    };
+    OpenReceipt { receipt, before: Measured { boot: "one".into(), ..Measured::default() } }
+}
+
+#[test]
+fn receipts_are_filed_with_their_generation_and_outlive_restarts() {
+    let (author, dir) = (Author::new(), tempfile::tempdir().expect("a directory"));
+    let mut ledger = author.open(dir.path()).expect("begun");
+    for serial in 1..=3 {
+        author.accept(&mut ledger, serial);
+    }
+    assert_eq!(ledger.receipts(None).expect("read"), None);
+    // Begun twice, as where the daemon was ended in between, it is one.
+    ledger.begin_receipt(receipt(Change::Active, 1, 2)).expect("written");
+    ledger.begin_receipt(receipt(Change::Active, 1, 2)).expect("written");
+    let mut ledger = author.open(dir.path()).expect("read");
+    let told = ledger.receipts(None).expect("read").expect("one");
+    assert_eq!((told.generation, told.receipts.len(), told.receipts[0].ended), (2, 1, None));
+
+    // What comes before its end leaves it as it is.
+    ledger.begin_receipt(receipt(Change::TakenBack, 2, 1)).expect("written");
+    let open = ledger.open_receipt().expect("read").expect("it is under way");
+    assert_eq!(open.before.boot, "one");
+    ledger.end_receipt(Receipt { ended: Some(now()), ..open.receipt }).expect("written");
+    let ledger = author.open(dir.path()).expect("read");
+    let told = ledger.receipts(Some(2)).expect("read").expect("two");
+    let told: Vec<_> = told.receipts.iter().map(|one| (one.change, one.ended)).collect();
+    assert_eq!(told, [(Change::Active, None), (Change::TakenBack, Some(now()))]);
+    assert_eq!(ledger.open_receipt().expect("read"), None);
+    assert_eq!(ledger.receipts(Some(3)).expect("read"), None);
+    assert_eq!(ledger.receipts(Some(9)).expect("read"), None);
+}
+
+#[test]
+fn what_was_required_and_fetched_is_there_after_a_restart() {
+    let (author, dir) = (Author::new(), tempfile::tempdir().expect("a directory"));
+    let plan = bennu_manifests::model::Digest::from_bytes([3; 32]);
+    {
+        let mut ledger = author.open(dir.path()).expect("begun");
+        let (bytes, sig) = author.signed(5);
+        let verified = author.verified(&bytes, &sig, ledger.floors()).expect("accepted");
+        ledger.accept(verified, &bytes, &sig, Some(plan), now()).expect("written");
+        ledger.fetched(1, "registry.example/web", 5).expect("written");
+        ledger.fetched(1, "registry.example/web", 7).expect("written");
+    }
+    let ledger = author.open(dir.path()).expect("read");
+    assert_eq!(ledger.required_plan(1), Some(plan));
+    let entry = ledger.history().next().expect("one");
+    assert_eq!((entry.fetched.len(), entry.fetched[0].bytes), (1, 12));
 }

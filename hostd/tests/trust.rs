@@ -100,7 +100,7 @@ fn take(ledger: &mut Ledger, documents: &[SignedDocument]) -> Option<u64> {
 fn submit(ledger: &mut Ledger, (text, sig): &(String, String)) -> Result<u64, Rule> {
     let (bytes, sig) = (text.as_bytes(), sig.as_bytes());
     match verify(bytes, sig, ledger.trust(), ledger.floors(), &facts(), now()) {
-        Ok(verified) => Ok(ledger.accept(verified, bytes, sig, now()).expect("written").number),
+        Ok(verified) => Ok(ledger.accept(verified, bytes, sig, None, now()).expect("written").number),
         Err(NotAccepted::Refused(refusal)) => Err(refusal.rule),
         Err(NotAccepted::Invalid(invalid)) => panic!("{invalid}"),
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use bennu_manifests::model::Digest;
 use nix::fcntl::FlockArg;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::claim::Claim;
@@ -15,41 +17,86 @@ use crate::store::Store;
 use crate::store_error::StoreError;
 use crate::verity::{self, Measured};
 
+/// What has the name of a blob that is to be installed.
+enum Found {
+    Nothing,
+    /// It is put in the place of this.
+    Damaged,
+    /// It need not be installed.
+    Sound(Claim),
+}
+
+/// Gives a file its name. Only what is damaged loses the name that it has: a claim is on a file, and whoever claims the one that is
+/// there would have a file that nobody looks at.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] where there is one by now.
+fn give_name(from: &Path, to: &Path, found: &Found) -> io::Result<()> {
+    match found {
+        Found::Damaged => std::fs::rename(from, to),
+        Found::Nothing | Found::Sound(_) => match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // This file system has no such rename (rename(2), `RENAME_NOREPLACE`).
+            Err(Errno::INVAL) => std::fs::rename(from, to),
+            named => Ok(named?),
+        },
+    }
+}
+
 impl Store {
     /// Puts a finished temporary file under the name of its digest, durably, turns fs-verity on and claims it.
     pub(crate) fn install_blob(&self, temporary: Temporary, verity: &Digest) -> Result<Claim, StoreError> {
+        self.install(temporary, verity, false)
+    }
+
+    /// As [`Self::install_blob`], for a file that has this digest only by the word of a process which a layer may have broken. The
+    /// kernel computes it anew when fs-verity is turned on; where it cannot, all blocks are read.
+    pub(crate) fn install_claimed_blob(
+        &self,
+        temporary: Temporary,
+        verity: &Digest,
+    ) -> Result<Claim, StoreError> {
+        self.install(temporary, verity, true)
+    }
+
+    fn install(&self, temporary: Temporary, verity: &Digest, claimed: bool) -> Result<Claim, StoreError> {
         let path = self.inner.names.blob(verity);
         let Temporary { path: from, file } = &temporary;
         file.sync_all().map_err(StoreError::io("write", from))?;
-        let existing = {
-            let _lock = self.lock(FlockArg::LockShared)?;
-            Claim::of(&path).map_err(StoreError::io("open", &path))?
-        };
-        if let Some(existing) = existing {
-            let len =
-                |file: &File| file.metadata().map(|m| m.len()).map_err(StoreError::io("look at", &path));
-            let measured = verity::measure(&existing).map_err(StoreError::io("measure", &path))?;
-            if len(&existing)? == len(file)?
-                && matches!(measured, Measured::Digest(d) if d == *verity)
-                && self.is_sound(&existing, verity)?
-            {
-                // The same bytes; the temporary file goes away. Whoever wrote the other may have been killed before its name
-                // was durable.
-                self.settle_names()?;
-                return Ok(existing);
-            }
+        let len = file.metadata().map_err(StoreError::io("look at", from))?.len();
+        let mut found = self.found(&path, verity, len)?;
+        if let Found::Sound(claim) = found {
+            return Ok(claim);
         }
         let temporary = temporary.close_for_writing().map_err(StoreError::io("open", &path))?;
-        seal(&temporary.file, verity, &temporary.path)?;
+        let checked = seal(&temporary.file, verity, &temporary.path)?;
+        if claimed && checked == Checked::AtImportOnly {
+            let found = verity::digest(&*temporary.file).map_err(StoreError::io("read", &temporary.path))?.0;
+            if found != *verity {
+                let fault = format!("it was said to be {verity}, and is {found}");
+                return Err(StoreError::Damaged { path: temporary.path.clone(), fault });
+            }
+        }
         // Only now: turning fs-verity on takes the permission to write, even from the owner.
         let read_only = std::fs::Permissions::from_mode(0o444);
         let finished = temporary.file.set_permissions(read_only).and_then(|()| commit(&temporary.file));
         finished.map_err(StoreError::io("write", &temporary.path))?;
-        let (naming, claim) = {
-            let _lock = self.lock(FlockArg::LockShared)?;
-            let naming = self.begin_naming()?;
-            std::fs::rename(&temporary.path, &path).map_err(StoreError::io("rename to", &path))?;
-            (naming, Claim::of(&path).map_err(StoreError::io("open", &path))?)
+        let (naming, claim) = loop {
+            {
+                let _lock = self.lock(FlockArg::LockShared)?;
+                let naming = self.begin_naming()?;
+                match give_name(&temporary.path, &path, &found) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => naming.end(),
+                    named => {
+                        named.map_err(StoreError::io("rename to", &path))?;
+                        break (naming, Claim::of(&path).map_err(StoreError::io("open", &path))?);
+                    }
+                }
+            }
+            // Another one brought it meanwhile, and claims the file that has the name now.
+            found = self.found(&path, verity, len)?;
+            if let Found::Sound(claim) = found {
+                return Ok(claim);
+            }
         };
         let directory = self.inner.names.blobs();
         durable::sync_dir(&directory).map_err(StoreError::io("write", directory))?;
@@ -57,6 +104,34 @@ impl Store {
         // Only now, so that no moment is without a claim; it has no name in tmp/ any more.
         drop(temporary);
         claim.ok_or_else(|| StoreError::Damaged { path, fault: "it cannot be opened any more".to_owned() })
+    }
+
+    /// What has the name of a blob of this length.
+    fn found(&self, path: &Path, verity: &Digest, len: u64) -> Result<Found, StoreError> {
+        let existing = {
+            let _lock = self.lock(FlockArg::LockShared)?;
+            Claim::of(path).map_err(StoreError::io("open", path))?
+        };
+        let Some(existing) = existing else {
+            let is_there = path.try_exists().map_err(StoreError::io("look at", path))?;
+            return Ok(if is_there { Found::Damaged } else { Found::Nothing });
+        };
+        let measured = verity::measure(&existing).map_err(StoreError::io("measure", path))?;
+        // Where nothing could check it, reading it is all that can be done, and a new one would be no better.
+        let is_checked = match measured {
+            Measured::Digest(found) => found == *verity,
+            Measured::Unsupported => true,
+            Measured::NotEnabled | Measured::OtherAlgorithm => false,
+        };
+        let is_sound = is_checked
+            && existing.metadata().map_err(StoreError::io("look at", path))?.len() == len
+            && self.is_sound(&existing, verity)?;
+        if !is_sound {
+            return Ok(Found::Damaged);
+        }
+        // The same bytes. Whoever wrote them may have been killed before the name was durable.
+        self.settle_names()?;
+        Ok(Found::Sound(existing))
     }
 
     pub(crate) fn temporary(&self) -> Result<Temporary, StoreError> {
@@ -165,7 +240,32 @@ impl Drop for Temporary {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::worker::Confinement;
+
+    #[test]
+    fn a_blob_that_is_not_what_was_claimed_gets_no_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path(), Confinement::None).expect("a store");
+        // A block, and the block with its leaf: a blob as it has to be, named as what it is and as another one.
+        let image = [7; verity::BLOCK];
+        let whole = [&image[..], &crate::leaves::encode(&[crate::leaves::leaf(&image)])].concat();
+        let (name, _) = verity::digest(whole.as_slice()).expect("in memory");
+        let written = || {
+            let temporary = store.temporary().expect("made");
+            (&*temporary.file).write_all(&whole).expect("written");
+            temporary
+        };
+        let other = Digest::of(b"the base that everybody has");
+        let error = store.install_claimed_blob(written(), &other).expect_err("it is another one");
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+        assert!(!store.blob_path(&other).exists());
+        drop(store.install_claimed_blob(written(), &name).expect("it is what it is said to be"));
+        assert!(store.blob_path(&name).exists());
+        assert_eq!(std::fs::read_dir(dir.path().join("tmp")).expect("listed").count(), 0);
+    }
 
     #[test]
     fn a_blob_that_the_kernel_cannot_open_counts_as_damaged_and_one_without_permission_does_not() {

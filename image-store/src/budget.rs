@@ -61,6 +61,11 @@ impl Budget {
     pub(crate) async fn window(&self, window: Window) -> Turn {
         turn(&self.windows, window.mib()).await
     }
+
+    /// A turn to apply a patch, which needs more than all windows together: one at a time, and no window beside it.
+    pub(crate) async fn patch(&self) -> Turn {
+        turn(&self.windows, WINDOWS).await
+    }
 }
 
 impl Default for Budget {
@@ -98,5 +103,17 @@ mod tests {
         drop(usual);
         let _large = budget.window(Window::Large).now_or_never().expect("alone");
         assert!(budget.window(Window::Usual).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_patch_is_applied_alone() {
+        let budget = Budget::default();
+        let usual = budget.window(Window::Usual).await;
+        assert!(budget.patch().now_or_never().is_none());
+        drop(usual);
+        let _patch = budget.patch().now_or_never().expect("alone");
+        assert!(
+            budget.patch().now_or_never().is_none() && budget.window(Window::Usual).now_or_never().is_none()
+        );
     }
 }

@@ -28,10 +28,18 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Whatever the file system says; the temporary file is removed then.
 pub fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_by(path, mode, |file| file.write_all(bytes))
+}
+
+/// As [`replace_with_mode`], for what is too large to be in memory: `write` writes it.
+///
+/// # Errors
+/// Whatever `write` or the file system says; the temporary file is removed then.
+pub fn replace_by(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = directory.join(temporary_name());
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = write(&mut file).and_then(|()| file.sync_all());
     drop(file);
     let result = written.and_then(|()| std::fs::rename(&temporary, path));
     if let Err(error) = result {

@@ -12,6 +12,7 @@ use crate::record::{LayerRecord, Origin};
 use crate::store::{Store, write_json};
 use crate::store_error::{StoreError, is_disk_full};
 use crate::tar::{Limits, Refusal, TarError};
+use crate::worker::{self, Confinement, Failed, WorkerError};
 
 /// A layer that is in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,9 @@ pub enum ImportError {
         /// What it says.
         expected: Digest,
     },
+    /// The process that parses it failed.
+    #[error(transparent)]
+    Worker(WorkerError),
     /// The disk is full.
     #[error("the disk is full")]
     DiskFull(#[source] io::Error),
@@ -82,13 +86,25 @@ impl Store {
         let temporary = self.temporary()?;
         let out = temporary.file.try_clone().map_err(StoreError::io("open", &temporary.path))?;
         let spill = self.inner.names.temporary();
-        let (_, converted) =
-            layer::convert(reader, out, &spill, limits, below).map_err(|error| match error {
-                ConvertError::Tar(TarError::Refused(refusal)) => ImportError::Refused(refusal),
-                ConvertError::Tar(TarError::Read(error)) => ImportError::Read(error),
-                ConvertError::Write(error) if is_disk_full(&error) => ImportError::DiskFull(error),
-                ConvertError::Write(error) => StoreError::io("write", &temporary.path)(error).into(),
-            })?;
+        let converted = match &self.inner.confinement {
+            Confinement::None => {
+                let converted = layer::convert(reader, out, &spill, limits, below);
+                converted.map(|(_, converted)| converted).map_err(Failed::Layer)
+            }
+            Confinement::Process(program) => worker::convert(program, reader, out, &spill, limits, below),
+        };
+        let converted = converted.map_err(|error| match error {
+            Failed::Layer(ConvertError::Tar(TarError::Refused(refusal))) => ImportError::Refused(refusal),
+            Failed::Layer(ConvertError::Tar(TarError::Read(error))) => match error.downcast() {
+                Ok(error) => ImportError::Worker(error),
+                Err(error) => ImportError::Read(error),
+            },
+            Failed::Layer(ConvertError::Write(error)) if is_disk_full(&error) => ImportError::DiskFull(error),
+            Failed::Layer(ConvertError::Write(error)) => {
+                StoreError::io("write", &temporary.path)(error).into()
+            }
+            Failed::Worker(error) => ImportError::Worker(error),
+        })?;
         accept(&converted)?;
         let record = LayerRecord {
             diff_id: converted.diff_id,
@@ -96,7 +112,10 @@ impl Store {
             size: converted.size,
             origin: if converted.open { Origin::Open } else { Origin::Tar },
         };
-        let claim = self.install_blob(temporary, &record.blob)?;
+        let claim = match self.inner.confinement {
+            Confinement::None => self.install_blob(temporary, &record.blob)?,
+            Confinement::Process(_) => self.install_claimed_blob(temporary, &record.blob)?,
+        };
         let _lock = self.lock(FlockArg::LockShared)?;
         write_json(&self.inner.names.layer(&record.diff_id), &record)?;
         Ok((record, claim))

@@ -21,9 +21,11 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use bennu_manifests::model::Digest;
+use serde::{Deserialize, Serialize};
 
 use crate::erofs::{Attributes, CopyError, InodeId, InodeKind, Tree, TreeError, Writer};
 use crate::sha256::HashingReader;
+use crate::spill::Scratch;
 use crate::tar::{Entry, EntryPath, Kind, Limits, Meta, Reader, Reason, TarError};
 
 /// The attribute of a directory that hides what lower layers have there (Linux, `Documentation/filesystems/overlayfs.rst`,
@@ -38,7 +40,8 @@ pub const IMPLIED: &str = "trusted.overlay.bennu.implied";
 pub const LINK: &str = "trusted.overlay.bennu.link";
 
 /// What may lie below a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Below {
     /// Nothing: hard links out of the layer are refused.
     Nothing,
@@ -73,7 +76,18 @@ pub enum ConvertError {
     Write(#[source] io::Error),
 }
 
-/// Reads the whole archive from `reader` and writes the blob to `out`, an empty file. Temporary data goes to `spill`. The
+/// A blob that was built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Built {
+    /// fs-verity digest of the blob.
+    pub(crate) blob: Digest,
+    /// Bytes of the blob.
+    pub(crate) size: u64,
+    /// As in [`Converted`].
+    pub(crate) open: bool,
+}
+
+/// Reads the whole archive from `reader`, in this process, and writes the blob to `out`, an empty file. Temporary data goes to `spill`. The
 /// blob is not fsynced. What may lie `below` says which hard links are taken.
 ///
 /// # Errors
@@ -85,9 +99,23 @@ pub fn convert(
     limits: Limits,
     below: Below,
 ) -> Result<(File, Converted), ConvertError> {
+    let scratch = Scratch::Directory(spill.to_owned());
+    let (tar, file, built) = build(HashingReader::new(reader), out, scratch, limits, below)?;
+    let (diff_id, tar_size) = tar.finish();
+    Ok((file, Converted { diff_id, tar_size, blob: built.blob, size: built.size, open: built.open }))
+}
+
+/// As [`convert`], for who knows what the archive is: gives the reader back, at its end.
+pub(crate) fn build<R: Read>(
+    reader: R,
+    out: File,
+    scratch: Scratch,
+    limits: Limits,
+    below: Below,
+) -> Result<(R, File, Built), ConvertError> {
     let mut layer = Layer {
-        tar: Reader::new(HashingReader::new(reader), limits),
-        writer: Writer::new(out, spill).map_err(ConvertError::Write)?,
+        tar: Reader::new(reader, limits),
+        writer: Writer::with_scratch(out, scratch).map_err(ConvertError::Write)?,
         tree: Tree::new(limits.entries, limits.metadata_bytes),
         whiteouts: BTreeSet::new(),
         opaque: HashSet::new(),
@@ -104,14 +132,14 @@ pub fn convert(
         layer.tree.add_mark(*directory, IMPLIED, "y");
     }
     let open = layer.links || layer.implied.iter().any(|directory| *directory != Tree::ROOT);
-    let (diff_id, tar_size) = layer.tar.finish()?.finish();
+    let reader = layer.tar.finish()?;
     let (file, written) = layer.writer.finish(&layer.tree).map_err(ConvertError::Write)?;
-    Ok((file, Converted { diff_id, tar_size, blob: written.verity, size: written.size, open }))
+    Ok((reader, file, Built { blob: written.verity, size: written.size, open }))
 }
 
 #[derive(Debug)]
 struct Layer<R> {
-    tar: Reader<HashingReader<R>>,
+    tar: Reader<R>,
     writer: Writer,
     tree: Tree,
     /// Directory and name; applied at the end, when it is known what the layer itself has there.
@@ -311,9 +339,9 @@ impl<R: Read> Layer<R> {
 impl From<TreeError> for Reason {
     fn from(error: TreeError) -> Self {
         match error {
-            TreeError::TooManyInodes { limit } => Self::TooMuch { what: "entries", limit },
+            TreeError::TooManyInodes { limit } => Self::TooMuch { what: "entries".into(), limit },
             TreeError::TooMuchMetadata { limit } => {
-                Self::TooMuch { what: "bytes of names and attributes", limit }
+                Self::TooMuch { what: "bytes of names and attributes".into(), limit }
             }
         }
     }

@@ -34,7 +34,7 @@ const LEAVES_BUFFER: usize = if cfg!(test) { BLOCK } else { 1 << 20 };
 /// The most blocks that are remembered as not fitting their leaves: 4 GiB of them, which take 40 MiB. A blob with more is lost.
 const MAX_WRONG: usize = 1 << 20;
 /// Leaves that wait in memory while a blob is written, in bytes: those of 512 MiB.
-const LEAVES_IN_MEMORY: usize = 4 << 20;
+pub(crate) const LEAVES_IN_MEMORY: usize = 4 << 20;
 
 /// How a blob is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +182,12 @@ pub(crate) struct Namer {
 impl Namer {
     /// Nothing was written yet. What does not fit into memory waits in an unnamed file in `spill`.
     pub(crate) fn new(spill: &Path) -> Self {
-        Self { merkle: Merkle::new(), leaves: Spill::new(spill, LEAVES_IN_MEMORY) }
+        Self::with_leaves(Spill::new(spill, LEAVES_IN_MEMORY))
+    }
+
+    /// Nothing was written yet. The leaves wait in `leaves`, which is empty.
+    pub(crate) fn with_leaves(leaves: Spill) -> Self {
+        Self { merkle: Merkle::new(), leaves }
     }
 
     /// Bytes written so far.

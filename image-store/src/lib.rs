@@ -6,6 +6,8 @@
 //!  a tar    ─┘   (one pass, every digest        ├─► layers/  diff id ─► blob
 //!                 checked or computed in it)    └─► images/  documents and their layers ◄── pins/
 //! ```
+//! What a stranger compressed and packed is parsed in processes that can do nothing else ([`worker`]).
+//!
 //! [`Store`] is the directory, [`registry::Client`] and [`archive::Files`] bring images into it, [`mount::Mounts`] makes trees of
 //! them, and [`Store::export`] writes them for others. What is written where is described in `docs/store-format.md`; why there is
 //! an EROFS writer here, in `docs/decisions/0002-own-erofs-writer.md`.
@@ -23,6 +25,7 @@ pub mod cosign;
 pub mod durable;
 pub mod erofs;
 pub mod export;
+mod fault;
 mod format;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -54,15 +57,17 @@ mod store;
 mod store_error;
 pub mod tar;
 pub mod verity;
+pub mod worker;
 
 pub use blob::Checked;
 pub use check::Finding;
 pub use claim::Claims;
 pub use collect::{GcPlan, Held, Holder};
+pub use fault::Fault;
 pub use import::{ImportError, Layer};
 pub use names::{MAX_PIN_NAME, is_pin_name};
 pub use pace::Pace;
-pub use pull::{Estimate, LayerEstimate, Progress};
+pub use pull::{Estimate, LayerEstimate, Progress, Way};
 pub use pull_error::{PullError, Refused};
 pub use record::{Image, LayerRecord, Origin, RecordFault};
 pub use repair::Repair;
@@ -70,3 +75,4 @@ pub use scrub::{BadBlob, Damage, Pass, Scrubbed, Watch};
 pub use space::{Room, Shortage};
 pub use store::Store;
 pub use store_error::{OpenError, StoreError};
+pub use worker::{Confinement, WorkerError};

@@ -72,15 +72,17 @@ impl Naming {
 
 #[cfg(test)]
 mod tests {
+    use crate::worker::Confinement;
+
     use super::*;
 
     #[test]
     fn who_is_killed_while_giving_a_name_leaves_a_word_that_the_next_opening_acts_on() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path()).expect("a store");
+        let store = Store::open(dir.path(), Confinement::None).expect("a store");
         let named = || entries(&dir.path().join("tmp")).expect("listed").iter().any(|name| is_naming(name));
         let naming = store.begin_naming().expect("begun");
-        Store::open(dir.path()).expect("opened");
+        Store::open(dir.path(), Confinement::None).expect("opened");
         assert!(named(), "it was taken from somebody who is at it");
         naming.end();
         assert!(!named());
@@ -88,7 +90,7 @@ mod tests {
         drop(store.begin_naming().expect("begun"));
         store.settle_names().expect("synced");
         assert!(named(), "others may have seen the same name and not it");
-        Store::open(dir.path()).expect("opened");
+        Store::open(dir.path(), Confinement::None).expect("opened");
         assert!(!named());
     }
 }

@@ -5,9 +5,13 @@
 //!
 //! [`require`] asks a registry and decides; [`decide`] is the pure half of it.
 
+mod declared;
+
 use std::collections::BTreeSet;
 
 use bennu_manifests::model::ImageRef;
+
+pub use declared::{PolicyError, declared};
 
 use crate::cosign::{Candidate, NamedKey, Unfit, can_sign_images, signers};
 use crate::registry::{Client, RegistryError};
@@ -94,9 +98,14 @@ impl Policy {
 
     /// Whether it is about this image: its prefix is the whole name, or ends where a part of the name does.
     pub fn covers(&self, image: &ImageRef) -> bool {
-        let name = format!("{}/{}", image.registry, image.repository);
-        name.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        covers(&self.prefix, image)
     }
+}
+
+/// Whether a policy with this prefix is about an image; see [`Policy::covers`].
+pub fn covers(prefix: &str, image: &ImageRef) -> bool {
+    let name = format!("{}/{}", image.registry, image.repository);
+    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The policy that counts for an image; `None` where it needs no signature.
@@ -181,8 +190,8 @@ pub fn decide(
     })
 }
 
-/// To be called before an image is pulled: fetches its signatures where a policy covers it, and decides. Gives back who
-/// signed; nobody had to where no policy covers it.
+/// To be called before an image is pulled: decides, where a policy covers it, by the signatures that are `kept` of it, and where they
+/// do not suffice by those that its registry has. Gives back who signed; nobody had to where no policy covers it.
 ///
 /// # Errors
 /// [`RequireError`]
@@ -190,8 +199,12 @@ pub async fn require(
     client: &Client,
     policies: &[Policy],
     image: &ImageRef,
+    kept: &[Candidate],
 ) -> Result<BTreeSet<String>, RequireError> {
     let Some(policy) = governing(policies, image) else { return Ok(BTreeSet::new()) };
+    if let Ok(signers) = decide(policy, image, kept) {
+        return Ok(signers);
+    }
     let candidates = client
         .signatures(image)
         .await

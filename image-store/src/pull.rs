@@ -9,6 +9,7 @@ mod described;
 mod documents;
 mod estimate;
 mod native;
+mod patched;
 mod stack;
 
 use std::io::{self, BufReader, Read};
@@ -20,7 +21,7 @@ use oci_spec::image::ImageConfiguration;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use documents::{Documents, documents};
-pub use estimate::{Estimate, LayerEstimate};
+pub use estimate::{Estimate, LayerEstimate, Way};
 
 use crate::budget::{Budget, Window};
 use crate::claim::Claim;
@@ -35,6 +36,8 @@ use crate::source::{Download, Source, SourceError, blocking};
 use crate::store::Store;
 use crate::store_error::StoreError;
 use crate::tar::Limits;
+use crate::worker::{Confinement, Packed, Unpacked, decoder};
+use patched::Patches;
 
 /// Layers of one image that are at work or wait for their turn.
 const LAYERS_IN_LINE: usize = 8;
@@ -70,7 +73,8 @@ impl Store {
     }
 
     /// Makes sure that the image with this digest is here, and gives it, claimed; `name` is what errors call it. Where it is here, the
-    /// source is not touched.
+    /// source is not touched. Where the digest is that of an index and the store has the image for another platform by it, the one that is
+    /// wanted is kept, and given, by the digest of its manifest.
     ///
     /// # Errors
     /// As [`Store::pull`].
@@ -82,10 +86,16 @@ impl Store {
         platform: &Platform,
         progress: &(dyn Progress + Sync),
     ) -> Result<Image, PullError> {
-        let (store, digest) = (self.clone(), *digest);
-        if let Some(present) = blocking(move || store.present(&digest)).await? {
-            check_platform(name, platform, &present.config)?;
-            return Ok(present);
+        let mut digest = *digest;
+        // An index leads to a manifest, and that to nothing else.
+        while let Some(present) = self.looked_up(digest).await? {
+            match present.sibling(platform) {
+                Some(sibling) if sibling != digest => digest = sibling,
+                _ => {
+                    check_platform(name, platform, &present.config)?;
+                    return Ok(present);
+                }
+            }
         }
         let (budget, stop) = (source.budget(), watch::Sender::new(false));
         Pull { store: self, source, name, digest, platform, progress, budget, stop }.run().await
@@ -93,6 +103,11 @@ impl Store {
 }
 
 impl Store {
+    async fn looked_up(&self, digest: Digest) -> Result<Option<Image>, StoreError> {
+        let store = self.clone();
+        blocking(move || store.present(&digest)).await
+    }
+
     /// The image with this digest, as a pull gives it where it is here: claimed, and on the disk for good. `None` where a pull
     /// would have to fetch something.
     ///
@@ -143,11 +158,12 @@ impl Pull<'_> {
             }
         }
         self.require_room(&missing).await?;
+        let patches = &Patches::of(&described.served.bytes);
         // The first layer that fails stops the others, and each is waited for: when a pull returns, nothing of it is at work any
         // more, and nothing is left in tmp/.
         let mut first_error = None;
         let mut layers = stream::iter(missing)
-            .map(|(diff_id, layer)| async move { (diff_id, self.layer(&layer, diff_id).await) })
+            .map(|(diff_id, layer)| async move { (diff_id, self.layer(&layer, diff_id, patches).await) })
             // Their turns are given by the budget; this only bounds how many stand in line.
             .buffer_unordered(LAYERS_IN_LINE);
         while let Some((diff_id, result)) = layers.next().await {
@@ -179,6 +195,7 @@ impl Pull<'_> {
             manifest_type: described.served.media_type,
             config: described.config,
             layers,
+            signatures: Vec::new(),
         };
         let digest = self.digest;
         let mut image =
@@ -199,9 +216,14 @@ impl Pull<'_> {
     }
 
     /// One layer, fetched and converted.
-    async fn layer(&self, layer: &Descriptor, diff_id: Digest) -> Result<Claimed, LayerError> {
+    async fn layer(
+        &self,
+        layer: &Descriptor,
+        diff_id: Digest,
+        patches: &Patches,
+    ) -> Result<Claimed, LayerError> {
         if layer.media_type == crate::native::MEDIA_TYPE {
-            return self.native_layer(layer, diff_id).await;
+            return self.native_layer(layer, diff_id, patches).await;
         }
         let compression = document::layer_compression(&layer.media_type);
         let compression = compression.map_err(|error| self.refused(error.into()))?;
@@ -311,6 +333,9 @@ impl Pull<'_> {
                 self.refused(Refused::DiffId { layer: layer.digest, expected, found })
             }
             ImportError::Blob { expected } => self.refused(Refused::Blob { layer: layer.digest, expected }),
+            ImportError::Worker(source) => {
+                PullError::Worker { image: self.name.to_owned(), layer: layer.digest, source }
+            }
             ImportError::DiskFull(source) => PullError::DiskFull { image: self.name.to_owned(), source },
             ImportError::Store(error) => error.into(),
         }
@@ -369,18 +394,21 @@ fn convert(
     kind: Kind,
     limits: Limits,
 ) -> Result<Claimed, ImportError> {
-    let pieces = BufReader::with_capacity(1 << 16, PieceReader { pieces, piece: Bytes::new(), ended: false });
+    let pieces = BufReader::with_capacity(1 << 16, PieceReader::new(pieces));
     let (compression, window) = match kind {
         Kind::Native(native) => return native::convert(store, pieces, &native, diff_id),
         Kind::Tar(compression, window) => (compression, window),
     };
-    let tar: Box<dyn Read> = match compression {
-        Compression::None => Box::new(pieces),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(pieces)),
-        Compression::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(pieces).map_err(ImportError::Read)?;
-            decoder.window_log_max(window.log()).map_err(ImportError::Read)?;
-            Box::new(decoder)
+    let packed = match compression {
+        Compression::None => None,
+        Compression::Gzip => Some(Packed::Gzip),
+        Compression::Zstd => Some(Packed::Zstd { window_log: window.log() }),
+    };
+    let tar: Box<dyn Read> = match (packed, &store.inner.confinement) {
+        (None, _) => Box::new(pieces),
+        (Some(packed), Confinement::None) => decoder(pieces, packed).map_err(ImportError::Read)?,
+        (Some(packed), Confinement::Process(program)) => {
+            Box::new(Unpacked::new(program, pieces, packed).map_err(ImportError::Worker)?)
         }
     };
     store.convert_layer(tar, limits, Below::Layers, |converted| {
@@ -397,6 +425,12 @@ struct PieceReader {
     pieces: mpsc::Receiver<Piece>,
     piece: Bytes,
     ended: bool,
+}
+
+impl PieceReader {
+    fn new(pieces: mpsc::Receiver<Piece>) -> Self {
+        Self { pieces, piece: Bytes::new(), ended: false }
+    }
 }
 
 impl Read for PieceReader {

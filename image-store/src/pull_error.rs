@@ -4,6 +4,7 @@ use std::io;
 
 use bennu_manifests::model::Digest;
 
+use crate::fault::Fault;
 use crate::record::RecordFault;
 use crate::registry::RegistryError;
 use crate::registry::document::DocumentError;
@@ -11,6 +12,7 @@ use crate::source::SourceError;
 use crate::space::Shortage;
 use crate::store_error::StoreError;
 use crate::tar::{Reason, Refusal};
+use crate::worker::WorkerError;
 
 /// Why a pull failed. The four kinds are kept apart because different things have to be done about them.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,17 @@ pub enum PullError {
         #[source]
         source: SourceError,
     },
+    /// The process that parses a layer failed: it could not be started, or the layer needs more than it may have.
+    #[error("could not take in layer {layer} of {image}")]
+    Worker {
+        /// The reference.
+        image: String,
+        /// The compressed digest of the layer.
+        layer: Digest,
+        /// What happened to the process.
+        #[source]
+        source: WorkerError,
+    },
     /// It is known before it begins that there is no room for it.
     #[error("there is no room for {image}")]
     NoRoom {
@@ -95,6 +108,16 @@ pub enum PullError {
 }
 
 impl PullError {
+    /// What kind of failure it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Refused { .. } => Fault::Refused,
+            Self::NotFound { .. } => Fault::Missing,
+            Self::WrongPlatform { .. } => Fault::Invalid,
+            _ => Fault::Failed,
+        }
+    }
+
     /// Whether it was refused for security.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })

@@ -5,8 +5,9 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claims;
+use crate::cosign::Candidate;
 use crate::registry;
-use crate::registry::document::{self, Document, DocumentError};
+use crate::registry::document::{self, Descriptor, Document, DocumentError, Platform};
 use crate::sha256;
 
 /// A layer and its blob.
@@ -71,6 +72,8 @@ pub struct Image {
     pub size: u64,
     /// What keeps it from being collected, where it was claimed.
     pub claims: Claims,
+    /// What the index offers that it was asked for by; empty where that was none.
+    pub index: Vec<Descriptor>,
 }
 
 /// The record of an image: the documents as they came, byte for byte, and the blobs of its layers.
@@ -84,6 +87,9 @@ pub(crate) struct ImageRecord {
     pub(crate) config: String,
     /// In the order of the manifest.
     pub(crate) layers: Vec<LayerRecord>,
+    /// What came with it and may be a signature of it; nobody has to believe any of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) signatures: Vec<Candidate>,
 }
 
 /// Why a record is not believed.
@@ -109,6 +115,7 @@ impl Image {
         if asked != *digest {
             return Err(RecordFault::Inconsistent("the digest of the image does not fit"));
         }
+        let mut offered = Vec::new();
         if let Some(index) = &record.index {
             let Document::Index(index) = document::parse(index.as_bytes(), None)? else {
                 return Err(RecordFault::Inconsistent("what stands for the index is none"));
@@ -116,6 +123,7 @@ impl Image {
             if !index.iter().any(|entry| entry.digest == manifest_digest) {
                 return Err(RecordFault::Inconsistent("the index does not name the manifest"));
             }
+            offered = index;
         }
         let Document::Manifest(manifest) =
             document::parse(record.manifest.as_bytes(), Some(&record.manifest_type))?
@@ -145,6 +153,16 @@ impl Image {
             layers: record.layers.clone(),
             size: blobs.iter().map(|(_, size)| size).sum(),
             claims: Claims::default(),
+            index: offered,
         })
+    }
+
+    /// The digest of the manifest that its index has for a platform, where that is another image than this one. A store has one image
+    /// by the digest of an index, the first that was pulled; others are there by the digests of their manifests.
+    pub fn sibling(&self, platform: &Platform) -> Option<Digest> {
+        platform
+            .choose(&self.index)
+            .map(|entry| entry.digest)
+            .filter(|digest| *digest != self.manifest_digest)
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::budget::Budget;
 use crate::registry::document::{self, Descriptor};
-use crate::registry::{Client, MAX_DOCUMENT, RegistryError, Repository, Served};
+use crate::registry::{Client, MAX_DOCUMENT, Referrer, RegistryError, Repository, Served};
 use crate::sha256::{self, Sha256};
 
 /// The bytes that are read from a file at once.
@@ -117,6 +117,16 @@ impl Source {
         };
         document::check_type(expected_type, &served.media_type).map_err(RegistryError::from)?;
         Ok(served)
+    }
+
+    /// What refers to a manifest and may be of the artifact type `kind`; nothing where the source knows of nothing.
+    pub(crate) async fn referrers(&self, subject: &Digest, kind: &str) -> Result<Vec<Referrer>, SourceError> {
+        match self {
+            Self::Registry { client, repository } => {
+                Ok(client.helpful_referrers(repository, subject, kind).await?)
+            }
+            Self::Archive(_) => Ok(Vec::new()),
+        }
     }
 
     /// A configuration, whole.

@@ -19,6 +19,34 @@ pub(crate) struct Spill {
     watch: Watch,
 }
 
+/// Where a writer of blobs has its temporary data.
+#[derive(Debug)]
+pub(crate) enum Scratch {
+    /// In files without a name in this directory, which are made when they are needed.
+    Directory(PathBuf),
+    /// In these files, which are empty and open for reading and writing.
+    Files {
+        /// For the tails of files.
+        tails: File,
+        /// For leaves.
+        leaves: File,
+    },
+}
+
+impl Scratch {
+    /// Places for tails and for leaves, which may take so many bytes of memory.
+    pub(crate) fn spills(self, tails_in_memory: usize, leaves_in_memory: usize) -> (Spill, Spill) {
+        match self {
+            Self::Directory(directory) => {
+                (Spill::new(&directory, tails_in_memory), Spill::new(&directory, leaves_in_memory))
+            }
+            Self::Files { tails, leaves } => {
+                (Spill::to(tails, tails_in_memory), Spill::to(leaves, leaves_in_memory))
+            }
+        }
+    }
+}
+
 impl Spill {
     /// Nothing yet. What is more than `bound` bytes will go to a file in `directory`.
     pub(crate) fn new(directory: &Path, bound: usize) -> Self {
@@ -27,6 +55,18 @@ impl Spill {
             bound,
             memory: Vec::new(),
             file: None,
+            watch: Watch::default(),
+        }
+    }
+
+    /// Nothing yet. What is more than `bound` bytes will go to `file`, which is empty.
+    fn to(file: File, bound: usize) -> Self {
+        Self {
+            // Never looked at: the file is there.
+            directory: PathBuf::new(),
+            bound,
+            memory: Vec::new(),
+            file: Some((file, 0)),
             watch: Watch::default(),
         }
     }
@@ -78,7 +118,7 @@ impl Spill {
 }
 
 /// A file that goes away with its last descriptor.
-fn unnamed_file(directory: &Path) -> io::Result<File> {
+pub(crate) fn unnamed_file(directory: &Path) -> io::Result<File> {
     let path = directory.join(crate::durable::temporary_name());
     let file = File::options().read(true).write(true).create_new(true).open(&path)?;
     match std::fs::remove_file(&path) {

@@ -15,7 +15,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
 use crate::blob::is_damage;
-use crate::claim::{Claim, flock, is_claimed};
+use crate::claim::{Claim, Claims, flock, is_claimed};
+use crate::cosign::{Candidate, MAX_CANDIDATES};
 use crate::durable;
 use crate::format;
 use crate::names::{self, Names};
@@ -23,6 +24,7 @@ use crate::naming;
 use crate::record::{Image, ImageRecord, LayerRecord, Origin};
 use crate::sealed;
 use crate::store_error::{OpenError, StoreError};
+use crate::worker::Confinement;
 
 /// The largest record that is read, in bytes.
 const MAX_RECORD: u64 = 32 << 20;
@@ -36,18 +38,21 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) names: Names,
     pub(crate) read_only: bool,
+    /// Where layers are parsed.
+    pub(crate) confinement: Confinement,
 }
 
 /// The lock that one operation holds.
 pub(crate) type StoreLock = Flock<File>;
 
 impl Store {
-    /// Opens the store at `root`, making one where the directory is missing or empty. What an interrupted operation left in
+    /// Opens the store at `root`, making one where the directory is missing or empty; layers that come into it are parsed as
+    /// `confinement` says. What an interrupted operation left in
     /// `tmp/` is removed; what a running one has there stays.
     ///
     /// # Errors
     /// [`OpenError`]
-    pub fn open(root: &Path) -> Result<Self, OpenError> {
+    pub fn open(root: &Path, confinement: Confinement) -> Result<Self, OpenError> {
         let names = Names::new(root);
         let read_only = match read_bounded(&names.format())? {
             Some(bytes) => format::check(&names, &bytes)?,
@@ -56,7 +61,7 @@ impl Store {
                 false
             }
         };
-        let store = Self { inner: Arc::new(Inner { names, read_only }) };
+        let store = Self { inner: Arc::new(Inner { names, read_only, confinement }) };
         if !read_only {
             match store.lock(FlockArg::LockExclusiveNonblock) {
                 Ok(_lock) => store.remove_leftovers()?,
@@ -106,6 +111,37 @@ impl Store {
         let Some(bytes) = read_record(&path)? else { return Ok(None) };
         let damaged = |error: serde_json::Error| StoreError::Damaged { path, fault: error.to_string() };
         serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    }
+
+    /// What came with an image and may be a signature of it; nothing where it is not there, or its record is damaged.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn signatures(&self, image: &Digest) -> Result<Vec<Candidate>, StoreError> {
+        let record = believed(self.image_record(image))?;
+        Ok(record.map(|record| record.signatures).unwrap_or_default())
+    }
+
+    /// Keeps at most [`MAX_CANDIDATES`] that may be signatures of an image, in stead of those that were kept, for hosts that cannot ask its
+    /// registry. They are in the record of the image and go with it. Gives a claim on that record, which is a new file; nothing where the
+    /// image is not there.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn keep_signatures(
+        &self,
+        image: &Digest,
+        mut signatures: Vec<Candidate>,
+    ) -> Result<Option<Claims>, StoreError> {
+        self.writable()?;
+        let _lock = self.lock(FlockArg::LockShared)?;
+        let Some(mut record) = self.image_record(image)? else { return Ok(None) };
+        signatures.truncate(MAX_CANDIDATES);
+        if record.signatures != signatures {
+            record.signatures = signatures;
+            write_json(&self.inner.names.image(image), &record)?;
+        }
+        Ok(Some(self.claimed_record(image)?.into_iter().collect()))
     }
 
     /// All images that are whole, by digest.
@@ -298,7 +334,9 @@ pub(crate) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StoreError::io("open", path)(error)),
     };
-    let mut bytes = Vec::new();
+    // Else it would be read in pieces of 32 bytes, 64, 128 and so on.
+    let len = file.metadata().map_err(StoreError::io("look at", path))?.len().min(MAX_RECORD);
+    let mut bytes = Vec::with_capacity(len as usize + 1);
     file.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
     if bytes.len() as u64 > MAX_RECORD {
         let fault = format!("it is larger than {MAX_RECORD} bytes");

@@ -168,7 +168,7 @@ fn the_kernel_and_fsck_read_the_blob_as_the_file_system_was() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().join("tree");
     make_tree(&root);
-    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let store = Store::open(&dir.path().join("store"), common::confined()).expect("a store");
     let layer = store.import_layer(tar(&root, "--format=pax").as_slice(), Limits::default()).expect("sound");
     if has_program("fsck.erofs") {
         let output = Command::new("fsck.erofs").arg(&layer.path).output().expect("fsck runs");
@@ -198,7 +198,7 @@ fn a_blob_is_barely_larger_than_its_archive() {
     let root = dir.path().join("tree");
     make_tree(&root);
     let archive = tar(&root, "--format=gnu");
-    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let store = Store::open(&dir.path().join("store"), common::confined()).expect("a store");
     let layer = store.import_layer(archive.as_slice(), Limits::default()).expect("sound");
     assert!(layer.size * 100 <= archive.len() as u64 * 105, "{} of {}", layer.size, archive.len());
 }
@@ -279,7 +279,7 @@ fn attributes_and_marks_are_listed_and_seen_by_the_kernel() {
         format!("/etc/same\tfile\t0644\t0:0\t5000\t1700000000.500000000\t-\tuser.a=b\t{digest}")
     );
     if can_mount() {
-        let store = Store::open(&dir.path().join("store")).expect("a store");
+        let store = Store::open(&dir.path().join("store"), common::confined()).expect("a store");
         let layer = store.import_layer(golden_tar().as_slice(), Limits::default()).expect("sound");
         let target = dir.path().join("mounted");
         fs::create_dir(&target).expect("made");
@@ -297,7 +297,7 @@ fn attributes_and_marks_are_listed_and_seen_by_the_kernel() {
 #[test]
 fn the_same_archive_gives_the_same_blob_on_every_machine_and_in_every_version() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     let layer = store.import_layer(golden_tar().as_slice(), Limits::default()).expect("sound");
     assert_eq!(layer.blob.hex(), "039b7a7c79163b7b88c964066050b6ed32ed9aec8ea16e6ffa7d6b62cf7c2939");
     let bytes = fs::read(&layer.path).expect("read");

@@ -473,7 +473,7 @@ fn staged(lines: Vec<Line>) -> (Vec<Staged>, Clients) {
 async fn faults(staged: Staged, clients: &Clients) -> Vec<String> {
     let Staged { line: Line { name, ends, slow, digest, .. }, server, stranger } = staged;
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     let client = if slow { &clients.hasty } else { &clients.patient };
     let (image, platform) = (server.image(digest), Platform::linux("amd64"));
     let pull = store.pull(client, &image, &platform, &());
@@ -535,7 +535,7 @@ async fn t12_no_registry_leads_to_the_cloud_where_plain_http_is_allowed_everywhe
             options.plain_http_everywhere = true;
             let client = Client::new(options).expect("a client");
             let dir = tempfile::tempdir().expect("a directory");
-            let store = Store::open(dir.path()).expect("a store");
+            let store = Store::open(dir.path(), common::confined()).expect("a store");
             let (image, platform) = (server.image(parts().digest()), Platform::linux("amd64"));
             let error = store.pull(&client, &image, &platform, &()).await.expect_err(location);
             assert!(error.is_refusal(), "{location}: {error:?}");

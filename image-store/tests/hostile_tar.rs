@@ -4,14 +4,21 @@ mod common;
 
 use bennu_image_store::erofs::{FileType, Image, ReadError};
 use bennu_image_store::listing::{ListError, layer_listing};
-use bennu_image_store::tar::{Limits, PathFault, Reason, TarError};
-use bennu_image_store::{ImportError, Store};
+use bennu_image_store::tar::{Limits, PathFault, Reason, Refusal, TarError};
+use bennu_image_store::{Confinement, ImportError, Store};
 use common::{Tar, pax_records};
 
-/// What an import of `archive` is refused for. The store is as empty afterwards as it was before.
+/// What an import of `archive` is refused for, which is the same in this process and in a confined one. The store is as empty
+/// afterwards as it was before.
 fn refused(archive: &[u8], limits: Limits) -> Result<Reason, String> {
+    let here = refused_by(Confinement::None, archive, limits);
+    assert_eq!(refused_by(common::confined(), archive, limits), here);
+    here.map(|refusal| refusal.reason)
+}
+
+fn refused_by(confinement: Confinement, archive: &[u8], limits: Limits) -> Result<Refusal, String> {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), confinement).expect("a store");
     match store.import_layer(archive, limits) {
         Ok(_) => Err("it was taken".to_owned()),
         Err(ImportError::Refused(refusal)) => {
@@ -19,7 +26,7 @@ fn refused(archive: &[u8], limits: Limits) -> Result<Reason, String> {
                 let left = std::fs::read_dir(dir.path().join(directory)).expect("listed").count();
                 assert_eq!(left, 0, "something is left in {directory}");
             }
-            Ok(refusal.reason)
+            Ok(refusal)
         }
         Err(other) => Err(format!("{other}: another kind of error")),
     }
@@ -147,19 +154,23 @@ fn malformed_headers_are_refused() {
     let mut spoiled = sound.clone();
     spoiled[0] ^= 1;
     check(spoiled, Reason::Checksum);
-    check(sound[..700].to_vec(), Reason::Truncated);
+    check(sound[..512].to_vec(), Reason::Truncated);
+    check(sound[..1100].to_vec(), Reason::Truncated);
     check(sound[..100].to_vec(), Reason::Truncated);
     check(Tar::new().pax(&[("path", b"b")]).cut(), Reason::Truncated);
-    check(Tar::new().entry("a", b'0', "", b"", |h| h[124..136].fill(0xff)).end(), Reason::Number("size"));
+    check(
+        Tar::new().entry("a", b'0', "", b"", |h| h[124..136].fill(0xff)).end(),
+        Reason::Number("size".into()),
+    );
     check(
         Tar::new().entry("a", b'0', "", b"", |h| h[108..116].copy_from_slice(b"00000x0\0")).end(),
-        Reason::Number("uid"),
+        Reason::Number("uid".into()),
     );
-    check(Tar::new().pax(&[("uid", b"4294967295")]).file("a", "").end(), Reason::Number("uid"));
+    check(Tar::new().pax(&[("uid", b"4294967295")]).file("a", "").end(), Reason::Number("uid".into()));
     check(Tar::new().entry("a", b'x', "", b"99 path=b\n", |_| {}).file("a", "").end(), Reason::Pax);
     check(
         Tar::new().entry("a", b'3', "", b"", |h| h[329..337].copy_from_slice(b"7777777\0")).end(),
-        Reason::Number("devmajor"),
+        Reason::Number("devmajor".into()),
     );
     check(Tar::new().entry("a", b'Z', "", b"", |_| {}).end(), Reason::Type('Z'));
     check(Tar::new().entry("a", b'S', "", b"", |_| {}).end(), Reason::Sparse);
@@ -186,6 +197,29 @@ fn attributes_that_are_too_much_or_steer_overlayfs_are_refused() {
         refused(&Tar::new().pax(&many).file("a", "").end(), Limits::default()),
         Ok(Reason::TooMuch { .. })
     ));
+}
+
+/// As Go's archive/tar takes it, and so every program that runs containers; `umoci insert` writes layers that end behind their data.
+#[test]
+fn an_archive_may_end_where_nothing_is_missing() {
+    let whole = Tar::new().file("a", "x").file("b", vec![1; 700]).end();
+    let listed = |archive: &[u8]| {
+        let dir = tempfile::tempdir().expect("a directory");
+        layer_listing(archive, dir.path(), Limits::default()).map(|lines| format!("{lines:?}"))
+    };
+    let expected = listed(&whole).expect("sound");
+    // Header, block of data, header, 700 bytes of data.
+    let data_ends = 1024 + 512 + 700;
+    for end in [data_ends, data_ends + 1, 1024 + 512 + 1023, 1024 + 512 + 1024, 1024 + 512 + 1024 + 512] {
+        assert_eq!(listed(&whole[..end]).expect("taken"), expected, "{end}");
+    }
+    for end in [data_ends - 1, 1024 + 512, 1024 + 511] {
+        check(whole[..end].to_vec(), Reason::Truncated);
+    }
+    // What belongs to a header that is missing is no entry, and says so.
+    let records = pax_records(&[("path", b"b")]);
+    let pax = Tar::new().pax(&[("path", b"b")]).cut();
+    check(pax[..512 + records.len()].to_vec(), Reason::Truncated);
 }
 
 #[test]
@@ -225,7 +259,7 @@ fn t14_holes_count_as_if_they_were_there() {
         let archive = Tar::new().pax(&records).file("a", "").end();
         assert_eq!(
             refused(&archive, limits),
-            Ok(Reason::TooMuch { what: "bytes in the archive", limit: 1 << 20 }),
+            Ok(Reason::TooMuch { what: "bytes in the archive".into(), limit: 1 << 20 }),
             "{size}"
         );
     }
@@ -275,7 +309,7 @@ fn a_file_with_a_slash_at_the_end_of_its_name_is_refused_where_readers_disagree(
 #[test]
 fn odd_but_sound_archives_are_taken() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     for archive in [
         Vec::new(),
         Tar::new().end(),
@@ -344,7 +378,7 @@ fn archives_spoiled_at_random_are_taken_or_refused_and_nothing_else() {
 #[test]
 fn blobs_spoiled_at_random_are_listed_or_called_damaged_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     let tar =
         Tar::new().pax(&[("SCHILY.xattr.user.a", b"b")]).file("d/f", vec![1; 5000]).symlink("s", "t").end();
     let layer = store.import_layer(tar.as_slice(), Limits::default()).expect("sound");

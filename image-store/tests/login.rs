@@ -32,7 +32,7 @@ fn options(registry: &str, credentials: Credentials) -> ClientOptions {
 
 async fn pull(options: ClientOptions, image: &ImageRef) -> Result<Image, PullError> {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     let client = Client::new(options).expect("a client");
     store.pull(&client, image, &Platform::linux("amd64"), &()).await
 }

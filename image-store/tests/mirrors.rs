@@ -50,7 +50,7 @@ fn dead() -> String {
 
 async fn pull(client: &Client, registry: &str, parts: &Parts) -> Result<(), PullError> {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     let image = format!("{registry}/a/b@{}", parts.digest()).parse().expect("a reference");
     store.pull(client, &image, &Platform::linux("amd64"), &()).await?;
     assert!(store.scrub().expect("read").is_empty(), "something else was kept");

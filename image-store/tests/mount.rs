@@ -3,11 +3,12 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use bennu_image_store::listing::files;
-use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper, mount_layer};
+use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper, mount_layer, mount_with_ids};
 use bennu_image_store::{Claims, Image, LayerRecord, Origin, Store, sha256};
 use common::{Tar, can_mount};
 
@@ -25,7 +26,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(&dir.path().join("store")).expect("a store");
+        let store = Store::open(&dir.path().join("store"), common::confined()).expect("a store");
         let mounts = Mounts::new(&dir.path().join("run")).expect("a place for mounts");
         fs::create_dir(dir.path().join("root")).expect("made");
         Self { dir, store, mounts }
@@ -155,6 +156,7 @@ fn the_listing_of_an_image_names_what_is_seen_when_it_is_mounted() {
         layers,
         size,
         claims: Claims::default(),
+        index: Vec::new(),
     };
     let lines = files(&bench.store, &image).expect("listed");
     let listed: Vec<_> = lines.iter().map(|line| line.path.as_str()).collect();
@@ -313,4 +315,36 @@ fn a_collection_leaves_what_is_mounted_even_where_no_pin_holds_it() {
     bench.mounts.unmount_image(&root).expect("unmounted");
     let plan = bench.store.gc().expect("collected");
     assert_eq!(plan.blobs.len(), layers.len(), "{plan:?}");
+}
+
+#[test]
+fn a_directory_is_mounted_a_second_time_with_the_ids_of_a_user_namespace() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, seen) = (dir.path().join("data"), dir.path().join("seen"));
+    [&data, &seen].into_iter().for_each(|path| fs::create_dir(path).expect("made"));
+    fs::write(data.join("file"), "x").expect("written");
+    std::os::unix::fs::chown(data.join("file"), Some(33), Some(33)).expect("given away");
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--user", "--", "cat"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a namespace");
+    // What comes back tells that the program runs, so the namespace is there.
+    holder.stdin.as_mut().expect("a pipe").write_all(b"x").expect("asked");
+    holder.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("answered");
+    let process = format!("/proc/{}", holder.id());
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("{process}/{map}"), "0 100000 65536\n").expect("mapped");
+    }
+    let namespace = fs::File::open(format!("{process}/ns/user")).expect("there").into();
+    drop(holder.stdin.take());
+    holder.wait().expect("ended");
+    mount_with_ids(&data, &seen, &namespace).expect("mounted");
+    let owner = fs::metadata(seen.join("file")).expect("there").uid();
+    rustix::mount::unmount(&seen, rustix::mount::UnmountFlags::empty()).expect("unmounted");
+    assert_eq!(owner, 100_033);
 }

@@ -20,7 +20,7 @@ async fn a_registry_is_reached_through_its_proxy_and_loopback_is_not() {
     assert!(!format!("{options:?}").contains("hunter2"));
     let client = Client::new(options).expect("a client");
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     let platform = Platform::linux("amd64");
 
     let image = format!("registry.invalid:5000/a/b@{}", parts.digest()).parse().expect("a reference");
@@ -32,7 +32,7 @@ async fn a_registry_is_reached_through_its_proxy_and_loopback_is_not() {
 
     let asked = proxy.seen().len();
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     store.pull(&client, &registry.image(parts.digest()), &platform, &()).await.expect("pulled");
     assert_eq!(proxy.seen().len(), asked);
     assert!(!registry.saw("Y2k6aHVudGVyMg=="));

@@ -28,7 +28,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path()).expect("a store");
+        let store = Store::open(dir.path(), common::confined()).expect("a store");
         Self { dir, store }
     }
 
@@ -159,7 +159,7 @@ async fn an_image_is_pulled_once_and_then_found_without_any_request() {
     assert_eq!(bench.pull(&image).await.expect("there").layers, pulled.layers);
     assert_eq!(server.seen().len(), requests, "the network was asked for what is here");
     // The same after a new start of the program.
-    let again = Store::open(bench.dir.path()).expect("a store");
+    let again = Store::open(bench.dir.path(), common::confined()).expect("a store");
     assert_eq!(again.images().expect("listed").len(), 1);
     assert!(again.verify().expect("looked at").is_empty());
     assert!(again.scrub().expect("read").is_empty());
@@ -179,6 +179,25 @@ async fn layers_may_be_compressed_with_zstd_or_not_at_all() {
         let image = parts.clone().serve().image(parts.digest());
         bench.pull(&image).await.expect(media_type);
     }
+}
+
+#[tokio::test]
+async fn an_image_takes_a_file_for_each_layer_and_one_for_itself() {
+    let bench = Bench::new();
+    let files = || {
+        let count = |directory: &str| bench.count(directory);
+        ["", "tmp", "blobs/sha256", "layers/sha256", "images/sha256", "pins"].map(count).iter().sum::<usize>()
+    };
+    let pull = async |tars: &[Vec<u8>]| {
+        let parts = Parts::new("amd64", tars);
+        let server = parts.clone().serve();
+        bench.pull(&server.image(parts.digest())).await.expect("pulled");
+    };
+    pull(&[Tar::new().file("first", "1").end()]).await;
+    let before = files();
+    let six: Vec<_> = (0..6).map(|i| Tar::new().file(&format!("a{i}"), "a").end()).collect();
+    pull(&six).await;
+    assert_eq!(files() - before, 7);
 }
 
 #[tokio::test]
@@ -210,6 +229,17 @@ async fn the_image_for_the_platform_is_chosen_from_an_index() {
     let pulled = bench.pull(&image).await.expect("pulled");
     assert_eq!((pulled.digest, pulled.manifest_digest), (digest, amd64.digest()));
     assert_eq!(bench.store.image(&digest).expect("read").expect("there").layers, pulled.layers);
+
+    // The same index for another machine is another image, which is found again by itself.
+    for server_is_there in [true, false] {
+        let before = server.seen().len();
+        let other =
+            bench.store.pull(&client(), &image, &Platform::linux("arm64"), &()).await.expect("pulled");
+        assert_eq!((other.digest, other.manifest_digest), (arm64.digest(), arm64.digest()));
+        assert_eq!(other.config.architecture().to_string(), "arm64");
+        assert_eq!(server.seen().len() > before, server_is_there, "asked again");
+    }
+    assert_eq!(bench.pull(&image).await.expect("still there").manifest_digest, amd64.digest());
 
     let riscv = bench.store.pull(&client(), &image, &Platform::linux("riscv64"), &()).await;
     assert!(matches!(riscv, Err(PullError::WrongPlatform { .. })), "{riscv:?}");

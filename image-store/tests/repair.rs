@@ -18,7 +18,7 @@ use common::registry::Parts;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     (dir, store)
 }
 
@@ -119,7 +119,7 @@ fn t20_a_flipped_bit_in_any_byte_of_a_record_is_found_and_what_it_says_is_not_be
     let sound = fs::read(&format).expect("read");
     for bit in 0..sound.len() * 8 {
         flip(&format, &[bit]);
-        let opened = Store::open(dir.path()).map(drop);
+        let opened = Store::open(dir.path(), common::confined()).map(drop);
         assert!(
             matches!(opened, Err(OpenError::Format { .. } | OpenError::Incompatible { .. })),
             "bit {bit}: {opened:?}"
@@ -263,7 +263,7 @@ fn a_scrub_that_was_stopped_goes_on_and_forgets_nothing_that_it_found() {
     flip(&store.blob_path(&blobs[1]), &[5]);
     let scrub = |restart: bool, after: usize| {
         // As after a new start of the program.
-        let store = Store::open(dir.path()).expect("a store");
+        let store = Store::open(dir.path(), common::confined()).expect("a store");
         let mut watch = Stopping { after, passes: Vec::new() };
         let scrubbed = store.scrub_on(restart, &mut watch).expect("read");
         (scrubbed, watch.passes.len())

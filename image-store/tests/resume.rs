@@ -29,7 +29,7 @@ fn server(parts: &Parts, answer: impl Fn(&Seen, Answer) -> Answer + Send + Sync 
 
 async fn pull(server: &Server, parts: &Parts) -> Result<Image, PullError> {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     let mut options = ClientOptions::default();
     options.first_pause = Duration::from_millis(1);
     options.patience.silence = Duration::from_millis(500);

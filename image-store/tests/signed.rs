@@ -5,17 +5,16 @@
 
 mod common;
 
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bennu_image_store::cosign::{Candidate, NamedKey, Unfit};
 use bennu_image_store::policy::{Policy, RequireError, decide, require};
+use bennu_image_store::registry::document::Platform;
 use bennu_image_store::registry::{Client, ClientOptions};
-use bennu_image_store::sha256;
+use bennu_image_store::{Store, sha256};
 use bennu_manifests::model::{Digest, ImageRef};
 use common::Tar;
+use common::live::{Registry, run};
 use common::registry::{Answer, INDEX, MANIFEST, Parts, Seen, Server, descriptor};
 
 const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -27,21 +26,6 @@ fn client() -> Client {
     let mut options = ClientOptions::default();
     options.first_pause = Duration::from_millis(1);
     Client::new(options).expect("a client")
-}
-
-/// Runs a program that has to succeed, in `dir`; what it printed.
-fn run(dir: &Path, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("{program} cannot be started ({error}): cargo xtask packages installs it")
-        });
-    assert!(output.status.success(), "{program} {arguments:?} ended with {}", output.status);
-    String::from_utf8(output.stdout).expect("text")
 }
 
 /// A key that OpenSSL made.
@@ -82,51 +66,8 @@ fn trusted(prefix: &str, ana: &Key) -> (Policy, Policy) {
     (policy(1), policy(2))
 }
 
-/// Debian's registry on a free port; it ends with this value.
-struct Registry {
-    child: Child,
-    address: String,
-    _dir: tempfile::TempDir,
-}
-
+/// What these tests do with the registry.
 impl Registry {
-    fn start() -> Self {
-        // Another process may take the port between choosing and listening.
-        (0..5).find_map(|_| Self::try_start()).expect("docker-registry listens")
-    }
-
-    fn try_start() -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a folder");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound").to_string();
-        drop(listener);
-        let config = dir.path().join("registry.yml");
-        let text = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: \
-             {{rootdirectory: {:?}}}}}\nhttp: {{addr: \"{address}\"}}\n",
-            dir.path().join("storage")
-        );
-        std::fs::write(&config, text).expect("written");
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry can be started: cargo xtask packages installs it");
-        let mut registry = Self { child, address, _dir: dir };
-        let end = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(&registry.address).is_err() {
-            assert!(Instant::now() < end, "docker-registry does not listen");
-            if registry.child.try_wait().expect("it can be asked").is_some() {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(registry)
-    }
-
     /// Copies an image into a repository with skopeo, under a tag.
     fn push(&self, parts: &Parts, name: &str, tag: &str) -> ImageRef {
         let layout = tempfile::tempdir().expect("a folder");
@@ -191,13 +132,6 @@ fn signature_manifest(config: &str, payload: &[u8], signature: &str) -> Vec<u8> 
     .into_bytes()
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
-
 fn parts(content: &str) -> Parts {
     Parts::new("amd64", &[Tar::new().file("a", content.as_bytes()).end()])
 }
@@ -211,17 +145,17 @@ async fn an_image_that_was_signed_is_taken_and_one_that_nobody_signed_is_refused
     let (one, two) = trusted(&format!("{}/team", registry.address), &key);
     let one = std::slice::from_ref(&one);
 
-    let signers = require(&client, one, &signed).await.expect("it is signed");
+    let signers = require(&client, one, &signed, &[]).await.expect("it is signed");
     assert_eq!(signers.into_iter().collect::<Vec<_>>(), ["ana"]);
-    let error = require(&client, &[two], &signed).await.expect_err("one of two signed");
+    let error = require(&client, &[two], &signed, &[]).await.expect_err("one of two signed");
     assert!(matches!(error, RequireError::NotSigned { ref signers, .. } if signers.len() == 1), "{error}");
-    let error = require(&client, one, &unsigned).await.expect_err("nobody signed");
+    let error = require(&client, one, &unsigned, &[]).await.expect_err("nobody signed");
     assert!(
         error.is_refusal() && matches!(error, RequireError::NotSigned { ref unfit, .. } if unfit.is_empty())
     );
     // A stranger's signature is there, and says nothing.
     registry.sign(&unsigned, &Key::new());
-    let error = require(&client, one, &unsigned).await.expect_err("a stranger signed");
+    let error = require(&client, one, &unsigned, &[]).await.expect_err("a stranger signed");
     assert!(
         matches!(error, RequireError::NotSigned { ref unfit, .. } if *unfit == [Unfit::Stranger]),
         "{error}"
@@ -234,7 +168,37 @@ async fn an_image_that_was_signed_is_taken_and_one_that_nobody_signed_is_refused
     assert!(error.to_string().contains("for the repository"), "{error}");
     // What no policy covers needs no signature.
     let (elsewhere, _) = trusted(&format!("{}/another", registry.address), &key);
-    assert!(require(&client, &[elsewhere], &unsigned).await.expect("not covered").is_empty());
+    assert!(require(&client, &[elsewhere], &unsigned, &[]).await.expect("not covered").is_empty());
+}
+
+#[tokio::test]
+async fn signatures_that_were_kept_are_enough_where_no_registry_can_be_asked() {
+    let (key, parts) = (Key::new(), parts("signed"));
+    let server = parts.clone().serve();
+    let image = server.image(parts.digest());
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"{}/{}"}},"image":{{"docker-manifest-digest":"{}"}},"type":"cosign container image signature"}},"optional":null}}"#,
+        image.registry, image.repository, image.digest
+    );
+    let signature = key.sign(payload.as_bytes());
+    let signatures = vec![Candidate::Simple { payload: payload.into_bytes(), signature }];
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
+    assert!(store.keep_signatures(&image.digest, signatures.clone()).expect("looked at").is_none());
+    store.pull(&client(), &image, &Platform::linux("amd64"), &()).await.expect("pulled");
+    assert!(store.signatures(&image.digest).expect("read").is_empty());
+    store.keep_signatures(&image.digest, signatures.clone()).expect("written").expect("the image is there");
+    assert!(store.image(&image.digest).expect("read").is_some(), "the image is not what it was");
+    let kept = store.signatures(&image.digest).expect("read");
+    assert_eq!(kept, signatures);
+
+    let (one, two) = trusted(&image.registry, &key);
+    let asked = server.seen().len();
+    require(&client(), &[one], &image, &kept).await.expect("it is signed");
+    assert_eq!(server.seen().len(), asked, "the registry was asked");
+    // What does not suffice is no harm: the registry may have more.
+    let error = require(&client(), &[two], &image, &kept).await.expect_err("one of two signed");
+    assert!(server.seen().len() > asked, "{error}");
 }
 
 /// A manifest that refers to `image`, with one layer.
@@ -349,6 +313,6 @@ async fn a_registry_that_fails_is_an_error_and_not_an_unsigned_image() {
     let server = Server::start(|_| Answer::status(503));
     let (policy, _) = trusted(&server.address, &Key::new());
     let error =
-        require(&client(), &[policy], &server.image(sha256::digest(b"a"))).await.expect_err("it fails");
+        require(&client(), &[policy], &server.image(sha256::digest(b"a")), &[]).await.expect_err("it fails");
     assert!(matches!(error, RequireError::Registry { .. }) && error.is_retryable() && !error.is_refusal());
 }

@@ -18,7 +18,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path()).expect("a store");
+        let store = Store::open(dir.path(), common::confined()).expect("a store");
         Self { dir, store }
     }
 
@@ -63,7 +63,7 @@ fn during_an_import(bench: &Bench, meanwhile: impl FnOnce()) -> Layer {
 fn a_store_is_made_once_and_found_again() {
     let bench = Bench::new();
     let layer = bench.import("a");
-    let again = Store::open(bench.dir.path()).expect("the same store");
+    let again = Store::open(bench.dir.path(), common::confined()).expect("the same store");
     assert_eq!(again.layer(&layer.diff_id).expect("read").map(|l| l.blob), Some(layer.blob));
     assert!(fs::metadata(&layer.path).expect("there").permissions().readonly());
 }
@@ -72,7 +72,7 @@ fn a_store_is_made_once_and_found_again() {
 fn a_directory_with_something_else_in_it_is_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("letter"), "x").expect("written");
-    assert!(matches!(Store::open(dir.path()), Err(OpenError::NotAStore { .. })));
+    assert!(matches!(Store::open(dir.path(), common::confined()), Err(OpenError::NotAStore { .. })));
     assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
 }
 
@@ -84,7 +84,7 @@ fn a_store_whose_making_broke_off_is_finished() {
             fs::create_dir(dir.path().join(name)).expect("made");
         }
         fs::write(dir.path().join(".tmp-1-1"), "half a format").expect("written");
-        Store::open(dir.path()).expect("finished");
+        Store::open(dir.path(), common::confined()).expect("finished");
         assert!(!dir.path().join(".tmp-1-1").exists());
     }
 }
@@ -100,19 +100,22 @@ fn formats_from_the_future_are_refused_or_only_read() {
         fs::write(&format, sound.replace(from, to)).expect("written");
     };
     write("\"version\": 1", "\"version\": 2");
-    assert!(matches!(Store::open(bench.dir.path()), Err(OpenError::Incompatible { .. })));
+    assert!(matches!(Store::open(bench.dir.path(), common::confined()), Err(OpenError::Incompatible { .. })));
     write("\"incompatible\": []", "\"incompatible\": [\"deltas\"]");
-    let error = Store::open(bench.dir.path()).expect_err("not understood");
+    let error = Store::open(bench.dir.path(), common::confined()).expect_err("not understood");
     assert!(error.to_string().ends_with("needs what this program does not have: deltas"), "{error}");
     write("\"compatible\": []", "\"compatible\": [\"hints\"]");
-    Store::open(bench.dir.path()).expect("may be ignored").pin("x", &[]).expect("written");
+    Store::open(bench.dir.path(), common::confined())
+        .expect("may be ignored")
+        .pin("x", &[])
+        .expect("written");
     write("\"read-only-compatible\": []", "\"read-only-compatible\": [\"x\"]");
-    let store = Store::open(bench.dir.path()).expect("may be read");
+    let store = Store::open(bench.dir.path(), common::confined()).expect("may be read");
     assert!(store.images().expect("read").is_empty());
     assert!(matches!(store.gc(), Err(StoreError::ReadOnly { .. })));
     assert!(matches!(store.pin("y", &[]), Err(StoreError::ReadOnly { .. })));
     fs::write(&format, "{").expect("written");
-    assert!(matches!(Store::open(bench.dir.path()), Err(OpenError::Format { .. })));
+    assert!(matches!(Store::open(bench.dir.path(), common::confined()), Err(OpenError::Format { .. })));
 }
 
 #[test]
@@ -121,7 +124,7 @@ fn leftovers_are_removed_at_the_next_opening_but_not_from_under_a_running_import
     let leftover = bench.dir.path().join("tmp/.tmp-1-1");
     fs::write(&leftover, "half a blob").expect("written");
     let layer = during_an_import(&bench, || {
-        Store::open(bench.dir.path()).expect("opened");
+        Store::open(bench.dir.path(), common::confined()).expect("opened");
         assert!(!leftover.exists());
         assert_eq!(
             fs::read_dir(bench.dir.path().join("tmp")).expect("listed").count(),
@@ -130,7 +133,7 @@ fn leftovers_are_removed_at_the_next_opening_but_not_from_under_a_running_import
         );
     });
     assert!(layer.path.exists());
-    Store::open(bench.dir.path()).expect("opened");
+    Store::open(bench.dir.path(), common::confined()).expect("opened");
     assert_eq!(fs::read_dir(bench.dir.path().join("tmp")).expect("listed").count(), 0);
 }
 

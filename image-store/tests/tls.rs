@@ -79,7 +79,7 @@ fn options(server: &Server, tls: Option<Tls>) -> ClientOptions {
 
 async fn pull(options: ClientOptions, image: &ImageRef) -> Result<Image, PullError> {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), common::confined()).expect("a store");
     store.pull(&Client::new(options).expect("a client"), image, &Platform::linux("amd64"), &()).await
 }
 

@@ -314,7 +314,7 @@ fn check_export(layers: &[Vec<u8>]) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = |name: &str| dir.path().join(name);
     write_layout(&path("layout"), layers);
-    let store = Store::open(&path("store")).expect("a store");
+    let store = Store::open(&path("store"), common::confined()).expect("a store");
     let export = |image: &Image, name: &str| {
         let exported = store.export(&image.digest, &path(name), Form::Directory, "latest", Compression::None);
         exported.expect("exported").digest
@@ -491,7 +491,7 @@ fn a_layer_that_was_put_over_others_is_found_over_the_same_ones_only() {
     let other = Tar::new().dir("./").file("file", "another").end();
     let (top, above) = (Tar::new().hard_link("one", "file").end(), Tar::new().file("above", "").end());
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let store = Store::open(&dir.path().join("store"), common::confined()).expect("a store");
     let pull_of = |name: &str, layers: &[&Vec<u8>], without: &[&Vec<u8>]| {
         let layout = dir.path().join(name);
         write_layout(&layout, &layers.iter().map(|layer| (*layer).clone()).collect::<Vec<_>>());

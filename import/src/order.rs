@@ -1,13 +1,14 @@
 //! The order of tables and keys in a manifest: what it is, how it runs, whom it talks to, what it may do.
 
 /// The tables, after the header.
-pub(crate) const TABLES: [&str; 13] = [
+pub(crate) const TABLES: [&str; 14] = [
     "audience",
     "labels",
     "os",
     "update",
     "logs",
     "registry",
+    "proxy",
     "image-policy",
     "network",
     "volume",

@@ -16,11 +16,15 @@ pub(crate) fn settle(draft: &mut Draft, notes: &Notes) {
         .filter(|(_, table)| table.has("health"))
         .map(|(name, _)| name.clone())
         .collect();
-    let networks = std::mem::take(&mut draft.networks);
+    let mut networks = std::mem::take(&mut draft.networks);
+    for (name, table) in &mut networks {
+        router(name, table, notes);
+    }
     for (_, table) in draft.containers.iter_mut().chain(&mut draft.jobs) {
         let Some(site) = table.origin.clone() else { continue };
         alone(table, &networks, &site, notes);
         addresses(table, &networks, &site, notes);
+        ports(table, &networks, &site, notes);
         replicas(table, &site, notes);
         conditions(table, &healthy, &site, notes);
     }
@@ -74,6 +78,45 @@ fn addresses(table: &mut Table, networks: &BTreeMap<String, Table>, site: &Site,
     });
     if all.is_empty() {
         table.entries.remove("addresses");
+    }
+}
+
+/// Without an IPv6 address on any of its networks a container cannot be published on one.
+fn ports(table: &mut Table, networks: &BTreeMap<String, Table>, site: &Site, notes: &Notes) {
+    let joined = words(table, "networks");
+    let has_v6 = |name: &&str| networks.get(*name).is_some_and(|network| network.has("subnet6"));
+    if joined.iter().any(has_v6) {
+        return;
+    }
+    let Some(Value::List(all)) = table.entries.get_mut("ports") else { return };
+    all.retain(|port| {
+        let Value::Text(port) = port else { return true };
+        let v6 = port.starts_with('[');
+        if v6 {
+            let hint = "write `subnet6` in one of its networks, and the port again";
+            notes.lost(
+                site,
+                format!("no network of it has IPv6 addresses, which `{port}` is published on"),
+                hint,
+            );
+        }
+        !v6
+    });
+    if all.is_empty() {
+        table.entries.remove("ports");
+    }
+}
+
+/// A router has an address of the network's subnet, so that one has to be declared.
+fn router(name: &str, table: &mut Table, notes: &Notes) {
+    let Some(site) = table.origin.clone() else { return };
+    let Some(gateway) = table.text("gateway").map(str::to_owned) else { return };
+    let v6 = gateway.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6());
+    let key = if v6 { "subnet6" } else { "subnet" };
+    if !table.has(key) {
+        table.entries.remove("gateway");
+        let hint = format!("write `{key}` in `[network.{name}]`, and `gateway` again");
+        notes.lost(&site, format!("`{name}` has no subnet that its router {gateway} could be in"), hint);
     }
 }
 

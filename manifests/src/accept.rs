@@ -69,6 +69,17 @@ impl Verified {
         self.trust_version
     }
 
+    /// Demands the `os` role for what only a comparison shows to need it: `paths` are of entries that it changes
+    /// ([`crate::protected_changes`]); `trust` is the document that it was verified by.
+    ///
+    /// # Errors
+    ///
+    /// Where there are any, and not enough keys of the role have signed.
+    pub fn require_os(&self, paths: &[String], trust: &Trust) -> Result<(), NotAccepted> {
+        let signers = self.signers.iter().cloned().collect();
+        os_role_by_field(paths, trust, &signers, &mut Passed(self.rules.clone()))
+    }
+
     /// Every rule that was applied, and what it found.
     pub fn rules(&self) -> &[RuleOutcome] {
         &self.rules

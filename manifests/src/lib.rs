@@ -37,6 +37,7 @@ pub mod model;
 mod nearest;
 mod pin;
 mod place;
+mod protected;
 mod reasons;
 mod reference;
 mod refusal;
@@ -65,6 +66,7 @@ pub use key::{NotAPublicKey, PublicKey};
 pub use language::{json_schema, reference};
 pub use nearest::did_you_mean;
 pub use pin::{UnpinnedImage, unpinned_images};
+pub use protected::protected_changes;
 pub use reference::{MAX_REFERENCE, NotAReference, UnpinnedRef};
 pub use refusal::{NotAccepted, Refusal, Rule, RuleOutcome};
 pub use signature::{

@@ -1,6 +1,7 @@
 //! What the parts of a manifest say about each other: references, order, and what can be there only once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::fault::{Faults, quoted};
 use crate::model::{Condition, Container, Manifest, Name, NetworkKind, Port, Protocol, VolumeLife};
@@ -197,14 +198,16 @@ fn may_meet(a: &Container, b: &Container) -> bool {
     a.on.iter().all(|(label, value)| b.on.get(label).is_none_or(|other| other == value))
 }
 
+/// Where a port is published. Looked up only where it is shown: it costs a search through the entries of the container.
+fn port_place(places: &Places<'_>, [kind, name]: [&str; 2], port: &Port) -> Range<usize> {
+    let is_it = |text: &str| read_ports(text, MAX_PORTS).is_ok_and(|ports| ports.contains(port));
+    places.element(&[kind, name, "ports"], is_it)
+}
+
 /// Reports ports of the host that are published twice.
 fn ports(manifest: &Manifest, places: &Places<'_>, faults: &Faults) {
     let mut by_port: BTreeMap<(Protocol, u16), Vec<(Program<'_>, &Port)>> = BTreeMap::new();
-    // Looked up only where it is shown: it costs a search through the entries of the container.
-    let place = |[kind, name]: [&str; 2], port: &Port| {
-        let is_it = |text: &str| read_ports(text, MAX_PORTS).is_ok_and(|ports| ports.contains(port));
-        places.element(&[kind, name, "ports"], is_it)
-    };
+    let place = |program, port: &Port| port_place(places, program, port);
     let all = programs(manifest).flat_map(|(path, it)| it.ports.iter().map(move |port| ((path, it), port)));
     for (count, (program, port)) in all.enumerate() {
         if count == MAX_PORTS {
@@ -233,14 +236,23 @@ fn ports(manifest: &Manifest, places: &Places<'_>, faults: &Faults) {
 
 /// Reports subnets that have addresses in common.
 fn subnets(manifest: &Manifest, places: &Places<'_>, faults: &Faults) {
-    let place = |name: &Name| places.value(&["network", name.as_str(), "subnet"]);
-    let networks = manifest.networks.iter().filter(|(_, network)| network.kind == NetworkKind::Bridge);
-    let mut subnets: Vec<_> =
-        networks.filter_map(|(name, network)| Some((place(name), name, network.subnet?))).collect();
+    let bridges = || manifest.networks.iter().filter(|(_, network)| network.kind == NetworkKind::Bridge);
+    let place = |name: &Name, key: &str| places.value(&["network", name.as_str(), key]);
+    let v4 = bridges().filter_map(|(name, network)| Some((place(name, "subnet"), name, network.subnet?)));
+    let v6 = bridges().filter_map(|(name, network)| Some((place(name, "subnet6"), name, network.subnet6?)));
+    overlaps(v4.collect(), |a, b| a.overlaps(b), faults);
+    overlaps(v6.collect(), |a, b| a.overlaps(b), faults);
+}
+
+fn overlaps<T: std::fmt::Display>(
+    mut subnets: Vec<(Range<usize>, &Name, T)>,
+    overlap: impl Fn(&T, &T) -> bool,
+    faults: &Faults,
+) {
     subnets.sort_by_key(|(place, ..)| place.start);
     for (position, (place, _, subnet)) in subnets.iter().enumerate() {
         if let Some((_, name, earlier)) =
-            subnets[..position].iter().find(|(_, _, other)| other.overlaps(subnet))
+            subnets[..position].iter().find(|(_, _, other)| overlap(other, subnet))
         {
             faults.add(place, format!("this subnet overlaps {earlier}, that of network `{name}`"));
         }
@@ -266,15 +278,24 @@ fn networks(manifest: &Manifest, places: &Places<'_>, faults: &Faults) {
                 faults.add_with(&place("ports"), message, hint);
             }
         }
+        let v6 = |port: &&Port| port.address.is_some_and(|address| address.is_ipv6());
+        if let Some(port) = program.ports.iter().find(v6)
+            && program.networks.iter().all(|joined| network(joined).subnet6.is_none())
+        {
+            let hint = "give one of its networks a `subnet6`".to_owned();
+            let message = "a container without an IPv6 address cannot be published on one";
+            faults.add_with(&port_place(places, [kind, name], port), message, hint);
+        }
         for (joined, address) in &program.addresses {
             let place = places.value(&[kind, name, "addresses", joined.as_str()]);
             if !program.networks.contains(joined) {
                 faults.add(&place, format!("it does not join network {}", quoted(joined.as_str())));
-            } else if let std::net::IpAddr::V4(address) = address
-                && network(joined).subnet.is_none_or(|subnet| !subnet.holds(*address))
-            {
+            } else if !network(joined).may_have(*address) {
                 let hint = format!("give `[network.{joined}]` a subnet that holds it");
                 faults.add_with(&place, "the address is not in the network's subnet", hint);
+            } else if network(joined).router(address.is_ipv6()) == Some(*address) {
+                let hint = "choose another one, or give the network another `gateway`".to_owned();
+                faults.add_with(&place, "the address is that of the network's router", hint);
             }
         }
         if program.replicas > 1 && !program.ports.is_empty() {

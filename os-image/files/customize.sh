@@ -16,6 +16,11 @@ cd "$root/bennu-debs"
 image=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-\)/\1/p' | head -n 1)
 apt-get -o APT::Sandbox::User=root download "$image" systemd-boot-efi systemd-ukify
 kernel=${image#linux-image-}
+# What there is, of which version, and from which source: for the list of all that an image is made of.
+listed='${Package}\t${Version}\t${Architecture}\t${source:Package}\t${source:Version}\n'
+for package in *.deb; do
+    dpkg-deb --show --showformat="$listed" "$package"
+done > "$parts/packages"
 mkdir kernel
 dpkg-deb -x "$image"_*.deb kernel
 dpkg-deb -x systemd-boot-efi_*.deb "$parts"
@@ -75,7 +80,7 @@ done
 # --- what an appliance does not have ----------------------------------------------------------------------
 cd "$root"
 mkdir -p usr/share/bennu state
-chroot . dpkg-query -W -f '${Package} ${Version} ${Architecture}\n' > usr/share/bennu/packages
+chroot . dpkg-query --show --showformat="$listed" >> "$parts/packages"
 rm -rf var/lib/dpkg var/lib/apt var/lib/pam var/lib/ucf var/cache/* var/log/* var/backups/* \
     etc/dpkg etc/rc*.d etc/init.d etc/cron.* etc/logrotate.d etc/update-motd.d etc/kernel \
     etc/debconf.conf etc/skel etc/ssh etc/xdg/autostart etc/machine-id.* \
@@ -112,7 +117,7 @@ rm -f dpkg-db-backup.* fstrim.timer sysinit.target.wants/systemd-hwdb-update.ser
     sysinit.target.wants/cryptsetup.target sysinit.target.wants/veritysetup.target \
     sysinit.target.wants/integritysetup.target sysinit.target.wants/systemd-binfmt.service \
     sysinit.target.wants/systemd-random-seed.service sysinit.target.wants/systemd-boot-random-seed.service \
-    sysinit.target.wants/dev-hugepages.mount sysinit.target.wants/dev-mqueue.mount \
+    sysinit.target.wants/dev-hugepages.mount \
     multi-user.target.wants/getty.target multi-user.target.wants/systemd-ask-password-wall.path \
     multi-user.target.wants/systemd-user-sessions.service multi-user.target.wants/systemd-logind.service \
     timers.target.wants/systemd-tmpfiles-clean.timer getty.target.wants/*

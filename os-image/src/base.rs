@@ -49,6 +49,11 @@ impl Base {
         self.folder.join("parts/tree").join(path.trim_start_matches('/'))
     }
 
+    /// The packages of the root and the boot programs; see [`crate::sbom`].
+    pub(crate) fn packages(&self) -> PathBuf {
+        self.folder.join("parts/packages")
+    }
+
     /// A program of systemd's for UEFI: `systemd-bootx64.efi` or `linuxx64.efi.stub`.
     pub(crate) fn efi(&self, name: &str) -> PathBuf {
         self.folder.join("parts/usr/lib/systemd/boot/efi").join(name)

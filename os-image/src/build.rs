@@ -3,14 +3,15 @@
 use crate::base::{self, Base};
 use crate::cache::{Shelf, cache_dir};
 use crate::command::at;
-use crate::{BuildError, Disk, Event, Inputs, disk, recipe, root, uki};
+use crate::{BuildError, Disk, Event, Inputs, Variant, artifact, disk, recipe, root, sbom, uki};
+use bennu_image_store::layer::Converted;
 use bennu_image_store::sha256;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Raised whenever the same inputs would make another disk because this crate changed.
-const BUILDER: &[u8] = b"1";
+const BUILDER: &[u8] = b"4";
 
 /// Builds the disk, or finds it in the cache.
 ///
@@ -21,11 +22,7 @@ const BUILDER: &[u8] = b"1";
 /// [`BuildError`]; a build that failed leaves nothing that a later one would take for complete.
 pub fn build(inputs: &Inputs<'_>) -> Result<Disk, BuildError> {
     let cache = cache_dir();
-    let base = stage(inputs, "base", |size| {
-        let (folder, cached) = Shelf::open(&cache, "base")?.entry(&recipe::base_key(), base::install)?;
-        *size = bytes_of(&folder.join("root.tar"))?;
-        Ok((Base::at(folder), cached))
-    })?;
+    let base = base(inputs)?;
     let key = disk_key(inputs)?;
     let folder = stage(inputs, "disk", |size| {
         let (folder, cached) =
@@ -45,16 +42,8 @@ fn make_disk(base: &Base, inputs: &Inputs<'_>, folder: &Path) -> Result<(), Buil
     let work = folder.join("work");
     fs::create_dir(&work).map_err(at("create", &work))?;
     let blob = work.join("root.erofs");
-    let digest = stage(inputs, "  root", |size| {
-        let digest = root::convert(base, inputs, &blob, &work)?.digest;
-        *size = bytes_of(&blob)?;
-        Ok((digest, false))
-    })?;
-    let uki = stage(inputs, "  boot image", |size| {
-        let uki = uki::build(base, inputs.init, &digest, &work)?;
-        *size = bytes_of(&uki)?;
-        Ok((uki, false))
-    })?;
+    let Parts { root, uki } = make_parts(base, inputs, &Variant::plain(), &blob, &work)?;
+    let digest = root.blob.hex();
     stage(inputs, "  partitions", |size| {
         let qcow2 = folder.join(QCOW2);
         disk::build(base, &uki, &blob, &digest, &work, &qcow2)?;
@@ -66,14 +55,123 @@ fn make_disk(base: &Base, inputs: &Inputs<'_>, folder: &Path) -> Result<(), Buil
     fs::remove_dir_all(&work).map_err(at("remove", &work))
 }
 
+/// Bytes that a boot image may have, so that the ESP ([`crate::disk`]) has room for those of a dozen generations.
+const MAX_UKI: u64 = 25 << 20;
+
+/// What was made of an operating system.
+struct Parts {
+    root: Converted,
+    uki: PathBuf,
+}
+
+/// Makes the root at `blob`, a new file, and the boot image in `work`.
+fn make_parts(
+    base: &Base,
+    inputs: &Inputs<'_>,
+    variant: &Variant,
+    blob: &Path,
+    work: &Path,
+) -> Result<Parts, BuildError> {
+    let root = stage(inputs, "  root", |size| {
+        let root = root::convert(base, inputs, variant, blob, work)?;
+        *size = bytes_of(blob)?;
+        Ok((root, false))
+    })?;
+    let uki = stage(inputs, "  boot image", |size| {
+        let uki = uki::build(base, inputs.init, &root.blob.hex(), variant, work)?;
+        *size = bytes_of(&uki)?;
+        Ok((uki, false))
+    })?;
+    let bytes = fs::metadata(&uki).map_err(at("look at", &uki))?.len();
+    if bytes > MAX_UKI {
+        return Err(BuildError::TooLarge { what: "boot image", bytes, most: MAX_UKI });
+    }
+    Ok(Parts { root, uki })
+}
+
+fn base(inputs: &Inputs<'_>) -> Result<Base, BuildError> {
+    stage(inputs, "base", |size| {
+        let shelf = Shelf::open(&cache_dir(), "base")?;
+        let (folder, cached) = shelf.entry(&recipe::base_key(), base::install)?;
+        *size = bytes_of(&folder.join("root.tar"))?;
+        Ok((Base::at(folder), cached))
+    })
+}
+
+/// An operating system as an image for registries, in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OsImage {
+    /// An OCI image layout with one image, which `skopeo copy oci:…` pushes. Never write to it.
+    pub layout: PathBuf,
+    /// SHA-256 digest of its manifest: what a host's manifest pins it by.
+    pub digest: String,
+    /// fs-verity SHA-256 digest of its root, lower-case hexadecimal.
+    pub root_digest: String,
+}
+
+/// Makes an operating system as an image for registries, or finds it in the cache. It needs no loop device, no mount and no
+/// privileges, and takes seconds once the packages are installed.
+///
+/// # Errors
+/// As [`build`].
+pub fn os_image(inputs: &Inputs<'_>, variant: &Variant) -> Result<OsImage, BuildError> {
+    let base = base(inputs)?;
+    let key = os_key(inputs, variant)?;
+    let folder = stage(inputs, "image", |size| {
+        let shelf = Shelf::open(&cache_dir(), "os")?.keeping(OS_IMAGES);
+        let (folder, cached) = shelf.entry(&key, |folder| make_os_image(&base, inputs, variant, folder))?;
+        *size = 0;
+        Ok((folder, cached))
+    })?;
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read_to_string(&path).map_err(at("read", &path))
+    };
+    Ok(OsImage { digest: read(IMAGE_DIGEST)?, root_digest: read(DIGEST)?, layout: folder.join("layout") })
+}
+
+const IMAGE_DIGEST: &str = "image-digest";
+/// How many images of operating systems are kept: tests have a dozen of them.
+const OS_IMAGES: usize = 16;
+
+fn make_os_image(
+    base: &Base,
+    inputs: &Inputs<'_>,
+    variant: &Variant,
+    folder: &Path,
+) -> Result<(), BuildError> {
+    let work = folder.join("work");
+    fs::create_dir(&work).map_err(at("create", &work))?;
+    let (blob, boot_blob) = (work.join("root.erofs"), work.join("boot.erofs"));
+    let Parts { root, uki } = make_parts(base, inputs, variant, &blob, &work)?;
+    let boot = artifact::boot_layer(&uki, &boot_blob, &work)?;
+    let layers = [
+        artifact::Layer { blob: &blob, converted: &root },
+        artifact::Layer { blob: &boot_blob, converted: &boot },
+    ];
+    let digest = artifact::write(&layers, &variant.version, &folder.join("layout"))?;
+    for (name, text) in [(DIGEST, root.blob.hex()), (IMAGE_DIGEST, digest)] {
+        let path = folder.join(name);
+        fs::write(&path, text).map_err(at("write", &path))?;
+    }
+    fs::remove_dir_all(&work).map_err(at("remove", &work))
+}
+
 /// Covers everything that the disk is made from, the base by its recipe.
 fn disk_key(inputs: &Inputs<'_>) -> Result<String, BuildError> {
+    os_key(inputs, &Variant::plain())
+}
+
+/// Covers everything that an operating system is made from.
+fn os_key(inputs: &Inputs<'_>, variant: &Variant) -> Result<String, BuildError> {
     let mut parts: Vec<Vec<u8>> = vec![
         BUILDER.to_vec(),
         recipe::base_key().into_bytes(),
-        recipe::os_release().into_bytes(),
-        uki::command_line("").into_bytes(),
+        recipe::os_release(&variant.version).into_bytes(),
+        uki::command_line("", variant).into_bytes(),
+        sbom::lock()?,
     ];
+    parts.extend(variant.parts()?);
     parts.extend(
         recipe::FILES
             .iter()

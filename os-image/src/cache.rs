@@ -22,6 +22,7 @@ pub fn cache_dir() -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Shelf {
     folder: PathBuf,
+    kept: usize,
     /// Held as long as the shelf: two builds of the same thing at once would only do the work twice.
     _lock: File,
 }
@@ -34,7 +35,12 @@ impl Shelf {
         let path = folder.join("lock");
         let lock = File::create(&path).map_err(at("create", &path))?;
         lock.lock().map_err(at("lock", &path))?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, kept: KEPT, _lock: lock })
+    }
+
+    /// The same shelf, of which so many entries are kept.
+    pub(crate) fn keeping(self, kept: usize) -> Self {
+        Self { kept, ..self }
     }
 
     /// The entry of this key: found, or made by `make` in an empty folder that takes the key as its name only
@@ -72,7 +78,7 @@ impl Shelf {
             }
         }
         entries.sort();
-        let surplus = entries.len().saturating_sub(KEPT);
+        let surplus = entries.len().saturating_sub(self.kept);
         entries.iter().take(surplus).try_for_each(|(_, path)| remove(path))
     }
 }

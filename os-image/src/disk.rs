@@ -4,15 +4,17 @@
 //! GPT │ 1 MiB │ bennu-esp: FAT32, 512 MiB │ bennu-state: btrfs, the rest │ 1 MiB │ GPT
 //!               EFI/BOOT/BOOTX64.EFI        store/blobs/sha256/<digest>
 //!               EFI/systemd/systemd-bootx64.efi
-//!               EFI/Linux/bennu-<version>.efi
+//!               EFI/bennu/<root digest>.efi
+//!               loader/entries/bennu-0.conf
 //!               loader/loader.conf
 //! ```
 //! Types of partitions: UEFI specification 2.10, table 5.7; the Discoverable Partitions Specification has none for ours,
 //! so it is "Linux filesystem data". All files are sparse, so sizes cost nothing until they are used.
 
+use crate::BuildError;
 use crate::base::Base;
 use crate::command::{at, run};
-use crate::{BuildError, recipe};
+use bennu_planner::update::{Entry, EntryName};
 use nix::unistd::Whence;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -40,7 +42,7 @@ pub(crate) fn build(
     disk: &Path,
 ) -> Result<(), BuildError> {
     let esp = work.join("esp.img");
-    make_esp(base, uki, &esp, work)?;
+    make_esp(base, uki, digest, &esp, work)?;
     let state = work.join("state.img");
     make_state(blob, digest, &state, work)?;
     let raw = work.join("disk.img");
@@ -49,13 +51,16 @@ pub(crate) fn build(
     Ok(())
 }
 
-fn make_esp(base: &Base, uki: &Path, esp: &Path, work: &Path) -> Result<(), BuildError> {
+fn make_esp(base: &Base, uki: &Path, digest: &str, esp: &Path, work: &Path) -> Result<(), BuildError> {
     sparse(esp, ESP * MIB)?;
     run(Command::new("mkfs.vfat")
         .args(["-F", "32", "-n", "BENNU-ESP", "-i", SERIAL, "--invariant"])
         .arg(esp))?;
     let loader = work.join("loader.conf");
     fs::write(&loader, LOADER).map_err(at("write", &loader))?;
+    let root = format!("sha256:{digest}").parse().expect("the digest of a blob");
+    let (name, entry) = (EntryName::last_resort(0), work.join("entry.conf"));
+    fs::write(&entry, Entry::text(name.generation, &root, "Bennu")).map_err(at("write", &entry))?;
     let boot = base.efi("systemd-bootx64.efi");
     let mtools = |program: &str| {
         let mut command = Command::new(program);
@@ -66,11 +71,13 @@ fn make_esp(base: &Base, uki: &Path, esp: &Path, work: &Path) -> Result<(), Buil
             .arg(esp);
         command
     };
-    run(mtools("mmd").args(["::/EFI", "::/EFI/BOOT", "::/EFI/systemd", "::/EFI/Linux", "::/loader"]))?;
+    run(mtools("mmd").args(["::/EFI", "::/EFI/BOOT", "::/EFI/systemd", "::/EFI/bennu"]))?;
+    run(mtools("mmd").args(["::/loader", "::/loader/entries"]))?;
     for (file, to) in [
         (boot.as_path(), "::/EFI/BOOT/BOOTX64.EFI".to_owned()),
         (&boot, "::/EFI/systemd/systemd-bootx64.efi".to_owned()),
-        (uki, format!("::/EFI/Linux/bennu-{}.efi", recipe::VERSION)),
+        (uki, format!("::/EFI/bennu/{digest}.efi")),
+        (&entry, format!("::/loader/entries/{name}")),
         (&loader, "::/loader/loader.conf".to_owned()),
     ] {
         run(mtools("mcopy").arg(file).arg(to))?;

@@ -40,6 +40,16 @@ pub enum BuildError {
         /// What is missing.
         what: String,
     },
+    /// Something is larger than machines have room for.
+    #[error("the {what} has {bytes} bytes, and at most {most} fit")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// Its bytes.
+        bytes: u64,
+        /// How many it may have.
+        most: u64,
+    },
     /// The root could not be turned into a blob of the store.
     #[error("cannot import the root into the store")]
     Import {

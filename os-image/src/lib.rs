@@ -6,6 +6,8 @@
 //!             init + kernel modules ──► initrd (cpio) ┐
 //!   kernel, command line with digest ─────────────────┴──► UKI ──► ESP (FAT) ┐
 //!                    EROFS blob ──► store/blobs/sha256/<digest> ──► state (btrfs) ─┴──► GPT disk (qcow2)
+//!              EROFS blob + UKI ──► an image for registries, which hosts update themselves from
+//!  package database, Cargo ──► a list of all that it is made of (SPDX), in the root
 //! ```
 //!
 //! [`build()`] runs these stages and keeps what they make under [`cache_dir`], each under a key that is the SHA-256
@@ -17,6 +19,7 @@
 //!
 //! What happens when the disk boots is written in `docs/boot.md`.
 
+mod artifact;
 mod base;
 mod build;
 mod cache;
@@ -28,15 +31,18 @@ mod initrd;
 pub mod mirror;
 mod recipe;
 mod root;
+mod sbom;
 mod uki;
+mod variant;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use build::build;
+pub use build::{OsImage, build, os_image};
 pub use cache::cache_dir;
 pub use error::BuildError;
 pub use firmware::{Firmware, firmware};
+pub use variant::Variant;
 
 /// What an image is made of besides the recipe.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ pub(crate) const RELEASE: &str = "trixie";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Packages beside those that Debian marks as essential. Recommended ones are not taken.
-pub(crate) const PACKAGES: [&str; 18] = [
+pub(crate) const PACKAGES: [&str; 19] = [
     // The system itself.
     "systemd",
     "systemd-sysv",
@@ -28,6 +28,7 @@ pub(crate) const PACKAGES: [&str; 18] = [
     "nftables",
     "iproute2",
     "btrfs-progs",
+    "cryptsetup-bin",
     // What reaps for containers that ask for it, and the rules of time zones.
     "catatonit",
     "tzdata",
@@ -40,12 +41,20 @@ pub(crate) const PACKAGES: [&str; 18] = [
 pub(crate) const CUSTOMIZE: &str = include_str!("../files/customize.sh");
 
 /// Files of our own in the root: path, and text. All belong to root and have mode 0644.
-pub(crate) const FILES: [(&str, &str); 8] = [
+pub(crate) const FILES: [(&str, &str); 10] = [
     ("etc/hostname", include_str!("../files/root/etc/hostname")),
     ("etc/hosts", include_str!("../files/root/etc/hosts")),
     (
         "usr/lib/systemd/system/hostd.service",
         include_str!("../files/root/usr/lib/systemd/system/hostd.service"),
+    ),
+    (
+        "usr/lib/systemd/system/bennu-came-up.service",
+        include_str!("../files/root/usr/lib/systemd/system/bennu-came-up.service"),
+    ),
+    (
+        "usr/lib/systemd/system/bennu-came-up.timer",
+        include_str!("../files/root/usr/lib/systemd/system/bennu-came-up.timer"),
     ),
     (
         "usr/lib/systemd/network/50-wired.network",
@@ -71,11 +80,12 @@ pub(crate) const FILES: [(&str, &str); 8] = [
 
 /// Symbolic links of our own in the root: path, and target. Units are enabled below `/usr`, since `/etc` is the
 /// operator's and begins empty of units.
-pub(crate) const LINKS: [(&str, &str); 13] = [
+pub(crate) const LINKS: [(&str, &str); 14] = [
     ("etc/os-release", "../usr/lib/os-release"),
     // The real upstream servers rather than the local stub, so that aardvark-dns and containers can use the file.
     ("etc/resolv.conf", "../run/systemd/resolve/resolv.conf"),
     ("usr/lib/systemd/system/multi-user.target.wants/hostd.service", "../hostd.service"),
+    ("usr/lib/systemd/system/timers.target.wants/bennu-came-up.timer", "../bennu-came-up.timer"),
     (
         "usr/lib/systemd/system/multi-user.target.wants/systemd-networkd.service",
         "../systemd-networkd.service",
@@ -98,10 +108,10 @@ pub(crate) const LINKS: [(&str, &str); 13] = [
 ];
 
 /// `os-release(5)` of the root and of the boot entry.
-pub(crate) fn os_release() -> String {
+pub(crate) fn os_release(version: &str) -> String {
     format!(
-        "ID=bennu\nID_LIKE=debian\nNAME=Bennu\nPRETTY_NAME=\"Bennu {VERSION}\"\nVERSION_ID={VERSION}\n\
-         IMAGE_ID=bennu\nIMAGE_VERSION={VERSION}\n"
+        "ID=bennu\nID_LIKE=debian\nNAME=Bennu\nPRETTY_NAME=\"Bennu {version}\"\nVERSION_ID={version}\n\
+         IMAGE_ID=bennu\nIMAGE_VERSION={version}\n"
     )
 }
 

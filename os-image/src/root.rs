@@ -2,54 +2,61 @@
 
 use crate::base::{Base, EPOCH};
 use crate::command::at;
-use crate::{BuildError, Inputs, recipe};
-use bennu_image_store::layer;
+use crate::{BuildError, Inputs, Variant, recipe, sbom, uki};
+use bennu_image_store::layer::{self, Converted};
 use bennu_image_store::tar::Limits;
 use std::fs::{self, File};
 use std::io::{BufReader, Cursor, Read as _};
 use std::path::Path;
 
-/// A blob that was written, and the digest that names it.
-#[derive(Debug)]
-pub(crate) struct Blob {
-    /// fs-verity SHA-256 digest, hexadecimal.
-    pub(crate) digest: String,
-}
-
 /// Writes the root as an EROFS blob to `out`, a new file, with room for temporary data in `spill`.
 pub(crate) fn convert(
     base: &Base,
     inputs: &Inputs<'_>,
+    variant: &Variant,
     out: &Path,
     spill: &Path,
-) -> Result<Blob, BuildError> {
+) -> Result<Converted, BuildError> {
     // Ours come first, because the base ends with the archive's end mark. No path is in both.
-    let ours = own_files(inputs)?;
+    let ours = own_files(base, inputs, variant)?;
     let path = base.root();
     let base = File::open(&path).map_err(at("open", &path))?;
     let tar = Cursor::new(ours).chain(BufReader::with_capacity(1 << 20, base));
     let file = File::create_new(out).map_err(at("create", out))?;
-    let (_, converted) = layer::convert(tar, file, spill, Limits::default(), layer::Below::Nothing)
-        .map_err(|source| BuildError::Import { source: Box::new(source) })?;
-    Ok(Blob { digest: converted.blob.hex() })
+    layer::convert(tar, file, spill, Limits::default(), layer::Below::Nothing)
+        .map(|(_, converted)| converted)
+        .map_err(|source| BuildError::Import { source: Box::new(source) })
 }
 
 /// A tar of what the image has of its own, without the archive's end mark.
-fn own_files(inputs: &Inputs<'_>) -> Result<Vec<u8>, BuildError> {
+fn own_files(base: &Base, inputs: &Inputs<'_>, variant: &Variant) -> Result<Vec<u8>, BuildError> {
     let mut tar = tar::Builder::new(Vec::new());
     let in_memory = || BuildError::Incomplete { what: "room in a tar header for a file of our own".into() };
-    for (path, program) in [("usr/bin/hostd", inputs.hostd), ("usr/bin/hostctl", inputs.hostctl)] {
+    let programs = [("usr/bin/hostd", inputs.hostd), ("usr/bin/hostctl", inputs.hostctl)];
+    let programs = programs.into_iter().filter(|(path, _)| !variant.without.contains(path));
+    let further = variant.programs.iter().map(|(path, program)| (*path, program.as_path()));
+    for (path, program) in programs.chain(further) {
         let bytes = fs::read(program).map_err(at("read", program))?;
         let mut header = header(tar::EntryType::Regular, 0o755, bytes.len() as u64);
         tar.append_data(&mut header, path, bytes.as_slice()).map_err(|_| in_memory())?;
     }
-    let release = recipe::os_release();
-    let texts = recipe::FILES.iter().copied().chain([("usr/lib/os-release", release.as_str())]);
+    let release = recipe::os_release(&variant.version);
+    let command_line = uki::command_line("", variant);
+    let made_of = sbom::document(base, &variant.version)?;
+    let texts = recipe::FILES.iter().copied().chain([
+        ("usr/lib/os-release", release.as_str()),
+        // What starts the root belongs to it: another command line is another root.
+        ("usr/share/bennu/command-line", &command_line),
+        (sbom::PATH, &made_of),
+    ]);
+    let texts = texts.filter(|(path, _)| !variant.without.contains(path));
+    let texts = texts.chain(variant.files.iter().map(|(path, text)| (*path, text.as_str())));
     for (path, text) in texts {
         let mut header = header(tar::EntryType::Regular, 0o644, text.len() as u64);
         tar.append_data(&mut header, path, text.as_bytes()).map_err(|_| in_memory())?;
     }
-    for (path, target) in recipe::LINKS {
+    let links = recipe::LINKS.iter().filter(|(path, _)| !variant.without.contains(path));
+    for (path, target) in links {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         tar.append_link(&mut header, path, target).map_err(|_| in_memory())?;
     }
@@ -59,7 +66,7 @@ fn own_files(inputs: &Inputs<'_>) -> Result<Vec<u8>, BuildError> {
     Ok(bytes)
 }
 
-fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+pub(crate) fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(mode);

@@ -3,9 +3,9 @@
 //! What has an address keeps it: only what is new is given one that nothing else has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bennu_manifests::model::{Manifest, Name, Network, NetworkKind, Subnet};
+use bennu_manifests::model::{Manifest, Name, Network, NetworkKind, Subnet, Subnet6};
 
 use crate::seen::{Instance, Seen, SeenNetwork};
 
@@ -51,17 +51,23 @@ fn overlaps_any(taken: &[Subnet], subnet: Subnet) -> bool {
     })
 }
 
+/// How many addresses of an IPv6 subnet are tried at most; a manifest has fewer containers.
+const TRIED: u128 = 1 << 16;
+
 /// Addresses in use, network by network.
 #[derive(Debug, Default)]
-pub(crate) struct Addresses(BTreeMap<Name, BTreeSet<Ipv4Addr>>);
+pub(crate) struct Addresses(BTreeMap<Name, BTreeSet<IpAddr>>);
 
 impl Addresses {
     /// The addresses of instances that stay.
     pub(crate) fn of<'a>(seen: &Seen, stay: impl Iterator<Item = &'a Instance>) -> Self {
         let mut used = Self::default();
         for instance in stay {
-            for (network, address) in &seen.instances[instance].addresses {
-                used.0.entry(network.clone()).or_default().insert(*address);
+            let seen = &seen.instances[instance];
+            let v4 = seen.addresses.iter().map(|(network, address)| (network, IpAddr::V4(*address)));
+            let v6 = seen.addresses6.iter().map(|(network, address)| (network, IpAddr::V6(*address)));
+            for (network, address) in v4.chain(v6) {
+                used.take_fixed(network, address);
             }
         }
         used
@@ -69,17 +75,33 @@ impl Addresses {
 
     /// The lowest free address of a network for a new instance; `None` where the subnet is full.
     pub(crate) fn take(&mut self, network: &Name, spec: &SeenNetwork) -> Option<Ipv4Addr> {
-        let (used, subnet) = (self.0.entry(network.clone()).or_default(), spec.subnet);
-        let base = u32::from(subnet.address);
-        let size = 1u32 << (32 - u32::from(subnet.prefix));
-        // The first address is the network's, the second its gateway's, the last its broadcast address.
-        let free = (2..size - 1).map(|n| Ipv4Addr::from(base + n)).find(|address| !used.contains(address))?;
-        used.insert(free);
-        Some(free)
+        let (base, router) = (u32::from(spec.subnet.address), spec.router());
+        let size = 1u32 << (32 - u32::from(spec.subnet.prefix));
+        // The first address is the network's, the last its broadcast address.
+        let all = (1..size - 1).map(|n| Ipv4Addr::from(base + n)).filter(|address| *address != router);
+        self.first_free(network, all)
+    }
+
+    /// The lowest free IPv6 address of a subnet for a new instance; `None` where it is full.
+    pub(crate) fn take6(&mut self, network: &Name, spec: &SeenNetwork, subnet: Subnet6) -> Option<Ipv6Addr> {
+        let (base, router) = (subnet.address.to_bits(), spec.router6());
+        let size = 1u128 << (128 - u32::from(subnet.prefix));
+        // The first address is that of all routers (RFC 4291, section 2.6.1).
+        let all = (1..size.min(TRIED)).map(|n| Ipv6Addr::from_bits(base + n));
+        self.first_free(network, all.filter(|address| Some(*address) != router))
+    }
+
+    fn first_free<A: Copy + Into<IpAddr>>(
+        &mut self,
+        network: &Name,
+        mut all: impl Iterator<Item = A>,
+    ) -> Option<A> {
+        let used = self.0.entry(network.clone()).or_default();
+        all.find(|address| used.insert((*address).into()))
     }
 
     /// Takes a certain address; `false` where something has it.
-    pub(crate) fn take_fixed(&mut self, network: &Name, address: Ipv4Addr) -> bool {
+    pub(crate) fn take_fixed(&mut self, network: &Name, address: IpAddr) -> bool {
         self.0.entry(network.clone()).or_default().insert(address)
     }
 }

@@ -1,6 +1,7 @@
 //! What is decided of each declared container: what stays, what comes, and what is given up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bennu_manifests::model::{Container, Digest, Manifest, Name, OnFailure, Order, Restart};
 
@@ -89,7 +90,9 @@ fn one(
     let is_same = |s: &SeenInstance| s.fingerprint == fingerprint && addresses_fit(s, container, networks);
     let same = there().rfind(|(_, s)| is_same(s));
     // What goes on while a new one is tried has to run, and to be on networks that stay as they are.
-    let is_old = |s: &&SeenInstance| !is_same(s) && s.state == State::Running && addresses_stay(s, networks);
+    let is_old = |s: &&SeenInstance| {
+        !is_same(s) && s.state == State::Running && !s.damaged && addresses_stay(s, networks)
+    };
     let old = there().rev().find(|(_, s)| is_old(s)).map(|(instance, _)| instance.clone());
     let beside = container.update.as_ref().is_some_and(|update| update.order == Order::StartFirst);
     let old = old.filter(|_| beside);
@@ -105,12 +108,12 @@ fn one(
             Verdict::Open => Choice::Trial(new.clone(), old),
             Verdict::Bad(why) => Choice::Reject(new.clone(), old, fingerprint, why),
         },
-        (Some((instance, s)), None) if is_as_it_should_be(s.state, container) => {
+        (Some((instance, s)), None) if is_as_it_should_be(s.state, container) && !s.damaged => {
             Choice::Keep(instance.clone())
         }
-        (Some((instance, _)), None) => {
-            let instance = instance.clone();
-            Choice::Start(Start { instance, fingerprint, reason: Reason::NotRunning })
+        (Some((instance, s)), None) => {
+            let reason = if s.damaged { Reason::Damaged } else { Reason::NotRunning };
+            Choice::Start(Start { instance: instance.clone(), fingerprint, reason })
         }
         (None, old) => {
             let reason = match there().next_back() {
@@ -128,8 +131,8 @@ fn one(
 }
 
 fn is_published(seen: &Seen, instance: &Instance) -> bool {
-    let leads_to = |to| seen.instances[instance].addresses.values().any(|address| *address == to);
-    seen.published.iter().any(|published| leads_to(published.to))
+    let instance = &seen.instances[instance];
+    seen.published.iter().any(|published| instance.has_address(published.to))
 }
 
 /// What is known of a new instance that an old one waits for.
@@ -175,19 +178,21 @@ pub(crate) fn to_refresh<'a>(
 
 /// A network may have got another subnet; then every container on it is made anew.
 fn addresses_fit(seen: &SeenInstance, container: &Container, networks: &BTreeMap<Name, SeenNetwork>) -> bool {
-    let joined: BTreeSet<&Name> =
-        container.networks.iter().filter(|network| networks.contains_key(*network)).collect();
-    joined == seen.addresses.keys().collect() && addresses_stay(seen, networks)
+    let joined = || container.networks.iter().filter_map(|name| Some((name, networks.get(name)?)));
+    let v6 = joined().filter(|(_, network)| network.subnet6.is_some());
+    joined().map(|(name, _)| name).collect::<BTreeSet<_>>() == seen.addresses.keys().collect()
+        && v6.map(|(name, _)| name).collect::<BTreeSet<_>>() == seen.addresses6.keys().collect()
+        && addresses_stay(seen, networks)
 }
 
 /// Whether each of its addresses lies in the network as it will be.
 fn addresses_stay(seen: &SeenInstance, networks: &BTreeMap<Name, SeenNetwork>) -> bool {
-    seen.addresses.iter().all(|(network, address)| {
-        networks.get(network).is_some_and(|network| {
-            let shift = 32 - u32::from(network.subnet.prefix);
-            u32::from(*address) >> shift == u32::from(network.subnet.address) >> shift
-        })
-    })
+    let v4 =
+        |(name, address): (&Name, &Ipv4Addr)| networks.get(name).is_some_and(|n| n.subnet.holds(*address));
+    let v6 = |(name, address): (&Name, &Ipv6Addr)| {
+        networks.get(name).and_then(|n| n.subnet6).is_some_and(|subnet| subnet.holds(*address))
+    };
+    seen.addresses.iter().all(v4) && seen.addresses6.iter().all(v6)
 }
 
 fn is_as_it_should_be(state: State, container: &Container) -> bool {

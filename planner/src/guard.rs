@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use bennu_manifests::model::{Manifest, Name, VolumeLife};
+use bennu_manifests::model::{Manifest, Name, Volume, VolumeLife};
 
-use crate::seen::Seen;
+use crate::plan::survives_boots;
+use crate::seen::{Quota, Seen};
 
 /// Something that a manifest would do and has not said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,15 @@ pub enum Danger {
     DropsVolume {
         /// The volume.
         volume: Name,
+    },
+    /// It gives a volume less room than its data takes up.
+    ShrinksVolume {
+        /// The volume.
+        volume: Name,
+        /// The most bytes that it may hold from now on.
+        size: u64,
+        /// The bytes that it holds.
+        used: u64,
     },
     /// It declares a kept volume as one that is fresh at each boot.
     ForgetsVolume {
@@ -33,6 +43,10 @@ impl fmt::Display for Danger {
             Self::DropsVolume { volume } => write!(
                 f,
                 "it does not declare volume {volume}, which holds data; declare it still, or say `destroy = true` in [volume.{volume}]"
+            ),
+            Self::ShrinksVolume { volume, size, used } => write!(
+                f,
+                "it gives volume {volume} {size} bytes, and {used} are in it; declare a larger `size`, or remove data first"
             ),
             Self::ForgetsVolume { volume } => write!(
                 f,
@@ -53,6 +67,12 @@ pub fn guard(manifest: &Manifest, seen: &Seen) -> Vec<Danger> {
             continue;
         }
         match manifest.volumes.get(name) {
+            Some(Volume { size: Some(size), destroy: false, life, .. })
+                if survives_boots(*life)
+                    && let Some(used) = too_full(seen.quotas.get(name), *size) =>
+            {
+                dangers.push(Danger::ShrinksVolume { volume: name.clone(), size: *size, used });
+            }
             None => dangers.push(Danger::DropsVolume { volume: name.clone() }),
             Some(volume) if volume.life == VolumeLife::Scratch && !volume.destroy => {
                 dangers.push(Danger::ForgetsVolume { volume: name.clone() });
@@ -61,4 +81,11 @@ pub fn guard(manifest: &Manifest, seen: &Seen) -> Vec<Danger> {
         }
     }
     dangers
+}
+
+/// The bytes in a volume that do not fit into its new size. One that has this limit already, and is fuller because it was so
+/// before the limit came, is left as it is: a manifest for something else is no reason to speak of it.
+fn too_full(now: Option<&Quota>, size: u64) -> Option<u64> {
+    let now = now.filter(|now| now.limit.is_none_or(|limit| size < limit))?;
+    now.used.filter(|used| *used > size)
 }

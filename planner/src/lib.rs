@@ -12,15 +12,23 @@
 
 mod address;
 mod choose;
+mod consequences;
 mod guard;
 mod plan;
 mod seen;
 mod start;
 mod step;
+pub mod update;
 mod wanted;
 
+pub use consequences::{
+    Amount, Class, Consequences, Destroyed, Doomed, Interruption, Layer, Measured, OsSeen, Place, SeenVolume,
+    Survivor, Writer, Written, came_out, consequences, interruption, written,
+};
 pub use guard::{Danger, guard};
 pub use plan::plan;
-pub use seen::{Health, Instance, NotAnInstance, Published, Seen, SeenInstance, SeenNetwork, State};
+pub use seen::{
+    Astray, Health, Instance, NotAnInstance, Published, Quota, Seen, SeenInstance, SeenNetwork, State,
+};
 pub use step::{Plan, Reason, Step, Waiting, WaitsFor};
 pub use wanted::{Wanted, contents, fingerprint};

@@ -14,8 +14,8 @@ use crate::wanted::{Wanted, start_order};
 /// What is to be done so that a host that is `seen` becomes what is `wanted`.
 ///
 /// The steps come in this order, and each relies on those before it: all images, then what goes (what depends on
-/// others first), then volumes, then networks, then what comes (what others depend on first), then the published
-/// ports, then volumes that go. So nothing that runs is touched before everything new is in the store. An old instance that
+/// others first), then volumes, then networks, then what comes (what others depend on first), then the firewall with the
+/// published ports, then volumes that go. So nothing that runs is touched before everything new is in the store. An old instance that
 /// went on beside its new one is stopped by the next plan, once the ports have moved.
 pub fn plan(wanted: Wanted<'_>, seen: &Seen) -> Plan {
     let manifest = wanted.manifest;
@@ -25,13 +25,21 @@ pub fn plan(wanted: Wanted<'_>, seen: &Seen) -> Plan {
     let mut plan = Plan::default();
     plan.steps.extend(fetches(manifest, seen));
     plan.steps.extend(rejections(&choices, seen));
+    plan.steps.extend(seen.astray.units.iter().map(|unit| Step::RemoveUnit { unit: unit.clone() }));
     plan.steps.extend(stops(manifest, seen, &choices));
     plan.steps.extend(volumes_that_come(manifest, seen));
+    plan.steps.extend(limits_that_change(manifest, seen));
     plan.steps.extend(networks_that_change(seen, &networks));
     let starts = Starts { wanted, seen, networks: &networks, choices: &choices };
     let published = starts.add_to(&mut plan);
-    if published != seen.published {
-        plan.steps.push(Step::Publish { ports: published.into_iter().collect() });
+    if seen.astray.names {
+        plan.steps.push(Step::ServeNames);
+    }
+    let ports = || published.iter().cloned().collect();
+    if seen.astray.firewall {
+        plan.steps.push(Step::RestoreFirewall { ports: ports() });
+    } else if published != seen.published {
+        plan.steps.push(Step::Publish { ports: ports() });
     }
     plan.steps.extend(volumes_that_go(manifest, seen));
     plan
@@ -50,6 +58,9 @@ fn fetches(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
             used_by.push(name.clone());
         }
     }
+    if let Some(os) = manifest.os_image().filter(|os| !seen.images.contains(&os.digest)) {
+        missing.entry(os.digest).or_insert_with(|| Step::Fetch { image: os.clone(), used_by: Vec::new() });
+    }
     missing.into_values().collect()
 }
 
@@ -58,7 +69,7 @@ fn volumes_that_come(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
     let mut steps = Vec::new();
     for (name, volume) in manifest.volumes.iter().filter(|(_, v)| !v.destroy) {
         let there = seen.volumes.get(name);
-        if there == Some(&volume.life) {
+        if there.is_some_and(|life| survives_boots(*life) == survives_boots(volume.life)) {
             continue;
         }
         if there.is_some() {
@@ -67,6 +78,23 @@ fn volumes_that_come(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
         steps.push(Step::CreateVolume { volume: name.clone(), life: volume.life });
     }
     steps
+}
+
+/// Whether what such a volume holds is there after a boot. Where one lies on disk depends on nothing else.
+pub(crate) fn survives_boots(life: VolumeLife) -> bool {
+    life != VolumeLife::Scratch
+}
+
+/// A volume that is made anew has no limit yet; one that goes needs none.
+fn limits_that_change(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
+    let stays = |name: &Name, life| {
+        seen.volumes.get(name).is_some_and(|there| survives_boots(*there) == survives_boots(life))
+    };
+    let limit =
+        |name: &Name, life| seen.quotas.get(name).filter(|_| stays(name, life)).and_then(|quota| quota.limit);
+    let declared = manifest.volumes.iter().filter(|(_, volume)| !volume.destroy);
+    let changed = declared.filter(|(name, volume)| volume.size != limit(name, volume.life));
+    changed.map(|(name, volume)| Step::LimitVolume { volume: name.clone(), size: volume.size }).collect()
 }
 
 /// What is kept goes only where the manifest says so in so many words, by an entry with `destroy = true`;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use bennu_manifests::model::{
-    Digest, ImageRef, Name, Network, NetworkKind, NotAName, Protocol, Subnet, VolumeLife,
+    Digest, ImageRef, Name, Network, NetworkKind, NotAName, Protocol, Subnet, Subnet6, VolumeLife,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +19,37 @@ pub struct Seen {
     pub instances: BTreeMap<Instance, SeenInstance>,
     /// Networks that are set up.
     pub networks: BTreeMap<Name, SeenNetwork>,
-    /// Volumes that exist.
+    /// Volumes that exist. Of those that survive a boot it is not seen whether they go back with a generation:
+    /// [`VolumeLife::Keep`] stands for both.
     pub volumes: BTreeMap<Name, VolumeLife>,
+    /// How full volumes are, as far as the file system counts it.
+    #[serde(default)]
+    pub quotas: BTreeMap<Name, Quota>,
     /// What is published now.
     pub published: BTreeSet<Published>,
+    /// What nobody declared, and what is not as it was made.
+    #[serde(default)]
+    pub astray: Astray,
+}
+
+/// What somebody changed by hand, or what fell over, beside instances, networks and volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Astray {
+    /// Whether the rules that keep networks apart, or what the kernel needs for them, are not as they were made.
+    pub firewall: bool,
+    /// Whether nobody answers containers that ask for each other's names.
+    pub names: bool,
+    /// Units, or control groups, in the containers' slice that are of no container.
+    pub units: BTreeSet<String>,
+}
+
+/// How full a volume is. What its snapshots alone hold counts for neither number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Quota {
+    /// Bytes that it holds, metadata of the file system included; `None` while they are being counted.
+    pub used: Option<u64>,
+    /// The most bytes that it may hold; `None` is without limit.
+    pub limit: Option<u64>,
 }
 
 /// One instance, as it was observed.
@@ -34,8 +61,14 @@ pub struct SeenInstance {
     pub image: ImageRef,
     /// Its address on each of its networks.
     pub addresses: BTreeMap<Name, Ipv4Addr>,
+    /// Its IPv6 address on each of its networks that has such ones.
+    #[serde(default)]
+    pub addresses6: BTreeMap<Name, Ipv6Addr>,
     /// What it does.
     pub state: State,
+    /// Whether a part of it that it was made with (a mount, a namespace, an interface) is not there any more.
+    #[serde(default)]
+    pub damaged: bool,
     /// What its health check says.
     pub health: Health,
     /// Whether its readiness check has held since it was started.
@@ -44,6 +77,16 @@ pub struct SeenInstance {
     pub overdue: bool,
     /// The [`contents()`](crate::contents()) that it was given last.
     pub contents: Digest,
+}
+
+impl SeenInstance {
+    /// Whether it has this address on one of its networks.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.addresses.values().any(|own| *own == address),
+            IpAddr::V6(address) => self.addresses6.values().any(|own| *own == address),
+        }
+    }
 }
 
 /// What the health check of an instance says.
@@ -84,6 +127,12 @@ pub enum State {
 pub struct SeenNetwork {
     /// Its subnet.
     pub subnet: Subnet,
+    /// Its IPv6 subnet, where it has one.
+    #[serde(default)]
+    pub subnet6: Option<Subnet6>,
+    /// The router's declared address.
+    #[serde(default)]
+    pub gateway: Option<IpAddr>,
     /// Whether it leads nowhere but to itself.
     pub internal: bool,
     /// What it is; never one that has no addresses of its own.
@@ -108,12 +157,31 @@ impl SeenNetwork {
     pub fn of(network: &Network, subnet: Subnet) -> Self {
         Self {
             subnet,
+            subnet6: network.subnet6,
+            gateway: network.gateway,
             internal: network.internal,
             kind: network.kind,
             isolated: network.isolated,
             parent: network.parent.clone(),
             vlan: network.vlan,
             mtu: network.mtu,
+        }
+    }
+
+    /// The router's address: the declared one, else the first of the subnet.
+    pub fn router(&self) -> Ipv4Addr {
+        match self.gateway {
+            Some(IpAddr::V4(declared)) => declared,
+            _ => Ipv4Addr::from_bits(self.subnet.address.to_bits() + 1),
+        }
+    }
+
+    /// The router's IPv6 address, where the network has such ones: the declared one, else the first of the subnet.
+    pub fn router6(&self) -> Option<Ipv6Addr> {
+        let subnet = self.subnet6?;
+        match self.gateway {
+            Some(IpAddr::V6(declared)) => Some(declared),
+            _ => Some(Ipv6Addr::from_bits(subnet.address.to_bits() + 1)),
         }
     }
 }
@@ -123,12 +191,12 @@ impl SeenNetwork {
 pub struct Published {
     /// The transport.
     pub protocol: Protocol,
-    /// The host's address; `None` is all IPv4 addresses.
+    /// The host's address; `None` is all addresses of the kind that `to` is of.
     pub address: Option<IpAddr>,
     /// The host's port.
     pub port: u16,
-    /// The container's address.
-    pub to: Ipv4Addr,
+    /// The container's address, of the kind that `address` is of.
+    pub to: IpAddr,
     /// The container's port.
     pub to_port: u16,
 }

@@ -1,15 +1,29 @@
 //! What comes: instances in the order of their dependencies, with their addresses, and where published ports lead.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bennu_manifests::model::{Condition, Container, Dependency, Manifest, Name};
 
 use crate::address::Addresses;
 use crate::choose::{Choice, Slot, Start, free_instance, is_ready, is_to_restart, to_refresh};
-use crate::seen::{Health, Instance, Published, Seen, SeenNetwork, State};
+use crate::seen::{Health, Instance, Published, Seen, SeenInstance, SeenNetwork, State};
 use crate::step::{Plan, Reason, Step, Waiting, WaitsFor};
 use crate::wanted::{Wanted, fingerprint, start_order};
+
+/// The addresses of an instance, by network.
+#[derive(Debug, Clone, Default)]
+struct Given {
+    v4: BTreeMap<Name, Ipv4Addr>,
+    v6: BTreeMap<Name, Ipv6Addr>,
+}
+
+impl Given {
+    fn of(seen: &SeenInstance) -> Self {
+        Self { v4: seen.addresses.clone(), v6: seen.addresses6.clone() }
+    }
+}
 
 /// Puts the starts into a plan.
 pub(crate) struct Starts<'a> {
@@ -49,12 +63,13 @@ impl<'a> Starts<'a> {
                 note(choice, container, plan);
                 let serving = match choice.serving() {
                     Some(one) => {
-                        self.seen.instances.get(one).map(|seen| (&seen.addresses, is_ready(seen, container)))
+                        let seen = self.seen.instances.get(one);
+                        seen.map(|seen| (Given::of(seen), is_ready(seen, container)))
                     }
-                    None => started.as_ref().map(|addresses| (addresses, container.readiness.is_none())),
+                    None => started.map(|given| (given, container.readiness.is_none())),
                 };
-                if let Some((addresses, true)) = serving {
-                    publish(container, addresses, &mut published);
+                if let Some((given, true)) = serving {
+                    publish(container, &given, &mut published);
                 }
             }
             if complete {
@@ -85,14 +100,14 @@ impl<'a> Starts<'a> {
         there: &BTreeSet<&Name>,
         used: &mut Addresses,
         plan: &mut Plan,
-    ) -> Option<BTreeMap<Name, Ipv4Addr>> {
+    ) -> Option<Given> {
         let what = || format!("{kind} {name}");
         if let Some(why) = container.depends_on.iter().find_map(|one| self.unmet(one, there)) {
             plan.waiting.push(Waiting { what: what(), why, waits_for: WaitsFor::Containers });
             return None;
         }
-        let addresses = match self.addresses(container, used) {
-            Ok(addresses) => addresses,
+        let given = match self.addresses(container, used) {
+            Ok(given) => given,
             Err(why) => {
                 plan.waiting.push(Waiting { what: what(), why, waits_for: WaitsFor::Somebody });
                 return None;
@@ -102,33 +117,39 @@ impl<'a> Starts<'a> {
             instance: start.instance.clone(),
             image: container.image.clone(),
             fingerprint: start.fingerprint,
-            addresses: addresses.clone(),
+            addresses: given.v4.clone(),
+            addresses6: given.v6.clone(),
             reason: start.reason,
         });
-        Some(addresses)
+        Some(given)
     }
 
-    fn addresses(
-        &self,
-        container: &Container,
-        used: &mut Addresses,
-    ) -> Result<BTreeMap<Name, Ipv4Addr>, String> {
-        let mut addresses = BTreeMap::new();
+    fn addresses(&self, container: &Container, used: &mut Addresses) -> Result<Given, String> {
+        let mut given = Given::default();
         for network in &container.networks {
             // Networks without addresses of their own are not set up.
             let Some(spec) = self.networks.get(network) else { continue };
-            let address = match container.addresses.get(network) {
-                Some(IpAddr::V4(fixed)) => used
-                    .take_fixed(network, *fixed)
-                    .then_some(*fixed)
-                    .ok_or_else(|| format!("address {fixed} of network {network} is in use")),
-                _ => used
-                    .take(network, spec)
-                    .ok_or_else(|| format!("network {network} has no free address in {}", spec.subnet)),
+            let fixed = container.addresses.get(network).copied();
+            if let Some(fixed) = fixed
+                && !used.take_fixed(network, fixed)
+            {
+                return Err(format!("address {fixed} of network {network} is in use"));
+            }
+            let full =
+                |subnet: &dyn fmt::Display| format!("network {network} has no free address in {subnet}");
+            let v4 = match fixed {
+                Some(IpAddr::V4(fixed)) => fixed,
+                _ => used.take(network, spec).ok_or_else(|| full(&spec.subnet))?,
             };
-            addresses.insert(network.clone(), address?);
+            given.v4.insert(network.clone(), v4);
+            let Some(subnet) = spec.subnet6 else { continue };
+            let v6 = match fixed {
+                Some(IpAddr::V6(fixed)) => fixed,
+                _ => used.take6(network, spec, subnet).ok_or_else(|| full(&subnet))?,
+            };
+            given.v6.insert(network.clone(), v6);
         }
-        Ok(addresses)
+        Ok(given)
     }
 
     /// What is not true yet of a container or job that another one waits for.
@@ -186,14 +207,14 @@ fn note(choice: &Choice, container: &Container, plan: &mut Plan) {
     plan.waiting.push(Waiting { what, why, waits_for });
 }
 
-/// The first network that the manifest names and that has addresses is the one that published ports lead to.
-fn publish(container: &Container, addresses: &BTreeMap<Name, Ipv4Addr>, published: &mut BTreeSet<Published>) {
-    let Some(to) = container.networks.iter().find_map(|network| addresses.get(network)) else { return };
-    published.extend(container.ports.iter().map(|port| Published {
-        protocol: port.protocol,
-        address: port.address,
-        port: port.host,
-        to: *to,
-        to_port: port.container,
+/// The first network that the manifest names and that has addresses of a port's kind is the one that the port leads to.
+fn publish(container: &Container, given: &Given, published: &mut BTreeSet<Published>) {
+    let v4 = container.networks.iter().find_map(|network| given.v4.get(network)).map(|to| IpAddr::V4(*to));
+    let v6 = container.networks.iter().find_map(|network| given.v6.get(network)).map(|to| IpAddr::V6(*to));
+    published.extend(container.ports.iter().filter_map(|port| {
+        let to = if port.address.is_some_and(|address| address.is_ipv6()) { v6 } else { v4 }?;
+        // All IPv6 addresses are written `[::]` in a manifest.
+        let address = port.address.filter(|address| !address.is_unspecified());
+        Some(Published { protocol: port.protocol, address, port: port.host, to, to_port: port.container })
     }));
 }

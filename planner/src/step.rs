@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bennu_manifests::model::{Digest, ImageRef, Name, VolumeLife};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub enum Step {
     Fetch {
         /// The image.
         image: ImageRef,
-        /// The containers that need it.
+        /// The containers that need it; none where it is the image of the OS.
         used_by: Vec<Name>,
     },
     /// Make an empty volume.
@@ -35,6 +35,13 @@ pub enum Step {
         volume: Name,
         /// How long it lives.
         life: VolumeLife,
+    },
+    /// Change the most that a volume may hold. What uses it goes on.
+    LimitVolume {
+        /// Its name.
+        volume: Name,
+        /// The most bytes that it may hold; `None` is without limit.
+        size: Option<u64>,
     },
     /// Stop an instance and remove all that it left.
     Stop {
@@ -67,6 +74,9 @@ pub enum Step {
         fingerprint: Digest,
         /// Its address on each of its networks.
         addresses: BTreeMap<Name, Ipv4Addr>,
+        /// Its IPv6 address on each of its networks that has such ones.
+        #[serde(default)]
+        addresses6: BTreeMap<Name, Ipv6Addr>,
         /// Why.
         reason: Reason,
     },
@@ -102,6 +112,18 @@ pub enum Step {
         /// All that is to be published.
         ports: Vec<Published>,
     },
+    /// Make the rules that keep networks apart as they were, and publish exactly these ports, in one transaction.
+    RestoreFirewall {
+        /// All that is to be published.
+        ports: Vec<Published>,
+    },
+    /// Start what answers containers that ask for each other's names.
+    ServeNames,
+    /// Stop what runs among the containers and is none.
+    RemoveUnit {
+        /// The unit, or the control group where it is of no unit.
+        unit: String,
+    },
     /// Destroy a volume and what is in it.
     DestroyVolume {
         /// Its name.
@@ -123,6 +145,8 @@ pub enum Reason {
     Removed,
     /// It is declared, there, and not running although it should be.
     NotRunning,
+    /// A part of it that it was made with is not there any more.
+    Damaged,
     /// Its health check failed.
     Unhealthy,
     /// It did not do its work when it was tried.
@@ -169,6 +193,7 @@ impl fmt::Display for Reason {
             Self::Changed => "changed",
             Self::Removed => "not declared",
             Self::NotRunning => "not running",
+            Self::Damaged => "a part of it is missing",
             Self::Unhealthy => "unhealthy",
             Self::Rejected => "rejected",
             Self::Due => "due",
@@ -183,11 +208,17 @@ impl fmt::Display for Step {
         let (verb, whom, more) = match self {
             Self::Fetch { image, used_by } => {
                 let names: Vec<_> = used_by.iter().map(Name::as_str).collect();
-                ("Fetch", image.to_string(), format!("for {}", names.join(", ")))
+                let whom = if names.is_empty() { "the OS".to_owned() } else { names.join(", ") };
+                ("Fetch", image.to_string(), format!("for {whom}"))
             }
             Self::CreateVolume { volume, life } => {
                 ("Create", format!("volume {volume}"), life_word(*life).into())
             }
+            Self::LimitVolume { volume, size } => (
+                "Limit",
+                format!("volume {volume}"),
+                size.map_or("without limit".into(), |size| format!("to {size} bytes")),
+            ),
             Self::Stop { instance, reason } => ("Stop", instance.to_string(), reason.to_string()),
             Self::RemoveNetwork { network, was } => {
                 ("Remove", format!("network {network}"), was.subnet.to_string())
@@ -200,10 +231,15 @@ impl fmt::Display for Step {
             Self::Refresh { instance, signal, .. } => ("Refresh", instance.to_string(), signal.clone()),
             Self::Reject { instance, why, .. } => ("Reject", instance.to_string(), why.clone()),
             Self::Publish { ports } => {
-                let list: Vec<_> =
-                    ports.iter().map(|p| format!("{}→{}:{}", p.port, p.to, p.to_port)).collect();
+                let to = |p: &Published| SocketAddr::new(p.to, p.to_port);
+                let list: Vec<_> = ports.iter().map(|p| format!("{}→{}", p.port, to(p))).collect();
                 ("Publish", if list.is_empty() { "nothing".into() } else { list.join(" ") }, String::new())
             }
+            Self::RestoreFirewall { .. } => {
+                ("Restore", "firewall".into(), "its rules are not as they were made".into())
+            }
+            Self::ServeNames => ("Restore", "names".into(), "nobody answers for containers' names".into()),
+            Self::RemoveUnit { unit } => ("Stop", unit.clone(), "no container".into()),
             Self::DestroyVolume { volume } => {
                 ("Destroy", format!("volume {volume}"), "and all data in it".into())
             }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bennu_manifests::model::{Config, Container, Digest, Manifest, Name, Network, Secret, VolumeLife};
+use bennu_manifests::model::{
+    Config, Container, Digest, Manifest, Name, Network, Runtime, Secret, VolumeLife,
+};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -39,6 +41,12 @@ pub fn fingerprint(manifest: &Manifest, container: &Container) -> Digest {
         networks: Vec<(&'a Name, &'a Network)>,
         volumes: Vec<(&'a Name, VolumeLife)>,
         contents: Option<Digest>,
+        /// Left out where it is the usual one: what ran before there was a choice goes on running.
+        #[serde(skip_serializing_if = "is_usual")]
+        runtime: Runtime,
+    }
+    fn is_usual(runtime: &Runtime) -> bool {
+        *runtime == Runtime::default()
     }
     let mut container = container.clone();
     container.ports.clear();
@@ -50,10 +58,15 @@ pub fn fingerprint(manifest: &Manifest, container: &Container) -> Digest {
     // The tag is for people; the digest is what runs.
     container.image.tag = None;
     let networks = container.networks.iter().map(|name| (name, &manifest.networks[name])).collect();
-    let life = |name: &Name| manifest.volumes[name].life;
+    // A volume that goes back with its generation lies where a kept one does: a container does not notice the change.
+    let life = |name: &Name| match manifest.volumes[name].life {
+        VolumeLife::Snapshot => VolumeLife::Keep,
+        life => life,
+    };
     let volumes = container.volumes.iter().map(|mount| (&mount.volume, life(&mount.volume))).collect();
     let contents = (container.on_change == RESTART).then(|| contents(manifest, &container));
-    digest(&MadeFrom { version: FINGERPRINT_VERSION, networks, volumes, contents, container: &container })
+    let (version, runtime) = (FINGERPRINT_VERSION, manifest.runtime());
+    digest(&MadeFrom { version, networks, volumes, contents, runtime, container: &container })
 }
 
 /// The SHA-256 of the configs and secrets that a container uses, as the manifest has them: secrets are encrypted there, so

@@ -32,7 +32,15 @@ fn apply(seen: &mut Seen, step: &Step, host: For<'_>) -> Result<(), String> {
             fits(seen.volumes.insert(volume.clone(), *life).is_none(), "the volume is there already")
         }
         Step::DestroyVolume { volume } => {
+            seen.quotas.remove(volume);
             fits(seen.volumes.remove(volume).is_some(), "there is no such volume")
+        }
+        Step::LimitVolume { volume, size } => {
+            fits(seen.volumes.contains_key(volume), "there is no such volume")?;
+            let quota = seen.quotas.entry(volume.clone()).or_default();
+            fits(quota.limit != *size, "that is its limit already")?;
+            quota.limit = *size;
+            Ok(())
         }
         Step::Stop { instance, .. } => {
             fits(seen.instances.remove(instance).is_some(), "there is no such instance")
@@ -46,7 +54,7 @@ fn apply(seen: &mut Seen, step: &Step, host: For<'_>) -> Result<(), String> {
             seen.networks.insert(network.clone(), spec.clone()).is_none(),
             "the network is there already",
         ),
-        Step::Start { instance, image, fingerprint, addresses, .. } => {
+        Step::Start { instance, image, fingerprint, addresses, addresses6, .. } => {
             fits(seen.images.contains(&image.digest), "its image is not in the store")?;
             fits(!seen.instances.contains_key(instance), "it is there already")?;
             let others = seen.instances.keys().filter(|i| i.name == instance.name).count();
@@ -61,7 +69,9 @@ fn apply(seen: &mut Seen, step: &Step, host: For<'_>) -> Result<(), String> {
                 fingerprint: *fingerprint,
                 image,
                 addresses,
+                addresses6: addresses6.clone(),
                 state: State::Running,
+                damaged: false,
                 health: Health::Unchecked,
                 ready: false,
                 overdue: false,
@@ -73,10 +83,13 @@ fn apply(seen: &mut Seen, step: &Step, host: For<'_>) -> Result<(), String> {
         Step::Restart { .. } | Step::Refresh { .. } | Step::Reject { .. } => {
             Err(format!("{step}: nothing here calls for it"))
         }
-        Step::Publish { ports } => {
+        Step::Publish { ports } | Step::RestoreFirewall { ports } => {
             seen.published = ports.iter().cloned().collect();
+            seen.astray.firewall = false;
             Ok(())
         }
+        Step::ServeNames => fits(std::mem::take(&mut seen.astray.names), "somebody answers"),
+        Step::RemoveUnit { unit } => fits(seen.astray.units.remove(unit), "there is no such unit"),
     }
 }
 
@@ -108,10 +121,17 @@ fn varied() -> impl Strategy<Value = BTreeMap<u8, Varied>> {
 }
 
 fn text(serial: u64, containers: &BTreeMap<u8, Varied>) -> String {
+    // How long the volume lives and how much it may hold varies with the containers, so that both change between manifests.
+    let volume = match containers.len() % 4 {
+        0 => "life = \"keep\"",
+        1 => "life = \"snapshot\"\nsize = \"1GiB\"",
+        2 => "life = \"scratch\"\nsize = \"2GiB\"",
+        _ => "life = \"keep\"\nsize = \"2GiB\"",
+    };
     let mut text = format!(
         "schema = 1\nname = \"p\"\nserial = {serial}\nsigned-at = 2026-01-01T00:00:00Z\n\
          expires = 2027-01-01T00:00:00Z\nallow-empty = true\n\
-         [network.n0]\n[network.n1]\nsubnet = \"10.90.0.0/24\"\n[network.n2]\ninternal = true\n[volume.v]\nlife = \"keep\"\n"
+         [network.n0]\n[network.n1]\nsubnet = \"10.90.0.0/24\"\n[network.n2]\ninternal = true\n[volume.v]\n{volume}\n"
     );
     let mut before: Option<u8> = None;
     for (n, c) in containers {
@@ -237,7 +257,7 @@ proptest! {
                     prop_assert!(seen.instances.keys().any(|i| i.name.as_str() == name), "{name} after {step}");
                 }
                 for port in &seen.published {
-                    let to_one = |i: &SeenInstance| i.addresses.values().any(|a| *a == port.to);
+                    let to_one = |i: &SeenInstance| i.has_address(port.to);
                     let gone = !seen.instances.values().any(to_one);
                     let of_stay = stay.iter().any(|n| format!("c{}", port.port - 8000) == *n);
                     prop_assert!(!gone || !of_stay, "port {} leads nowhere after {step}", port.port);

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use bennu_manifests::model::{Digest, Manifest, Name, Network, VolumeLife};
 use bennu_planner::{
-    Danger, Health, Plan, Seen, SeenInstance, SeenNetwork, State, Step, Wanted, contents, fingerprint, guard,
+    Danger, Health, Plan, Quota, Seen, SeenInstance, SeenNetwork, State, Step, Wanted, contents, fingerprint,
+    guard,
 };
 
 const HEADER: &str = "schema = 1\nname = \"story\"\nserial = 1\nsigned-at = 2026-01-01T00:00:00Z\nexpires = 2027-01-01T00:00:00Z\n";
@@ -49,14 +50,26 @@ fn carry_out(generation: u64, manifest: &Manifest, seen: &mut Seen) {
         match step {
             Step::Fetch { image, .. } => drop(seen.images.insert(image.digest)),
             Step::CreateVolume { volume, life } => drop(seen.volumes.insert(volume, life)),
+            Step::LimitVolume { volume, size } => seen.quotas.entry(volume).or_default().limit = size,
             Step::CreateNetwork { network, spec } => drop(seen.networks.insert(network, spec)),
-            Step::Start { instance, image, fingerprint, addresses, .. } => {
+            Step::Start { instance, image, fingerprint, addresses, addresses6, .. } => {
                 let container = &manifest.containers[&instance.name];
                 let health = if container.health.is_some() { Health::Starting } else { Health::Unchecked };
                 let contents = contents(manifest, container);
                 let (state, ready, overdue) = (State::Running, false, false);
-                let started =
-                    SeenInstance { fingerprint, image, addresses, state, health, ready, overdue, contents };
+                let damaged = false;
+                let started = SeenInstance {
+                    fingerprint,
+                    image,
+                    addresses,
+                    addresses6,
+                    state,
+                    damaged,
+                    health,
+                    ready,
+                    overdue,
+                    contents,
+                };
                 drop(seen.instances.insert(instance, started));
             }
             Step::Stop { instance, .. } => drop(seen.instances.remove(&instance)),
@@ -202,6 +215,50 @@ fn a_volume_goes_only_where_the_manifest_says_so() {
     assert!(told(2, &says_so, &seen).contains("Destroy  volume kept"));
 }
 
+#[test]
+fn a_changed_size_of_a_volume_is_applied_and_restarts_nothing() {
+    let of = |volume: &str| {
+        manifest(&format!(
+            "[volume.data]\n{volume}[container.web]\n{}volumes = [\"data:/data\"]\n",
+            image('a')
+        ))
+    };
+    let mut seen = Seen::default();
+    let first = of("life = \"keep\"\nsize = \"1GiB\"\n");
+    assert!(
+        told(1, &first, &seen)
+            .contains("  Create  volume data  kept\n   Limit  volume data  to 1073741824 bytes\n")
+    );
+    carry_out(1, &first, &mut seen);
+    assert_eq!(told(2, &first, &seen), "");
+    let larger = of("life = \"keep\"\nsize = \"2GiB\"\n");
+    assert_eq!(told(2, &larger, &seen), "   Limit  volume data  to 2147483648 bytes\n");
+    let without = of("life = \"snapshot\"\n");
+    assert_eq!(
+        told(2, &without, &seen),
+        "   Limit  volume data  without limit\n",
+        "nor does the other life restart it"
+    );
+}
+
+#[test]
+fn a_size_below_what_a_volume_holds_is_refused_and_one_above_is_not() {
+    let of = |size: &str| manifest(&format!("[volume.data]\nlife = \"keep\"\nsize = \"{size}\"\n"));
+    let mut seen = Seen::default();
+    let data: bennu_manifests::model::Name = "data".parse().unwrap();
+    seen.volumes.insert(data.clone(), VolumeLife::Keep);
+    let (used, size) = (3 << 30, 2 << 30);
+    seen.quotas.insert(data.clone(), Quota { used: Some(used), limit: None });
+    assert_eq!(guard(&of("2GiB"), &seen), [Danger::ShrinksVolume { volume: data.clone(), size, used }]);
+    assert_eq!(guard(&of("4GiB"), &seen), []);
+    seen.quotas.insert(data.clone(), Quota { used: Some(used), limit: Some(size) });
+    assert_eq!(guard(&of("2GiB"), &seen), [], "it is so already");
+    assert_eq!(
+        guard(&manifest("[volume.data]\nlife = \"keep\"\ndestroy = true\nsize = \"1GiB\"\n"), &seen),
+        []
+    );
+}
+
 fn now<'a>(seen: &'a mut Seen, instance: &str) -> &'a mut SeenInstance {
     seen.instances.get_mut(&instance.parse().unwrap()).unwrap()
 }
@@ -278,6 +335,15 @@ fn start_first_moves_the_ports_once_the_new_one_is_healthy_and_stops_the_old_one
     assert_eq!(told(2, &after, &seen), " Publish  80→10.90.0.3:80\n");
     carry_out(2, &after, &mut seen);
     assert_eq!(told(2, &after, &seen), "    Stop  web-1  changed\n");
+}
+
+#[test]
+fn another_runtime_makes_every_container_anew_and_the_usual_one_by_name_does_not() {
+    let with = |os: &str| manifest(&format!("{os}[container.web]\n{}", image('a')));
+    let seen = host_of(&with(""));
+    assert_eq!(told(2, &with("[os]\nruntime = \"crun\"\n"), &seen), "");
+    let changed = told(2, &with("[os]\nruntime = \"runc\"\n"), &seen);
+    assert!(changed.contains("Stop  web-1  changed") && changed.contains("Start  web-2"), "{changed}");
 }
 
 /// The plan of a host that has given up what the manifest says of `web`.
@@ -375,7 +441,9 @@ fn a_job_starts_when_it_is_due_and_goes_when_it_has_ended() {
         fingerprint,
         image: manifest.jobs[&backup].container.image.clone(),
         addresses: [("default".parse().unwrap(), "10.90.0.2".parse().unwrap())].into(),
+        addresses6: Default::default(),
         state: State::Running,
+        damaged: false,
         health: Health::Unchecked,
         ready: false,
         overdue: false,
@@ -418,4 +486,92 @@ fn a_declared_address_is_given_and_one_that_is_taken_makes_the_container_wait() 
     let made_from = fingerprint(&manifest, &manifest.containers[&"b".parse::<Name>().unwrap()]);
     now(&mut seen, "b-1").fingerprint = made_from;
     assert!(told(1, &manifest, &seen).contains("address 10.1.1.7 of network n is in use"));
+}
+
+#[test]
+fn what_somebody_changed_by_hand_is_put_right_and_nothing_else_is_touched() {
+    let manifest = web_and_cache();
+    let seen = host_of(&manifest);
+    let after = |change: &dyn Fn(&mut Seen)| {
+        let mut seen = seen.clone();
+        change(&mut seen);
+        told(1, &manifest, &seen)
+    };
+    assert_eq!(
+        after(&|seen| seen.astray.firewall = true),
+        " Restore  firewall  its rules are not as they were made\n"
+    );
+    let ports_too = planned(1, &manifest, &{
+        let mut seen = seen.clone();
+        seen.astray.firewall = true;
+        seen.published.clear();
+        seen
+    });
+    let restored = Step::RestoreFirewall { ports: seen.published.iter().cloned().collect() };
+    assert_eq!(ports_too.steps, [restored], "rules and ports come back in one transaction");
+    assert_eq!(
+        after(&|seen| seen.astray.names = true),
+        " Restore  names  nobody answers for containers' names\n"
+    );
+    assert_eq!(
+        after(&|seen| seen.astray.units = ["miner.service".to_owned()].into()),
+        "    Stop  miner.service  no container\n"
+    );
+    assert_eq!(
+        after(&|seen| now(seen, "web-1").damaged = true),
+        "    Stop  web-1  a part of it is missing\n   Start  web-1  a part of it is missing\n"
+    );
+}
+
+#[test]
+fn an_old_instance_with_a_missing_part_is_not_kept_beside_the_new_one() {
+    let (first, second) = (start_first('a'), start_first('b'));
+    let mut seen = host_of(&first);
+    now(&mut seen, "web-1").damaged = true;
+    let told = told(2, &second, &seen);
+    assert!(told.contains("Stop  web-1") && told.contains("Start  web-2"), "{told}");
+}
+
+/// A network with both kinds of addresses, and a container on it.
+fn both_kinds(network: &str, container: &str) -> Manifest {
+    manifest(&format!(
+        "[network.n]\nsubnet = \"10.1.1.0/24\"\nsubnet6 = \"fd00:1::/64\"\n{network}[container.a]\n{}networks = [\"n\"]\n{container}",
+        image('a')
+    ))
+}
+
+#[test]
+fn a_container_has_an_address_of_each_kind_and_ports_lead_to_the_one_of_theirs() {
+    let ports = "ports = [\"80:8080\", \"[::]:80:8080\", \"[2001:db8::1]:53:53/udp\"]\n";
+    let told = told(1, &both_kinds("", ports), &Seen::default());
+    for published in ["80→10.1.1.2:8080", "80→[fd00:1::2]:8080", "53→[fd00:1::2]:53"] {
+        assert!(told.contains(published), "{published} in {told}");
+    }
+    let manifest = both_kinds("", ports);
+    assert_eq!(planned(1, &manifest, &host_of(&manifest)), Plan::default());
+}
+
+#[test]
+fn addresses_of_routers_are_given_to_nobody() {
+    let given = |network: &str| match planned(1, &both_kinds(network, ""), &Seen::default()).steps.pop() {
+        Some(Step::Start { addresses, addresses6, .. }) => {
+            let (v4, v6) = (addresses.values().next().cloned(), addresses6.values().next().cloned());
+            format!("{} {}", v4.unwrap(), v6.unwrap())
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(given(""), "10.1.1.2 fd00:1::2");
+    assert_eq!(given("gateway = \"10.1.1.254\"\n"), "10.1.1.1 fd00:1::2");
+    assert_eq!(given("gateway = \"fd00:1::fe\"\n"), "10.1.1.2 fd00:1::1");
+}
+
+#[test]
+fn another_ipv6_subnet_makes_what_is_on_it_anew() {
+    let before = both_kinds("", "");
+    let mut seen = host_of(&before);
+    seen.networks.values_mut().for_each(|network| network.subnet6 = Some("fd00:2::/64".parse().unwrap()));
+    now(&mut seen, "a-1").addresses6.values_mut().for_each(|a| *a = "fd00:2::2".parse().unwrap());
+    let told = told(2, &before, &seen);
+    let expected = ["Stop  a-1", "Remove  network n", "Create  network n", "Start  a-2"];
+    assert!(expected.iter().all(|step| told.contains(step)), "{told}");
 }

@@ -105,6 +105,7 @@ impl Agent {
     /// # Errors
     /// [`Error::Deadline`] where no answer comes in time; the command may still run.
     pub fn ask(&mut self, command: &str, within: Duration) -> Result<Output, Error> {
+        let within = crate::wait::patiently(within);
         self.last += 1;
         let id = self.last.to_string();
         let request = format!("{id} {}\n", BASE64_STANDARD.encode(command));

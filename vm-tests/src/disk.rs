@@ -19,20 +19,12 @@ pub const BLOCK: usize = 4096;
 /// # Errors
 /// Where `qemu-img` or `qemu-io` is missing or the block is not 4096 bytes that are not all the same.
 pub fn flip_bit(disk: &Path, block: &str) -> Result<usize, Error> {
-    let wrong = |text: &str| Error::Answer { who: "the guest".into(), text: text.to_owned() };
-    let block = BASE64_STANDARD.decode(block.trim()).map_err(|_| wrong("the block is not base64"))?;
-    if block.len() != BLOCK || block.iter().all(|byte| *byte == block[0]) {
-        return Err(wrong("the block has no content to find it by"));
-    }
-    let parent = disk.parent().expect("a disk is in a directory");
-    let (raw, spoilt) = (parent.join("raw"), parent.join("spoilt"));
-    run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(disk).arg(&raw))?;
-    let places = find(&raw, &block);
-    fs::remove_file(&raw).doing("remove", &raw)?;
+    let block = content(block)?;
+    let places = find_all(disk, &[&block])?.remove(0);
     let mut flipped = block;
     flipped[BLOCK / 2] ^= 1;
+    let spoilt = disk.with_file_name("spoilt");
     fs::write(&spoilt, &flipped).doing("write", &spoilt)?;
-    let places = places?;
     for place in &places {
         let write = format!("write -q -s {} {place} {BLOCK}", spoilt.display());
         run(Command::new("qemu-io").args(["-f", "qcow2", "-c", &write]).arg(disk))?;
@@ -40,11 +32,39 @@ pub fn flip_bit(disk: &Path, block: &str) -> Result<usize, Error> {
     Ok(places.len())
 }
 
-/// The places of a block in a raw disk, in bytes from its beginning.
-fn find(raw: &Path, block: &[u8]) -> Result<Vec<u64>, Error> {
+/// In how many places of a disk that nobody uses each of these blocks is, given in base64.
+///
+/// # Errors
+/// As [`flip_bit`].
+pub fn count<const N: usize>(disk: &Path, blocks: [&str; N]) -> Result<[usize; N], Error> {
+    let blocks = blocks.into_iter().map(content).collect::<Result<Vec<_>, _>>()?;
+    let places = find_all(disk, &blocks.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    Ok(std::array::from_fn(|number| places[number].len()))
+}
+
+fn content(block: &str) -> Result<Vec<u8>, Error> {
+    let wrong = |text: &str| Error::Answer { who: "the guest".into(), text: text.to_owned() };
+    let block = BASE64_STANDARD.decode(block.trim()).map_err(|_| wrong("the block is not base64"))?;
+    if block.len() != BLOCK || block.iter().all(|byte| *byte == block[0]) {
+        return Err(wrong("the block has no content to find it by"));
+    }
+    Ok(block)
+}
+
+/// The places of each of these blocks in a disk, in bytes from its beginning.
+fn find_all(disk: &Path, blocks: &[&[u8]]) -> Result<Vec<Vec<u64>>, Error> {
+    let raw = disk.with_file_name("raw");
+    run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(disk).arg(&raw))?;
+    let places = find(&raw, blocks);
+    fs::remove_file(&raw).doing("remove", &raw)?;
+    places
+}
+
+/// The places of each of these blocks in a raw disk, in bytes from its beginning.
+fn find(raw: &Path, blocks: &[&[u8]]) -> Result<Vec<Vec<u64>>, Error> {
     let mut file = File::open(raw).doing("open", raw)?;
     let mut buffer = vec![0; BLOCK << 10];
-    let (mut places, mut start) = (Vec::new(), 0);
+    let (mut places, mut start) = (vec![Vec::new(); blocks.len()], 0);
     loop {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -56,8 +76,13 @@ fn find(raw: &Path, block: &[u8]) -> Result<Vec<u64>, Error> {
         if filled == 0 {
             return Ok(places);
         }
-        let here = buffer[..filled].chunks_exact(BLOCK).enumerate().filter(|(_, chunk)| *chunk == block);
-        places.extend(here.map(|(number, _)| start + (number * BLOCK) as u64));
+        for (number, chunk) in buffer[..filled].chunks_exact(BLOCK).enumerate() {
+            for (places, block) in places.iter_mut().zip(blocks) {
+                if chunk == *block {
+                    places.push(start + (number * BLOCK) as u64);
+                }
+            }
+        }
         start += filled as u64;
     }
 }

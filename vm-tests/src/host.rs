@@ -149,7 +149,7 @@ impl Host {
     /// Where `hostctl` says anything but "done".
     pub fn converge(&self, name: &str, text: &str) -> Result<(), Error> {
         let file = self.signed(name, text)?;
-        let timeout = CONVERGE.as_secs().to_string();
+        let timeout = wait::patiently(CONVERGE).as_secs().to_string();
         self.push(&file, &["--wait", "--timeout", &timeout])?.done().map(drop)
     }
 
@@ -179,8 +179,10 @@ impl Host {
         let status = hostctl.status()?;
         let mut containers = hostctl.json(&["ps"])?;
         for container in containers["containers"].as_array_mut().into_iter().flatten() {
-            // Memory in use changes by itself.
-            container["memory"] = Value::Null;
+            // What is in use changes by itself.
+            for name in ["memory", "usage"] {
+                container[name] = Value::Null;
+            }
         }
         let (images, volumes, history) =
             (hostctl.json(&["images"])?, hostctl.json(&["volumes"])?, hostctl.json(&["history"])?);

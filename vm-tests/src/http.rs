@@ -25,8 +25,9 @@ pub fn get(port: u16, path: &str) -> Result<(u16, String), Error> {
 
 /// HTTP/1.0, so that the answer ends with the connection and is not sent in chunks (RFC 1945).
 fn ask(port: u16, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let patience = crate::wait::patiently(PATIENCE);
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), patience)?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;

@@ -30,6 +30,7 @@ pub mod image;
 pub mod images;
 pub mod machine;
 pub mod operator;
+pub mod os;
 pub mod power;
 pub mod programs;
 pub mod qmp;

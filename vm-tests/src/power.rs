@@ -76,6 +76,14 @@ impl Vm {
         let before = self.boot_id()?;
         // The agent may be stopped before it can say that it has asked.
         let _late = self.guest_within("systemctl --no-block reboot", Duration::from_secs(10));
+        self.wait_for_boot(&before)
+    }
+
+    /// Waits until the guest has booted after the boot of this id.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] where it does not come back.
+    pub fn wait_for_boot(&mut self, before: &str) -> Result<(), Error> {
         wait::until("another boot", BOOT, || {
             self.alive()?;
             self.wait_for_agent(Duration::from_secs(5))?;

@@ -42,6 +42,16 @@ impl Programs {
     }
 }
 
+/// The program that tries the ways out of a container, static, built where it is not up to date.
+///
+/// # Errors
+/// [`Error::Program`] with what the compiler says.
+pub fn probe() -> Result<PathBuf, Error> {
+    let apart = target_directory()?.join("static");
+    build(&apart, &["--package=bennu-probe", "--target", TARGET], Some("-C target-feature=+crt-static"))?;
+    Ok(apart.join(TARGET).join("release/bennu-probe"))
+}
+
 fn build(target: &Path, arguments: &[&str], flags: Option<&str>) -> Result<(), Error> {
     let mut command = cargo();
     command.args(["build", "--quiet", "--release"]).args(arguments).env("CARGO_TARGET_DIR", target);

@@ -32,7 +32,7 @@ impl Qmp {
     /// [`Error::File`] while nobody listens on the socket.
     pub fn connect(path: &Path) -> Result<Self, Error> {
         let write = UnixStream::connect(path).doing("connect to", path)?;
-        write.set_read_timeout(Some(ANSWER)).doing("set a deadline on", path)?;
+        write.set_read_timeout(Some(wait::patiently(ANSWER))).doing("set a deadline on", path)?;
         let read = BufReader::new(write.try_clone().doing("share", path)?);
         let mut qmp = Self { write, read };
         qmp.line("greeting")?;

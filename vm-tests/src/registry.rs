@@ -120,7 +120,7 @@ impl Drop for Registry {
     }
 }
 
-/// The registry that tests pull from: all images of [`images::recipes`], read-only, behind a gate.
+/// The registry that tests pull from: all images of [`images::test_recipes`], read-only, behind a gate.
 #[derive(Debug)]
 pub struct Stocked {
     /// What is in it.
@@ -137,7 +137,7 @@ impl Stocked {
     /// # Errors
     /// As [`Registry::start`] and [`images::all`].
     pub fn start(directory: &Path) -> Result<Self, Error> {
-        let images = images::all()?;
+        let images = images::all(&images::test_recipes())?;
         let digests: Vec<_> = images.iter().map(|i| format!("{}:{} {}", i.name, i.tag, i.digest)).collect();
         let key = cache::hex(&Sha256::digest(digests.join("\n")));
         let stock = cache::get_or_make("registries", &key, 3, |making| {

@@ -9,6 +9,20 @@ use crate::Error;
 /// How long to stay away between two looks. The deadline bounds the whole.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The variable that says how many times longer than usual to wait, for machines that are busy with other work.
+const PATIENCE: &str = "BENNU_PATIENCE";
+
+/// `within`, as often as `BENNU_PATIENCE` says: a whole number from 1 to 100, else 1.
+///
+/// # Panics
+/// If the variable holds something else: a typing error must not look like a slow machine.
+#[must_use]
+pub fn patiently(within: Duration) -> Duration {
+    let Ok(text) = std::env::var(PATIENCE) else { return within };
+    let times = text.parse().ok().filter(|times| (1..=100).contains(times));
+    within * times.unwrap_or_else(|| panic!("{PATIENCE} must be a whole number from 1 to 100, not {text:?}"))
+}
+
 /// Looks again and again until `look` returns `Ok(Some(_))`.
 ///
 /// `look` may fail: the error counts as "not yet" and is named when the deadline passes. `None` says that nothing
@@ -22,6 +36,7 @@ pub fn until<T>(
     within: Duration,
     mut look: impl FnMut() -> Result<Option<T>, Error>,
 ) -> Result<T, Error> {
+    let within = patiently(within);
     let begun = Instant::now();
     loop {
         let last = match look() {

@@ -27,7 +27,7 @@ pub(crate) struct Fuzz {
 /// How long a target runs in the tests, in seconds.
 const SECONDS: u32 = 14;
 /// The names of the programs in `fuzz/src/bin`, besides [`CANARY`].
-const TARGETS: [&str; 11] = [
+const TARGETS: [&str; 12] = [
     "manifest",
     "trust",
     "signatures",
@@ -39,6 +39,7 @@ const TARGETS: [&str; 11] = [
     "pull",
     "blob",
     "record",
+    "patch",
 ];
 /// The program that breaks where libFuzzer finds what it looks for.
 const CANARY: &str = "canary";

@@ -45,12 +45,17 @@ pub(crate) const TEST: &[&str] = &[
     "skopeo",
     "umoci",
     "podman",
+    // A runtime of containers that our image does not have.
+    "runc",
     // Signatures that are not ours.
     "openssh-client",
     // Signatures of images that are not ours.
     "openssl",
     // Secrets that are not ours.
     "age",
+    // A receiver of logs that is not ours, and its TLS.
+    "rsyslog",
+    "rsyslog-gnutls",
     // Small disks whose power is cut, and system calls that do nothing.
     "e2fsprogs",
     "strace",
@@ -69,9 +74,14 @@ pub(crate) const BENCH: &[&str] = &[
     "skopeo",
     "umoci",
     "docker-registry",
+    "casync",
     "curl",
     "gzip",
+    "zstd",
     "e2fsprogs",
+    "btrfs-progs",
+    // Programs of a newer release, in a root of their own.
+    "mmdebstrap",
     // The packages that the images are made of are signed with these keys.
     "debian-archive-keyring",
 ];

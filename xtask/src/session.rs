@@ -56,7 +56,7 @@ impl Session {
     pub(crate) fn start(directory: &Path, steps: &mut Steps) -> Result<Self, Failure> {
         steps.loud("packages", || packages::install(&[packages::IMAGE, packages::TEST].concat()))?;
         let (programs, disk) = steps.loud("build", || Ok((build::programs()?, image::image()?)))?;
-        let images = steps.step("container images", || Ok(images::all()?))?;
+        let images = steps.step("container images", || Ok(images::all(&images::recipes())?))?;
         let registry = steps.step("registry", || {
             let storage = directory.join("registry");
             fs::create_dir_all(&storage)?;

@@ -167,7 +167,12 @@ pub(crate) struct Export {
     /// fetches only the blocks that differ. Other programs can copy it, but not run it
     #[arg(long)]
     pub(crate) native: bool,
-    /// How hard zstd tries
+    /// Beside a native image, patches for hosts that have this earlier one, as `ls` prints it or as a
+    /// reference with a digest; may be given more than once. They are listed in the layout under a
+    /// name of their own, and are pushed by it
+    #[arg(long, value_name = "REF", requires = "native")]
+    pub(crate) patch_from: Vec<String>,
+    /// How hard zstd tries; patches are made with 19 at least
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=22))]
     pub(crate) level: i32,
 }

@@ -2,11 +2,11 @@
 
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::source::Source;
-use bennu_image_store::{Image, PullError, Store as ImageStore};
+use bennu_image_store::{Image, PullError, Store as ImageStore, Way};
 use bennu_manifests::UnpinnedRef;
 use bennu_manifests::model::ImageRef;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Failure, Outcome};
 use crate::reach::Reach;
 use crate::render::{Out, Table, bytes, counted, facts};
 
@@ -52,10 +52,11 @@ fn here(
 ) -> Result<Option<(ImageRef, Image)>, Failure> {
     let Some(image) = wanted.pinned() else { return Ok(None) };
     let present = store.present(&image.digest).map_err(failed)?;
-    // An image for another platform is refused by the pull, which knows how to say so.
+    // For another platform the pull finds another image of the same index, or knows how to say that there is none.
     let fits = |image: &Image| {
         image.config.os().to_string() == platform.os
             && image.config.architecture().to_string() == platform.architecture
+            && image.sibling(platform).is_none()
     };
     Ok(present.filter(fits).map(|present| (image, present)))
 }
@@ -76,9 +77,15 @@ pub(super) async fn estimate(
     let estimate = store.estimate(&source, &name, &image.digest, platform).await;
     let estimate = estimate.map_err(not_pulled)?;
     out.result(&estimate, |estimate| {
-        let mut table = Table::new(&[">TO FETCH", ">OF", "LAYER"]);
+        let mut table = Table::new(&[">TO FETCH", ">OF", "AS", "LAYER"]);
         for layer in &estimate.layers {
-            table.row([bytes(layer.bytes), bytes(layer.size), layer.digest.to_string()]);
+            let way = match layer.way {
+                Way::Here => "it is here",
+                Way::Whole => "whole",
+                Way::Parts => "parts",
+                Way::Patch => "patch",
+            };
+            table.row([bytes(layer.bytes), bytes(layer.size), way.to_owned(), layer.digest.to_string()]);
         }
         format!("{}{} to fetch\n", table.text(""), bytes(estimate.bytes))
     })?;
@@ -86,11 +93,5 @@ pub(super) async fn estimate(
 }
 
 pub(crate) fn not_pulled(error: PullError) -> Failure {
-    let code = match &error {
-        error if error.is_refusal() => Code::Refused,
-        PullError::NotFound { .. } => Code::NotFound,
-        PullError::WrongPlatform { .. } => Code::Invalid,
-        _ => Code::Failed,
-    };
-    Failure::new(code, "pull").because(error)
+    Failure::new(error.fault().into(), "pull").because(error)
 }

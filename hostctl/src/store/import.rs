@@ -13,10 +13,12 @@ use bennu_image_store::{Image, ImportError, Store as ImageStore};
 use bennu_manifests::model::Digest;
 use serde::Serialize;
 
+use crate::bundle::unreadable;
 use crate::exit::{Code, Failure, Outcome};
 use crate::render::{Out, bytes, counted, facts};
 
 use super::args::Import;
+use super::failed;
 use super::fetch::not_pulled;
 use super::look::Shown;
 use super::progress::Display;
@@ -94,6 +96,7 @@ async fn images(store: &ImageStore, files: Files, args: &Import, json: bool) -> 
         vec![chosen.digest]
     };
     let platform = args.arch.as_deref().map_or_else(Platform::host, Platform::linux);
+    let mut signatures = files.image_signatures().map_err(|error| unreadable(&args.path, error))?;
     let source = Source::Archive(Arc::new(files));
     let mut images: Vec<Image> = Vec::with_capacity(wanted.len());
     for digest in wanted {
@@ -104,7 +107,11 @@ async fn images(store: &ImageStore, files: Files, args: &Import, json: bool) -> 
         let display = Display::new(name.clone(), json);
         let pulled = store.pull_from(&source, &name, &digest, &platform, &display).await;
         display.end();
-        images.push(pulled.map_err(not_pulled)?);
+        let image = pulled.map_err(not_pulled)?;
+        if let Some(signatures) = signatures.remove(&digest) {
+            store.keep_signatures(&image.digest, signatures).map_err(failed)?;
+        }
+        images.push(image);
     }
     Ok(images.iter().map(|image| Shown::new(image, &[])).collect())
 }

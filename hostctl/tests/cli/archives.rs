@@ -40,6 +40,23 @@ fn an_image_goes_out_into_files_and_in_again() {
     assert!(text.contains("1 layer"), "{text}");
 }
 
+#[test]
+fn patches_lead_from_images_that_are_in_the_store_to_native_ones() {
+    let desk = Desk::new();
+    let digest = stocked(&desk);
+    let export = |path: &str, more: &[&str]| {
+        desk.run(&[&["store", "--root", "one", "export", &digest, path], more].concat())
+    };
+    let text = export("same", &["--native", "--patch-from", &digest]).with(0);
+    assert!(text.contains("none would be smaller"), "every blob is in both: {text}");
+    let json = export("again", &["--native", "--patch-from", &digest, "--json"]).json(0);
+    assert_eq!((&json["patches"], &json["patches-tag"]), (&serde_json::json!([]), &serde_json::Value::Null));
+    let absent = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(export("absent", &["--native", "--patch-from", &absent]).code, 5);
+    assert!(!desk.path("absent").exists());
+    assert_eq!(export("ordinary", &["--patch-from", &digest]).code, 2, "only native images have patches");
+}
+
 /// A new store for each path.
 fn path_of_store(path: &str) -> &'static str {
     match path {

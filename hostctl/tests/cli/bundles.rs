@@ -1,6 +1,12 @@
 //! `bundle`: a manifest and its images in one file.
 
-use crate::stores::image_registry;
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use bennu_manifests::model::Digest;
+use serde_json::json;
+
+use crate::stores::{image_registry, image_registry_with};
 use crate::{Desk, manifest};
 
 /// A bundle `site.tar` of a signed manifest with one image; the image's digest.
@@ -103,4 +109,81 @@ fn a_bundle_without_an_image_of_its_manifest_is_not_written_and_not_verified() {
     std::fs::write(desk.path("without.tar"), bytes).expect("written");
     let verified = desk.run(&["bundle", "verify", "without.tar", "--trust", "trust.toml"]);
     assert_eq!(verified.code, 5, "{verified:#?}");
+}
+
+/// A signature of `web` as cosign stores it, by a key that is left in `ci.pub`; what a registry answers.
+fn signed(desk: &Desk, registry: &str, image: &str) -> crate::stores::Stored {
+    let run = |program: &str, arguments: &[&str]| {
+        let output =
+            Command::new(program).args(arguments).current_dir(desk.path("")).output().expect(program);
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let curve = "ec_paramgen_curve:P-256";
+    run("openssl", &["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", curve, "-out", "ci"]);
+    run("openssl", &["pkey", "-in", "ci", "-pubout", "-out", "ci.pem"]);
+    desk.write("ci.pub", &run("ssh-keygen", &["-i", "-m", "PKCS8", "-f", "ci.pem"]));
+    let payload = json!({
+        "critical": {
+            "identity": { "docker-reference": format!("{registry}/web") },
+            "image": { "docker-manifest-digest": image },
+            "type": "cosign container image signature",
+        },
+        "optional": null,
+    });
+    let payload = payload.to_string();
+    desk.write("payload", &payload);
+    run("openssl", &["dgst", "-sha256", "-sign", "ci", "-out", "signature", "payload"]);
+    let signature = run("openssl", &["base64", "-A", "-in", "signature"]);
+
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    let described = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "size": bytes.len(), "digest": Digest::of(bytes) });
+    let mut layer = described("application/vnd.dev.cosign.simplesigning.v1+json", payload.as_bytes());
+    layer["annotations"] = json!({ "dev.cosignproject.cosign/signature": signature });
+    let signatures = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST,
+        "config": described("application/vnd.oci.image.config.v1+json", b"{}"),
+        "layers": [layer],
+    });
+    let tag = image.replace(':', "-");
+    vec![
+        (format!("GET /v2/web/manifests/{tag}.sig"), MANIFEST, signatures.to_string().into_bytes()),
+        (
+            format!("GET /v2/web/blobs/{}", Digest::of(payload.as_bytes())),
+            "application/octet-stream",
+            payload.into_bytes(),
+        ),
+    ]
+}
+
+#[test]
+fn a_bundle_has_the_signatures_that_its_policies_ask_for() {
+    let desk = Desk::new();
+    let later = Arc::new(OnceLock::new());
+    let (address, digest) = image_registry_with(later.clone());
+    let signatures = signed(&desk, &address.to_string(), &digest);
+    desk.key("ana");
+    desk.key("ben");
+    let trust = |ci: &str, file: &str| {
+        desk.run(&["trust", "init", "--key", "ana=ana.pub", "--key", &format!("ci={ci}"), file]).with(0);
+    };
+    trust("ci.pub", "trust.toml");
+    trust("ben.pub", "other.toml");
+    let asking = format!("\n[image-policy.\"{address}\"]\nkeys = [\"ci\"]\n");
+    desk.write("host.toml", &(manifest(&format!("{address}/web:1@{digest}"), 1) + &asking));
+    desk.run(&["sign", "--key", "ana", "host.toml"]).with(0);
+
+    let unsigned = desk.run(&["bundle", "create", "host.toml", "-o", "site.tar"]);
+    assert_eq!(unsigned.code, 3, "an image that nobody signed: {unsigned:#?}");
+    assert!(!desk.path("site.tar").exists());
+    later.set(signatures).expect("set once");
+    desk.run(&["bundle", "create", "host.toml", "-o", "site.tar"]).with(0);
+    desk.run(&["bundle", "verify", "site.tar", "--trust", "trust.toml"]).with(0);
+    let stranger = desk.run(&["bundle", "verify", "site.tar", "--trust", "other.toml"]);
+    assert_eq!(stranger.code, 3, "another key signed it: {stranger:#?}");
+
+    desk.run(&["store", "--root", "images", "import", "site.tar", "--all"]).with(0);
+    let record = desk.read(&format!("images/images/sha256/{}", digest.trim_start_matches("sha256:")));
+    assert!(record.contains("\"signatures\""), "{record}");
+    desk.run(&["store", "--root", "images", "verify"]).with(0);
 }

@@ -245,8 +245,12 @@ fn logs_and_events_are_lines() {
             })]);
         }
         Answer::lines(&[
-            json!({ "cursor": 1, "time": "2026-06-01T12:00:00Z", "event": "accepted", "generation": 3, "serial": 9 }),
-            json!({ "cursor": 2, "time": "2026-06-01T12:00:01Z", "event": "refused", "rule": "expired", "reason": "too late" }),
+            json!({ "cursor": "1f2e3d4c:1", "time": "2026-06-01T12:00:00Z", "event": "accepted", "generation": 3, "serial": 9 }),
+            json!({ "cursor": "1f2e3d4c:2", "time": "2026-06-01T12:00:01Z", "event": "refused", "rule": "expired", "reason": "too late" }),
+            json!({
+                "cursor": "1f2e3d4c:3", "time": "2026-06-01T12:00:02Z", "event": "oom-kill", "container": "web",
+                "instance": "web-3", "killed": 2, "limit": 32 << 20,
+            }),
         ])
     });
     let logs = desk.run(&["logs", "--host", "host.sock", "-n", "5"]).with(0);
@@ -264,10 +268,11 @@ fn logs_and_events_are_lines() {
     assert_eq!(
         events,
         "2026-06-01T12:00:00Z  accepted   generation 3, serial 9\n\
-         2026-06-01T12:00:01Z  refused    expired: too late\n"
+         2026-06-01T12:00:01Z  refused    expired: too late\n\
+         2026-06-01T12:00:02Z  oom kill   web-3: 2 programs were ended because its 32 MiB of memory ran out\n"
     );
     let json = desk.run(&["events", "--host", "host.sock", "--json"]).with(0);
-    assert_eq!(json.lines().count(), 2);
+    assert_eq!(json.lines().count(), 3);
 }
 
 fn dump() -> Value {
@@ -301,6 +306,124 @@ fn a_plan_is_asked_of_the_host() {
     let (desk, script) = with_push(|_| Answer::json(200, &json!({ "steps": [], "waiting": [] })));
     assert_eq!(desk.run(&["plan", "host.toml", "--host", "host.sock"]).with(0), "nothing to do\n");
     assert_eq!(script.asked()[0].line, "POST /v1/plan");
+}
+
+/// What is told of a restart of `web` that destroys a volume.
+fn consequences() -> Value {
+    json!({
+        "interruption": { "class": "restart", "containers": ["web"], "handed_over": ["api"] },
+        "survives": [{ "volume": "data", "holds": { "bytes": 2048, "at_least": true } }],
+        "destroyed": [
+            { "what": "volume", "volume": "old", "holds": null },
+            { "what": "layer", "instance": "web-1", "holds": { "bytes": 1024 } },
+            { "what": "host", "holds": { "bytes": 5 } },
+        ],
+        "written": [
+            { "by": "container", "instance": "web-1", "amount": { "bytes": 1024 }, "files": 1, "removed": 2,
+              "places": [{ "path": "/tmp/a\u{1b}", "bytes": 1024, "files": 1 }] },
+            { "by": "host", "amount": { "bytes": 5 }, "files": 2,
+              "places": [{ "path": "/var/log/journal", "bytes": 5, "files": 2, "unit": "systemd-journald.service" }] },
+        ],
+    })
+}
+
+const ENDS: &str = "what web-1 wrote to its root, 1.0 KiB
+             what was written to /etc and /var of the host, 5 B
+written      web-1: 1.0 KiB in 1 file, 2 removed
+               /tmp/a\u{fffd}  1.0 KiB
+             the host: 5 B in 2 files
+               /var/log/journal  5 B, of systemd-journald.service
+";
+
+#[test]
+fn a_plan_tells_what_it_comes_to() {
+    let fetch = json!({ "bytes": null, "images": [
+        { "image": "registry.example/web", "bytes": 31_000_000 },
+        { "image": "registry.example/db", "bytes": null, "unknown": "no answer" },
+    ]});
+    let plan = json!({
+        "steps": [], "waiting": [], "digest": ZERO, "fetch": fetch, "consequences": consequences(),
+    });
+    let (desk, _) = with_push(move |_| Answer::json(200, &plan));
+    let told = desk.run(&["plan", "host.toml", "--host", "host.sock"]).with(0);
+    let expect = format!(
+        "interrupts  restart: web
+            handed over without a gap: api
+fetches     not known how much
+            30 MiB  registry.example/web
+            not known: no answer  registry.example/db
+survives    volume data, at least 2.0 KiB
+destroys    volume old and all data in it, not known how much
+            {}plan        {ZERO}
+",
+        // One column less than in a receipt.
+        ENDS.replace("\n ", "\n").replace("written      ", "written     ")
+    );
+    assert_eq!(told, expect);
+    let json = desk.run(&["plan", "host.toml", "--host", "host.sock", "--json"]).json(0);
+    assert_eq!(json["consequences"], {
+        let mut told = consequences();
+        told["written"][1]["removed"] = 0.into();
+        told
+    });
+}
+
+#[test]
+fn a_receipt_tells_what_came_of_a_change() {
+    let told = consequences();
+    let receipt = json!({
+        "change": "taken-back", "from": 4, "to": 3, "reason": "web is not healthy", "plan": ZERO,
+        "began": "2026-06-01T12:00:00Z", "ended": "2026-06-01T12:00:42Z", "interruption": told["interruption"],
+        "fetched": [{ "image": "registry.example/web", "bytes": 2048 }],
+        "survived": told["survives"], "destroyed": told["destroyed"], "written": told["written"],
+    });
+    let (desk, script) = with_host(move |asked| match asked.line.ends_with("=9") {
+        true => Answer::json(404, &problem("not-found", "", "there is no receipt of generation 9")),
+        false => Answer::json(200, &json!({ "generation": 4, "receipts": [receipt] })),
+    });
+    let expect = format!(
+        "change       generation 4 was taken back for generation 3
+reason       web is not healthy
+began        2026-06-01T12:00:00Z
+took         42s
+plan         {ZERO}
+interrupted  restart: web
+             handed over without a gap: api
+fetched      2.0 KiB
+             2.0 KiB  registry.example/web
+survived     volume data, at least 2.0 KiB
+destroyed    volume old and all data in it, not known how much
+             {ENDS}"
+    );
+    assert_eq!(desk.run(&["receipt", "--host", "host.sock"]).with(0), expect);
+    assert_eq!(desk.run(&["receipt", "9", "--host", "host.sock"]).code, 5);
+    let asked: Vec<_> = script.asked().into_iter().map(|asked| asked.line).collect();
+    assert_eq!(asked, ["GET /v1/receipts", "GET /v1/receipts?generation=9"]);
+}
+
+#[test]
+fn a_plan_can_be_required_and_what_was_given_up_is_not_waited_for() {
+    let idle = json!({ "phase": "idle" });
+    let (desk, script) = with_push(move |asked| {
+        let mut entry = json!({
+            "generation": generation(4), "accepted": "2026-06-01T12:00:00Z", "signers": [], "converged": null,
+            "failure": "the plan a is required, and the host would carry out b",
+        });
+        entry["require_plan"] = ZERO.into();
+        match asked.line.as_str() {
+            "POST /v1/manifest" => accepted(4),
+            "GET /v1/history" => Answer::json(200, &json!({ "entries": [entry] })),
+            _ => Answer::json(200, &status(Some(3), None, true, &idle, None)),
+        }
+    });
+    let push = ["push", "host.toml", "--host", "host.sock", "--wait", "--require-plan", ZERO];
+    let ended = desk.run(&push);
+    let expect =
+        "hostctl: generation 4 was given up: the plan a is required, and the host would carry out b\n";
+    assert_eq!((ended.code, ended.stderr.as_str()), (3, expect));
+    let body: Value = serde_json::from_slice(&script.asked()[0].body).expect("it is JSON");
+    assert_eq!(body["require_plan"], ZERO);
+    assert_eq!(desk.run(&["push", "host.toml", "--host", "host.sock", "--require-plan", "sha256:0"]).code, 2);
 }
 
 #[test]

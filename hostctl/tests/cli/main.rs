@@ -13,6 +13,7 @@ mod server;
 mod stores;
 mod toml_suite;
 mod trust;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

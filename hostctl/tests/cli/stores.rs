@@ -1,6 +1,7 @@
 //! `store` and `debug layer`, where no registry is needed.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, OnceLock};
 
 use bennu_manifests::model::Digest;
 use serde_json::json;
@@ -160,8 +161,16 @@ fn a_folder_of_something_else_is_left_alone() {
     assert_eq!(ended.code, 2, "{ended:#?}");
 }
 
+/// What a registry answers: to which line, of which type, and what.
+pub(super) type Stored = Vec<(String, &'static str, Vec<u8>)>;
+
 /// A registry that has `web:1`, an image with one layer.
 pub(super) fn image_registry() -> (std::net::SocketAddr, String) {
+    image_registry_with(Arc::default())
+}
+
+/// The same, and whatever it gets `later`.
+pub(super) fn image_registry_with(later: Arc<OnceLock<Stored>>) -> (std::net::SocketAddr, String) {
     let layer = tar();
     let arch = architecture();
     let config = json!({
@@ -177,14 +186,15 @@ pub(super) fn image_registry() -> (std::net::SocketAddr, String) {
     });
     let manifest = manifest.to_string().into_bytes();
     let digest = Digest::of(&manifest).to_string();
-    let stored = [
+    let stored: Stored = vec![
         ("GET /v2/web/manifests/1".to_owned(), MANIFEST, manifest.clone()),
         (format!("GET /v2/web/manifests/{digest}"), MANIFEST, manifest),
         (format!("GET /v2/web/blobs/{}", Digest::of(&config)), "application/octet-stream", config),
         (format!("GET /v2/web/blobs/{}", Digest::of(&layer)), "application/octet-stream", layer),
     ];
     let address = Script::new(move |asked: &Asked| {
-        let found = stored.iter().find(|(line, ..)| *line == asked.line);
+        let found =
+            stored.iter().chain(later.get().into_iter().flatten()).find(|(line, ..)| *line == asked.line);
         found.map_or_else(
             || Answer::json(404, &json!({})),
             |(_, kind, body)| Answer { status: 200, media_type: (*kind).to_owned(), body: body.clone() },

@@ -9,7 +9,7 @@ use zbus::names::InterfaceName;
 use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value as Variant};
 
-use super::unit::{Property, Value};
+use super::unit::{Command, Property, Value};
 
 /// How long systemd has to forget a unit that has stopped.
 const FORGET: Duration = Duration::from_secs(10);
@@ -162,6 +162,15 @@ impl Bus {
         self.job(&format!("restart {unit}"), deadline, self.manager.restart_unit(unit, Mode::Replace)).await
     }
 
+    /// Stops all units and starts the machine again.
+    ///
+    /// # Errors
+    /// Where systemd does not take it.
+    pub(super) async fn reboot(&self) -> Result<(), BusError> {
+        within("start the machine again", ANSWER, async { self.manager.inner().call("Reboot", &()).await })
+            .await
+    }
+
     /// Sends a signal to the main process of a unit.
     ///
     /// # Errors
@@ -281,9 +290,14 @@ fn variant(value: &Value) -> Variant<'_> {
         Value::Bytes(lists) => Variant::new(lists.clone()),
         Value::Mask(bytes) => Variant::new(bytes.clone()),
         Value::Pairs(pairs) => Variant::new(pairs.clone()),
-        Value::Command(program, arguments, may_fail) => {
-            Variant::new(vec![(program.display().to_string(), arguments.clone(), *may_fail)])
-        }
+        Value::Commands(commands) => Variant::new(
+            commands
+                .iter()
+                .map(|Command { program, arguments, may_fail }| {
+                    (program.display().to_string(), arguments.clone(), *may_fail)
+                })
+                .collect::<Vec<_>>(),
+        ),
     }
 }
 
@@ -293,7 +307,8 @@ mod tests {
 
     #[test]
     fn values_have_the_signatures_that_systemd_expects() {
-        let command = Value::Command("/bin/true".into(), vec!["true".into()], false);
+        let command =
+            Command { program: "/bin/true".into(), arguments: vec!["true".into()], may_fail: false };
         for (value, signature) in [
             (Value::Text("x".into()), "s"),
             (Value::Texts(vec![]), "as"),
@@ -304,7 +319,7 @@ mod tests {
             (Value::Bytes(vec![vec![1]]), "aay"),
             (Value::Mask(vec![1]), "ay"),
             (Value::Pairs(vec![]), "a(ss)"),
-            (command, "a(sasb)"),
+            (Value::Commands(vec![command]), "a(sasb)"),
         ] {
             assert_eq!(variant(&value).value_signature().to_string(), signature, "{value:?}");
         }

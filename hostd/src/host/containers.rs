@@ -1,11 +1,11 @@
 //! What people are told of containers.
 
-use bennu_api::Container;
+use bennu_api::{Container, Usage};
 use futures_util::future::try_join_all;
 
 use super::bus::ServiceDetails;
 use super::observe::{Found, ObserveError, state};
-use super::record::Record;
+use super::record::{Membership, Record};
 use super::{Host, stats, unit};
 
 impl Host {
@@ -24,15 +24,21 @@ impl Host {
                 }
                 None => Ok((state(None), ServiceDetails::default())),
             };
-            details.map(|(state, details)| container(record, state, details))
+            let usage = stats::usage(&record.instance, &self.paths.instance(&record.instance));
+            details.map(|(state, details)| container(record, usage, state, details))
         });
         Ok(try_join_all(told).await?)
     }
 }
 
-fn container(record: Record, state: bennu_planner::State, details: ServiceDetails) -> Container {
+fn container(
+    record: Record,
+    usage: Usage,
+    state: bennu_planner::State,
+    details: ServiceDetails,
+) -> Container {
     Container {
-        usage: stats::usage(&record.instance),
+        usage,
         instance: record.instance.to_string(),
         generation: record.instance.generation,
         name: record.instance.name,
@@ -43,7 +49,7 @@ fn container(record: Record, state: bennu_planner::State, details: ServiceDetail
         since: details.since,
         image: record.image,
         ports: Vec::new(),
-        addresses: record.networks.into_iter().map(|m| m.address).collect(),
+        addresses: record.networks.iter().flat_map(Membership::addresses).collect(),
         memory: details.memory,
     }
 }

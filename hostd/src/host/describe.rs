@@ -1,17 +1,20 @@
 //! From an instance whose tree is mounted to the `config.json` that the runtime makes it from.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
-use bennu_manifests::model::Container;
+use bennu_image_store::mount::{is_mount_point, mount_with_ids};
+use bennu_manifests::model::{Container, Name};
+use bennu_planner::Instance;
 
 use super::instance::StartInstance;
 use super::record::{self, Record};
 use super::spec::{self, SpecError};
 use super::user::{self, NoUser, User};
-use super::{Host, private, volume};
+use super::{Host, private, runtime, unit, volume};
 use crate::contents::ContentsError;
 
 /// Why an instance was not described.
@@ -67,7 +70,11 @@ impl Host {
             let Some(declared) = start.volumes.get(&mount.volume) else { continue };
             let path = self.volumes.path(&mount.volume, declared.life);
             volume::adopt(&path, declared, &root, Path::new(&mount.target), host_start)?;
-            volumes.insert(mount.volume.clone(), path);
+            let seen = match record.host_start {
+                Some(_) => self.with_its_ids(start.instance, &mount.volume, &path)?,
+                None => path,
+            };
+            volumes.insert(mount.volume.clone(), seen);
         }
         let placing = private::Wanted { container, contents: start.contents, user: &user, host_start };
         let placed = private::place(dir, &placing)?;
@@ -77,7 +84,7 @@ impl Host {
             network_namespace: dir.join("ns/net"),
             files: dir.join("files"),
         };
-        let spec = spec::spec(&spec::Wanted {
+        let mut spec = spec::spec(&spec::Wanted {
             name: &start.instance.name,
             container,
             image: config,
@@ -89,7 +96,27 @@ impl Host {
             devices: &placed.devices,
             places: &places,
         })?;
+        let group = runtime::group(record.runtime, &unit::group(start.instance));
+        runtime::complete(record.runtime, &mut spec, &group, record.host_start).map_err(SpecError::from)?;
         Ok(record::write(&dir.join("bundle/config.json"), &spec)?)
+    }
+}
+
+impl Host {
+    /// A volume as an instance with users of its own sees it. On disk the ids are the container's (0 to 65535), whichever range it
+    /// has on this host; so that any runtime shows them as they are, the mount that it is given maps them already.
+    fn with_its_ids(&self, instance: &Instance, volume: &Name, path: &Path) -> io::Result<PathBuf> {
+        let target = self.paths.volumes(instance).join(volume.as_str());
+        // The same volume may be at several places in a container.
+        if is_mount_point(&target)? {
+            return Ok(target);
+        }
+        // Without the mount nobody may write there: it would be to memory.
+        DirBuilder::new().recursive(true).mode(0o711).create(self.paths.volumes(instance))?;
+        DirBuilder::new().mode(0o0).create(&target)?;
+        let namespace = File::open(self.paths.instance(instance).join("ns/user"))?.into();
+        mount_with_ids(path, &target, &namespace).map_err(io::Error::other)?;
+        Ok(target)
     }
 }
 

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bennu_image_store::{Image, durable};
-use bennu_manifests::model::{self, Container, Digest, Name, NetworkKind};
+use bennu_manifests::model::{self, Container, Digest, Name, NetworkKind, Runtime};
 use bennu_planner::{Instance, SeenNetwork};
 use futures_util::StreamExt as _;
-use tokio::process::Command;
 
 use super::bus::BusError;
-use super::command::{CommandError, run};
 use super::describe::Described;
 use super::idrange::{IdRanges, NoRangeLeft};
 use super::net::{self, JoinError};
@@ -21,7 +19,7 @@ use super::record::{self, Membership, Record};
 use super::rootfs::{self, RootfsError};
 use super::spec::{self, SpecError};
 use super::user::NoUser;
-use super::{Host, Paths, logs, namespaces, network, private, unit, volume};
+use super::{Host, Paths, kills, logs, namespaces, network, private, unit, volume};
 use crate::contents::{Contents, ContentsError};
 
 /// How long systemd has beyond the time that a container has to start or stop.
@@ -32,6 +30,9 @@ const STOP_UNKNOWN: Duration = Duration::from_secs(600);
 
 /// How many of the latest log lines a failure to start tells.
 const LAST_LINES: u32 = 5;
+
+/// How many lines of the daemon are remembered of a generation that was taken back.
+const EVIDENCE: u32 = 20;
 
 /// What an instance is made from.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +45,12 @@ pub struct StartInstance<'a> {
     pub image: &'a Image,
     /// The fingerprint of what it is made from.
     pub fingerprint: Digest,
+    /// The program that makes it.
+    pub runtime: Runtime,
     /// Its address on each of its networks.
     pub addresses: &'a BTreeMap<Name, Ipv4Addr>,
+    /// Its IPv6 address on each of its networks that has such ones.
+    pub addresses6: &'a BTreeMap<Name, Ipv6Addr>,
     /// The networks that are set up.
     pub networks: &'a BTreeMap<Name, SeenNetwork>,
     /// What its networks are: `host` or `none` where it is on such a one, which is its only one then.
@@ -148,14 +153,6 @@ pub enum StopError {
         /// What systemd said.
         source: BusError,
     },
-    /// The runtime does not forget it.
-    #[error("remove {instance} from the runtime")]
-    Runtime {
-        /// The instance.
-        instance: Instance,
-        /// What went wrong.
-        source: CommandError,
-    },
     /// The file system or the kernel said no.
     #[error("remove what is left of {instance}")]
     Io {
@@ -227,10 +224,14 @@ impl Host {
         let network = |source| StartError::Network { instance: instance.clone(), source };
         let answer = net::join(&self.paths, &record, &ns.join("net")).await.map_err(network)?;
         let resolv_conf = match record.network_kind {
-            NetworkKind::Host => {
-                std::fs::read_to_string("/etc/resolv.conf").map_err(io("read resolv.conf"))?
+            NetworkKind::None => String::new(),
+            kind => {
+                let hosts = std::fs::read_to_string("/etc/resolv.conf").map_err(io("read resolv.conf"))?;
+                match kind {
+                    NetworkKind::Host => hosts,
+                    _ => answer.resolv_conf(container.dns.as_ref(), &hosts),
+                }
             }
-            _ => answer.resolv_conf(container.dns.as_ref()),
         };
         write_files(&files, container, &record, &resolv_conf).map_err(io("write its files"))?;
         let scratch = self.volumes.scratch();
@@ -254,7 +255,8 @@ impl Host {
             let missing = || StartError::NoNetwork { instance: instance.clone(), network: network.clone() };
             let spec = start.networks.get(network).ok_or_else(missing)?.clone();
             let address = *start.addresses.get(network).ok_or_else(missing)?;
-            Ok(Membership { network: network.clone(), spec, address })
+            let address6 = start.addresses6.get(network).copied();
+            Ok(Membership { network: network.clone(), spec, address, address6 })
         };
         // A network without addresses of its own is the only one, and is not joined.
         let bare = matches!(start.network_kind, NetworkKind::Host | NetworkKind::None);
@@ -263,6 +265,7 @@ impl Host {
             instance: instance.clone(),
             fingerprint: start.fingerprint,
             image: container.image.clone(),
+            runtime: start.runtime,
             networks: networks.map(membership).collect::<Result<_, StartError>>()?,
             network_kind: start.network_kind,
             aliases: container.aliases.clone(),
@@ -299,11 +302,12 @@ impl Host {
         let properties = unit::properties(&unit::Wanted {
             instance,
             container,
+            runtime: start.runtime,
             deadline: start.deadline,
             image_stop_signal,
-            bundle: &dir.join("bundle"),
-            runtime_state: &self.paths.crun(),
-            pid_file: &dir.join("pid"),
+            dir,
+            hostd: &self.program,
+            runtime_state: &self.paths.runtime_of(instance),
             state: &self.paths.state,
         });
         let deadline = unit::START_TIMEOUT + MARGIN;
@@ -350,6 +354,11 @@ impl Host {
         Ok(())
     }
 
+    /// What the daemon wrote last, as evidence of what went wrong.
+    pub async fn evidence(&self) -> Vec<String> {
+        last_of(logs::LogsOf::Hostd, EVIDENCE, |_| true).await
+    }
+
     /// The last lines that an instance wrote.
     pub async fn last_lines(&self, instance: &Instance) -> Vec<String> {
         last_lines(instance).await
@@ -366,13 +375,8 @@ impl Host {
             record.as_ref().map_or(STOP_UNKNOWN, |record| Duration::from_millis(record.stop_timeout_ms));
         let unit = |source| StopError::Unit { instance: instance.clone(), source };
         self.bus.stop(&unit::name(instance), time + unit::START_TIMEOUT + MARGIN).await.map_err(unit)?;
-        if self.paths.crun().join(instance.to_string()).exists() {
-            let mut command = Command::new(unit::CRUN);
-            command.arg(format!("--root={}", self.paths.crun().display()));
-            command.args(["--cgroup-manager=disabled", "delete", "--force", &instance.to_string()]);
-            let runtime = |source| StopError::Runtime { instance: instance.clone(), source };
-            run(command, b"", MARGIN).await.map_err(runtime)?;
-        }
+        // What the unit wrote down when it ended goes with the directory.
+        self.kills.keep(instance, kills::of(&dir, instance));
         let namespace = dir.join("ns/net");
         if let Some(record) = record.filter(|_| namespaces::is_kept(&namespace))
             && let Err(error) = net::leave(&self.paths, &record, &namespace).await
@@ -381,12 +385,16 @@ impl Host {
             tracing::warn!("take {instance} off its networks: {error}");
         }
         let upper = Paths::upper(&self.volumes.scratch(), instance);
-        let mounts = self.mounts.clone();
+        let (mounts, volumes) = (self.mounts.clone(), self.paths.volumes(instance));
+        // systemd has removed it with the unit, if there was one.
+        let known = self.paths.runtime_of(instance);
         let removed = tokio::task::spawn_blocking(move || {
             namespaces::unmount_below(&dir)?;
+            namespaces::unmount_below(&volumes)?;
+            remove_empty(&volumes)?;
             // Its tree is unmounted; the layers that nobody else uses are now, too.
             mounts.unmount_image(&rootfs::path(&dir)).map_err(io::Error::other)?;
-            [dir, upper].iter().try_for_each(|dir| match std::fs::remove_dir_all(dir) {
+            [dir, upper, known].iter().try_for_each(|dir| match std::fs::remove_dir_all(dir) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             })
@@ -394,6 +402,18 @@ impl Host {
         let removed = removed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         removed.map_err(|source| StopError::Io { instance: instance.clone(), source })
     }
+}
+
+/// Removes a directory of directories that are empty, or not there. What holds anything is an error: it could be a volume.
+fn remove_empty(dir: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        std::fs::remove_dir(entry?.path())?;
+    }
+    std::fs::remove_dir(dir)
 }
 
 /// Where the host has the rules of all time zones (Debian's `tzdata`).
@@ -412,12 +432,19 @@ fn write_files(files: &Path, container: &Container, record: &Record, resolv_conf
 
 /// The last lines that the instance's unit wrote, the runtime's complaints among them.
 async fn last_lines(instance: &Instance) -> Vec<String> {
-    let of = logs::LogsOf::Container(instance.name.clone());
-    let wanted = logs::LogsWanted { of, lines: LAST_LINES, follow: false, since: None, grep: None };
+    last_of(logs::LogsOf::Container(instance.name.clone()), LAST_LINES, |line| {
+        line.instance == instance.to_string()
+    })
+    .await
+}
+
+/// The last messages of somebody, of those that count.
+async fn last_of(of: logs::LogsOf, lines: u32, counts: impl Fn(&bennu_api::LogLine) -> bool) -> Vec<String> {
+    let wanted = logs::LogsWanted { of, lines, follow: false, since: None, until: None, grep: None };
     let Ok(lines) = logs::logs(&wanted) else {
         return Vec::new();
     };
-    let own = lines.filter(|line| std::future::ready(line.instance == instance.to_string()));
+    let own = lines.filter(|line| std::future::ready(counts(line)));
     let said = own.map(|line| line.message).collect();
     tokio::time::timeout(MARGIN, said).await.unwrap_or_default()
 }

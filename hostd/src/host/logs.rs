@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bennu_api::LogLine;
 use bennu_manifests::model::Name;
-use futures_util::{Stream, stream};
+use bennu_planner::Instance;
+use futures_util::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -35,6 +36,8 @@ pub struct LogsWanted {
     pub follow: bool,
     /// Nothing that is older.
     pub since: Option<Timestamp>,
+    /// Nothing that is newer.
+    pub until: Option<Timestamp>,
     /// Nothing that this does not match: a Perl-compatible regular expression (pcre2pattern(3)).
     pub grep: Option<String>,
 }
@@ -50,6 +53,24 @@ pub enum LogsOf {
     Hostd,
 }
 
+/// Where reading all that is written goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// Behind the entry with this cursor, or the oldest one that is newer where that is not kept any more.
+    Cursor(String),
+    /// With the first entry that is not older.
+    Moment(Timestamp),
+}
+
+/// A line and where it is in the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The journal's cursor (systemd.journal-fields(7), `__CURSOR`).
+    pub cursor: String,
+    /// The line.
+    pub line: LogLine,
+}
+
 /// The journal can't be read.
 #[derive(Debug, thiserror::Error)]
 #[error("run journalctl")]
@@ -62,8 +83,30 @@ pub struct LogsError(#[from] io::Error);
 pub(super) fn logs(
     wanted: &LogsWanted,
 ) -> Result<impl Stream<Item = LogLine> + Send + 'static + use<>, LogsError> {
+    Ok(entries(arguments(wanted))?.map(|entry| entry.line))
+}
+
+/// All lines of containers and of the daemon from somewhere on, as they come.
+///
+/// # Errors
+/// Where `journalctl` can't be run.
+pub(super) fn follow(from: &From) -> Result<impl Stream<Item = Entry> + Send + 'static + use<>, LogsError> {
+    let mut arguments = common();
+    arguments.extend(["--follow".to_owned(), "--lines=all".to_owned()]);
+    arguments.push(match from {
+        From::Cursor(cursor) => format!("--after-cursor={cursor}"),
+        From::Moment(moment) => since(*moment),
+    });
+    // Between groups of matches with a plus one of them is enough (journalctl(1)).
+    arguments.extend(matches(&LogsOf::EveryContainer));
+    arguments.push("+".to_owned());
+    arguments.extend(matches(&LogsOf::Hostd));
+    entries(arguments)
+}
+
+fn entries(arguments: Vec<String>) -> Result<impl Stream<Item = Entry> + Send + 'static + use<>, LogsError> {
     let mut child = Command::new("journalctl")
-        .args(arguments(wanted))
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -72,8 +115,8 @@ pub(super) fn logs(
     let output = child.stdout.take().ok_or(io::Error::from(io::ErrorKind::BrokenPipe))?;
     let reader = Reader { _child: child, output: BufReader::new(output) };
     Ok(stream::unfold(reader, |mut reader| async move {
-        let line = reader.next().await?;
-        Some((line, reader))
+        let entry = reader.next().await?;
+        Some((entry, reader))
     }))
 }
 
@@ -92,25 +135,41 @@ pub(super) async fn check_pattern(pattern: &str) -> Result<(), CommandError> {
     }
 }
 
-fn arguments(wanted: &LogsWanted) -> Vec<String> {
+fn common() -> Vec<String> {
+    let fields = "MESSAGE,PRIORITY,_PID,BENNU_CONTAINER,BENNU_INSTANCE,BENNU_IMAGE";
     let mut arguments: Vec<String> =
         ["--output=json", "--all", "--quiet", "--no-pager"].map(str::to_owned).into();
-    arguments.push("--output-fields=MESSAGE,BENNU_CONTAINER,BENNU_INSTANCE".to_owned());
+    arguments.push(format!("--output-fields={fields}"));
+    arguments
+}
+
+fn since(moment: Timestamp) -> String {
+    format!("--since=@{}", moment.as_second())
+}
+
+fn arguments(wanted: &LogsWanted) -> Vec<String> {
+    let mut arguments = common();
     arguments.push(format!("--lines={}", wanted.lines.min(MAX_LINES)));
-    arguments.extend(wanted.since.map(|since| format!("--since=@{}", since.as_second())));
+    arguments.extend(wanted.since.map(since));
+    // The journal takes whole seconds: what is newer than the second that is asked for begins with the next.
+    arguments.extend(wanted.until.map(|until| format!("--until=@{}", until.as_second())));
     arguments.extend(wanted.grep.as_ref().map(|pattern| format!("--grep={pattern}")));
     if wanted.follow {
         arguments.push("--follow".to_owned());
     }
-    // A match names one field and one value, and nothing in it is a pattern; all of them hold (journalctl(1)). What
-    // systemd says of a unit has the unit's fields too, but did not come from its standard output.
-    let own = || "_TRANSPORT=stdout".to_owned();
-    arguments.extend(match &wanted.of {
-        LogsOf::EveryContainer => [own(), format!("_SYSTEMD_SLICE={SLICE}")],
-        LogsOf::Container(name) => [own(), format!("BENNU_CONTAINER={name}")],
-        LogsOf::Hostd => [own(), "_SYSTEMD_UNIT=hostd.service".to_owned()],
-    });
+    arguments.extend(matches(&wanted.of));
     arguments
+}
+
+/// A match names one field and one value, and nothing in it is a pattern; all of them hold (journalctl(1)). What systemd
+/// says of a unit has the unit's fields too, but did not come from its standard output.
+fn matches(of: &LogsOf) -> [String; 2] {
+    let whose = match of {
+        LogsOf::EveryContainer => format!("_SYSTEMD_SLICE={SLICE}"),
+        LogsOf::Container(name) => format!("BENNU_CONTAINER={name}"),
+        LogsOf::Hostd => "_SYSTEMD_UNIT=hostd.service".to_owned(),
+    };
+    ["_TRANSPORT=stdout".to_owned(), whose]
 }
 
 struct Reader {
@@ -120,7 +179,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn next(&mut self) -> Option<LogLine> {
+    async fn next(&mut self) -> Option<Entry> {
         loop {
             let mut entry = Vec::new();
             let read = (&mut self.output).take(MAX_ENTRY).read_until(b'\n', &mut entry).await.ok()?;
@@ -152,14 +211,32 @@ impl Reader {
 
 /// One entry of the journal's JSON format (systemd, `JOURNAL_EXPORT_FORMATS.md`, "Journal JSON Format"): a field is a
 /// string, or an array of bytes where it is not UTF-8, or an array of such where it occurs more than once.
-fn parse(entry: &Value) -> Option<LogLine> {
+fn parse(entry: &Value) -> Option<Entry> {
     let micros = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
-    Some(LogLine {
+    let number = |field: &Value| text(field)?.parse::<u32>().ok();
+    let instance = text(&entry["BENNU_INSTANCE"]).unwrap_or_default();
+    let message = text(&entry["MESSAGE"])?;
+    let line = LogLine {
         time: Timestamp::from_microsecond(micros).ok()?,
         container: text(&entry["BENNU_CONTAINER"]).unwrap_or_default(),
-        instance: text(&entry["BENNU_INSTANCE"]).unwrap_or_default(),
-        message: text(&entry["MESSAGE"])?,
-    })
+        generation: instance.parse::<Instance>().ok().map(|instance| instance.generation),
+        instance,
+        priority: number(&entry["PRIORITY"]).and_then(|priority| u8::try_from(priority).ok()),
+        image: text(&entry["BENNU_IMAGE"]),
+        pid: number(&entry["_PID"]),
+        fields: fields(&message),
+        message,
+    };
+    Some(Entry { cursor: text(&entry["__CURSOR"]).unwrap_or_default(), line })
+}
+
+/// The fields of a line that is one JSON object.
+fn fields(message: &str) -> Map<String, Value> {
+    let message = message.trim();
+    if !(message.starts_with('{') && message.ends_with('}')) {
+        return Map::new();
+    }
+    serde_json::from_str(message).unwrap_or_default()
 }
 
 fn text(field: &Value) -> Option<String> {
@@ -184,9 +261,13 @@ mod tests {
     fn an_entry_becomes_a_line() {
         let line = parse(&serde_json::json!({
             "__REALTIME_TIMESTAMP": "1700000000000001", "MESSAGE": "hello",
-            "BENNU_CONTAINER": "web", "BENNU_INSTANCE": "web-1", "_BOOT_ID": "x",
+            "BENNU_CONTAINER": "web", "BENNU_INSTANCE": "web-1", "_BOOT_ID": "x", "PRIORITY": "3", "_PID": "77",
+            "BENNU_IMAGE": "sha256:ab", "__CURSOR": "s=1;i=2",
         }));
-        let line = line.unwrap();
+        let Entry { cursor, line } = line.unwrap();
+        assert_eq!(cursor, "s=1;i=2");
+        assert_eq!((line.priority, line.pid, line.generation), (Some(3), Some(77), Some(1)));
+        assert_eq!(line.image.as_deref(), Some("sha256:ab"));
         assert_eq!((line.container.as_str(), line.instance.as_str()), ("web", "web-1"));
         assert_eq!((line.message.as_str(), line.time.as_microsecond()), ("hello", 1_700_000_000_000_001));
     }
@@ -195,7 +276,7 @@ mod tests {
     fn bytes_that_are_no_text_and_fields_that_occur_twice_are_read() {
         let message = |message: Value| {
             parse(&serde_json::json!({"__REALTIME_TIMESTAMP": "1", "MESSAGE": message}))
-                .map(|line| line.message)
+                .map(|entry| entry.line.message)
         };
         assert_eq!(message(serde_json::json!([104, 105, 255])).unwrap(), "hi\u{fffd}");
         assert_eq!(message(serde_json::json!(["first", "second"])).unwrap(), "first");
@@ -204,10 +285,32 @@ mod tests {
     }
 
     #[test]
+    fn the_fields_of_a_line_of_json_are_kept_as_they_are() {
+        let fields = |message: &str| {
+            let entry = serde_json::json!({"__REALTIME_TIMESTAMP": "1", "MESSAGE": message});
+            Value::Object(parse(&entry).unwrap().line.fields)
+        };
+        let line = r#"{"level":"warn","ms":1.5,"user":{"id":[1,null]},"message":"x"}"#;
+        assert_eq!(fields(line), serde_json::from_str::<Value>(line).unwrap());
+        for other in ["", "hello", "[1]", "{", "{not json}", "7", "\"{}\""] {
+            assert_eq!(fields(other), serde_json::json!({}), "{other}");
+        }
+    }
+
+    #[test]
+    fn following_goes_on_behind_a_cursor_and_tells_of_nobody_but_containers_and_the_daemon() {
+        let mut arguments = common();
+        arguments.clear();
+        arguments.extend(matches(&LogsOf::EveryContainer));
+        assert_eq!(arguments, ["_TRANSPORT=stdout", "_SYSTEMD_SLICE=bennu.slice"]);
+        assert_eq!(matches(&LogsOf::Hostd)[1], "_SYSTEMD_UNIT=hostd.service");
+    }
+
+    #[test]
     fn what_is_asked_of_the_journal_is_bounded() {
         let of = LogsOf::Container("web".parse().unwrap());
         let grep = Some("--rotate".to_owned());
-        let wanted = LogsWanted { of, lines: u32::MAX, follow: true, since: None, grep };
+        let wanted = LogsWanted { of, lines: u32::MAX, follow: true, since: None, until: None, grep };
 
         let arguments = arguments(&wanted);
         assert!(arguments.contains(&"--lines=100000".to_owned()), "{arguments:?}");

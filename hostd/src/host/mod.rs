@@ -15,15 +15,24 @@
 mod bus;
 mod command;
 mod containers;
+mod copy;
+mod data;
+mod debug;
 mod describe;
 mod exec;
 mod idrange;
+mod inspect;
 mod instance;
+mod journal;
+mod kills;
 mod logs;
+mod measure;
+mod names;
 mod namespaces;
 mod net;
 mod network;
 mod observe;
+mod parts;
 mod paths;
 mod ports;
 mod private;
@@ -31,38 +40,48 @@ mod probe;
 mod record;
 mod rootfs;
 mod ruleset;
+mod runtime;
+mod scratch;
 mod seccomp;
 mod spec;
 mod stats;
+mod strangers;
 mod unit;
 mod user;
 mod volume;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bennu_image_store::Store;
 use bennu_image_store::mount::{MountError, Mounts};
-use bennu_manifests::model::{Name, VolumeLife};
+use bennu_manifests::model::{Name, Runtime};
 use bennu_planner::Instance;
 use futures_util::Stream;
 
 pub use bus::BusError;
 pub use command::CommandError;
-pub use exec::ExecError;
+pub use copy::CopyError;
+pub use data::{DataError, Prepared};
+pub use debug::DebugError;
+pub use exec::{ExecError, Input, Output, Running, Talk};
+pub use inspect::InspectError;
 pub use instance::{RefreshError, StartError, StartInstance, StopError};
-pub use logs::{LogsError, LogsOf, LogsWanted};
+pub use journal::JournalError;
+pub use kills::{Kills, NOTE, note};
+pub use logs::{Entry, From as LogsFrom, LogsError, LogsOf, LogsWanted};
+pub use names::NamesError;
 pub use net::{JoinError, NetworkError};
 pub use observe::ObserveError;
 pub use paths::Paths;
 pub use ports::PublishError;
 pub use probe::Probing;
 pub use rootfs::RootfsError;
-pub use ruleset::NotIpv4;
 pub use spec::SpecError;
+pub use strangers::RemoveError;
 pub use user::NoUser;
-pub use volume::VolumeError;
+pub use volume::{ArchiveError, VolumeError};
 
 /// The host that the daemon runs on.
 #[derive(Debug)]
@@ -73,8 +92,11 @@ pub struct Host {
     bus: bus::Bus,
     volumes: volume::Volumes,
     ports: ports::Ports,
+    kills: kills::Watch,
     /// The id of this boot.
     boot: String,
+    /// The daemon's own program.
+    program: PathBuf,
 }
 
 /// Why the host's verbs can't be used.
@@ -84,6 +106,9 @@ pub enum ConnectError {
     /// There is no systemd to talk to.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// There is no place for what is thrown away.
+    #[error("prepare what lives as long as a boot")]
+    Scratch(#[from] scratch::ScratchError),
     /// The volumes are not in order.
     #[error("prepare the volumes")]
     Volumes(#[from] VolumeError),
@@ -108,21 +133,26 @@ impl Host {
     pub async fn connect(paths: Paths, store: Arc<Store>) -> Result<Self, ConnectError> {
         let prepare = |path: PathBuf| move |source| ConnectError::Prepare { path, source };
         // Containers' processes pass through on the way to their own part: they may enter, not look.
-        for dir in [&paths.run, &paths.instances()] {
+        for dir in [&paths.run, &paths.instances(), &paths.debug(), &paths.run.join("volumes")] {
             volume::make_dir(dir, 0o711).map_err(prepare(dir.clone()))?;
         }
-        for dir in [paths.networks(), paths.netavark(), paths.crun()] {
+        for dir in [paths.networks(), paths.netavark(), paths.runtime(), paths.consoles()] {
             volume::make_dir(&dir, 0o700).map_err(prepare(dir.clone()))?;
         }
         let boot_id = PathBuf::from("/proc/sys/kernel/random/boot_id");
         let boot = std::fs::read_to_string(&boot_id).map_err(prepare(boot_id))?;
+        scratch::open(&paths.state).await?;
         let volumes = volume::Volumes::new(&paths.state, boot.trim());
         volumes.prepare().await?;
         exec::end_orphans();
         let mounts = Mounts::new(&paths.run.join("mounts"))?;
+        debug::clear(&paths.debug(), &mounts);
         let bus = bus::Bus::connect().await?;
         let boot = boot.trim().to_owned();
-        Ok(Self { paths, store, mounts, bus, volumes, ports: ports::Ports::default(), boot })
+        let ports = ports::Ports::new(paths.firewall());
+        let program = std::env::current_exe().map_err(prepare("/proc/self/exe".into()))?;
+        let kills = kills::Watch::new().map_err(prepare("the watch over control groups".into()))?;
+        Ok(Self { paths, store, mounts, bus, volumes, ports, kills, boot, program })
     }
 
     /// The id of this boot (proc_sys_kernel(5), `random/boot_id`).
@@ -130,47 +160,58 @@ impl Host {
         &self.boot
     }
 
-    /// Makes an empty volume; one that is there stays as it is.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub async fn create_volume(&self, name: &Name, life: VolumeLife) -> Result<(), VolumeError> {
-        self.volumes.create(name, life).await
+    /// The directory in memory that the daemon writes to.
+    pub fn run_directory(&self) -> &Path {
+        &self.paths.run
     }
 
-    /// Destroys a volume and all data in it; one that is not there is no error.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub async fn destroy_volume(&self, name: &Name) -> Result<(), VolumeError> {
-        self.volumes.destroy(name).await
+    /// The programs for making containers that this operating system has.
+    pub fn runtimes(&self) -> Vec<Runtime> {
+        runtime::there()
     }
 
-    /// Where a volume is on the host.
-    pub fn volume_path(&self, name: &Name, life: VolumeLife) -> PathBuf {
-        self.volumes.path(name, life)
-    }
-
-    /// Publishes exactly these ports, in one transaction.
+    /// Has the machine start again, orderly. It goes on for a while after this returned.
     ///
     /// # Errors
-    /// Where one can't be published; nothing has changed then.
-    pub async fn publish(&self, ports: &[bennu_planner::Published]) -> Result<(), PublishError> {
-        self.ports.publish(ports).await
+    /// Where systemd does not take it.
+    pub async fn restart_machine(&self) -> Result<(), BusError> {
+        self.bus.reboot().await
     }
 
     /// Runs a command inside a container; it is not empty. The stream ends with how it ended. When the stream is
-    /// dropped before, the command and all that it started are killed.
+    /// dropped before, the command and all that it started get `SIGHUP`, and are killed a little later.
     ///
     /// # Errors
     /// Where it can't be started.
-    pub fn exec(
+    pub async fn exec(
         &self,
         instance: &Instance,
         command: &[String],
     ) -> Result<impl Stream<Item = bennu_api::ExecOutput> + Send + 'static + use<>, ExecError> {
-        let (dir, runtime_state) = (self.paths.instance(instance), self.paths.crun());
-        exec::exec(exec::Places { dir: &dir, runtime_state: &runtime_state }, instance, command)
+        let (running, _no_input) =
+            self.talk(instance, Talk { command, input: false, terminal: None }).await?;
+        Ok(exec::told(running))
+    }
+
+    /// Runs a command inside a container that is talked with.
+    ///
+    /// # Errors
+    /// Where it can't be started.
+    pub async fn talk(&self, instance: &Instance, talk: Talk<'_>) -> Result<(Running, Input), ExecError> {
+        let dir = self.paths.instance(instance);
+        let record = record::read::<record::Record>(&dir.join("record.json"));
+        let record = record.map_err(|source| ExecError::Spec { instance: instance.clone(), source })?;
+        let runtime = record.map(|record| record.runtime).unwrap_or_default();
+        let (runtime_state, consoles) = (self.paths.runtime_of(instance), self.paths.consoles());
+        let group = runtime::group(runtime, &unit::group(instance));
+        let places = exec::Places {
+            dir: &dir,
+            runtime,
+            runtime_state: &runtime_state,
+            consoles: &consoles,
+            group: &group,
+        };
+        exec::talk(places, instance, talk).await
     }
 
     /// Whether a pattern for [`Host::logs`] is one.
@@ -190,5 +231,21 @@ impl Host {
         wanted: &LogsWanted,
     ) -> Result<impl Stream<Item = bennu_api::LogLine> + Send + 'static + use<>, LogsError> {
         logs::logs(wanted)
+    }
+
+    /// Where it is remembered what a receiver of logs has got.
+    pub fn forward_place(&self, receiver: &Name) -> PathBuf {
+        self.paths.state.join("forward").join(format!("{receiver}.json"))
+    }
+
+    /// All that containers and the daemon write, from somewhere on.
+    ///
+    /// # Errors
+    /// Where the journal can't be read.
+    pub fn follow_logs(
+        &self,
+        from: &LogsFrom,
+    ) -> Result<impl Stream<Item = Entry> + Send + 'static + use<>, LogsError> {
+        logs::follow(from)
     }
 }

@@ -1,23 +1,23 @@
 //! Networks: records of what was set up, and `netavark` for the interfaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bennu_manifests::model::{Name, NetworkKind};
-use bennu_planner::SeenNetwork;
+use bennu_planner::{Published, SeenNetwork};
 use tokio::process::Command;
 
 use super::command::{CommandError, run};
+use super::names::AARDVARK;
 use super::network::{self, Answer};
 use super::ports::PublishError;
 use super::record::{self, Record};
 use super::{Host, Paths};
 
-/// Debian installs both where podman looks for them.
+/// Debian installs it where podman looks for it.
 const NETAVARK: &str = "/usr/lib/podman/netavark";
-const AARDVARK: &str = "/usr/lib/podman/aardvark-dns";
 
 /// How long netavark has.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -68,14 +68,21 @@ impl Host {
     /// # Errors
     /// Where it can't be written down, or the chains can't be made.
     pub async fn create_network(&self, network: &Name, spec: &SeenNetwork) -> Result<(), NetworkError> {
-        let chains = |source| NetworkError::Chains { network: network.clone(), source };
-        self.ports.prepare().await.map_err(chains)?;
         if let (Some(parent), Some(vlan)) = (&spec.parent, spec.vlan) {
             self.create_vlan(network, parent, vlan).await?;
         }
         // A bridge is made when the first container joins.
         let failed = |source| NetworkError::Record { network: network.clone(), source };
-        record::write(&self.paths.network(network), spec).map_err(failed)
+        record::write(&self.paths.network(network), spec).map_err(failed)?;
+        self.keep_apart(network).await
+    }
+
+    /// Makes the rules for the networks that are set up now.
+    async fn keep_apart(&self, network: &Name) -> Result<(), NetworkError> {
+        let internal =
+            self.internal().map_err(|source| NetworkError::Record { network: network.clone(), source })?;
+        let chains = |source| NetworkError::Chains { network: network.clone(), source };
+        self.ports.prepare(&internal).await.map_err(chains)
     }
 
     /// Makes the interface of a VLAN; one that is there stays.
@@ -121,12 +128,48 @@ impl Host {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(NetworkError::Record { network: network.clone(), source })
             }
-            _ => Ok(()),
+            _ => self.keep_apart(network).await,
         }
     }
 
-    /// The networks that are set up.
-    pub(super) fn networks(&self) -> io::Result<BTreeMap<Name, SeenNetwork>> {
+    /// The bridges of the networks that lead nowhere but to themselves.
+    fn internal(&self) -> io::Result<BTreeSet<String>> {
+        let networks = self.networks()?;
+        let internal = networks.iter().filter(|(_, spec)| spec.internal && spec.kind == NetworkKind::Bridge);
+        Ok(internal.map(|(name, _)| network::interface(name)).collect())
+    }
+
+    /// Publishes exactly these ports, and makes all rules and all that the kernel needs for them as they should be.
+    ///
+    /// # Errors
+    /// Where `nft` fails, or the kernel says no.
+    pub async fn publish(&self, ports: &[Published]) -> Result<(), PublishError> {
+        let networks = self.networks().map_err(PublishError::Remember)?;
+        for setting in settings(networks.iter()) {
+            std::fs::write(&setting, "1").map_err(PublishError::Setting)?;
+        }
+        self.ports.publish(&self.internal().map_err(PublishError::Remember)?, ports).await
+    }
+
+    /// What is published, and whether the rules, or what the kernel needs for them, are not as they were made.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    pub(super) async fn look_at_firewall(&self) -> Result<(BTreeSet<Published>, bool), PublishError> {
+        let networks = self.networks().map_err(PublishError::Remember)?;
+        let lost = settings(networks.iter())
+            .iter()
+            .any(|setting| std::fs::read_to_string(setting).is_ok_and(|value| value.trim() != "1"));
+        let internal = self.internal().map_err(PublishError::Remember)?;
+        let (published, changed) = self.ports.look(&internal).await?;
+        Ok((published, changed || lost))
+    }
+
+    /// The networks that are set up. One whose VLAN has no interface any more is not.
+    ///
+    /// # Errors
+    /// Where the records of networks can't be read.
+    pub fn networks(&self) -> io::Result<BTreeMap<Name, SeenNetwork>> {
         let mut found = BTreeMap::new();
         for entry in std::fs::read_dir(self.paths.networks())? {
             let path = entry?.path();
@@ -134,7 +177,10 @@ impl Host {
                 path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"));
             let Some(name) = name.and_then(|name| name.parse().ok()) else { continue };
             // A record that is none counts for none, so the network is set up anew.
-            found.extend(record::read(&path).unwrap_or_default().map(|spec| (name, spec)));
+            let spec: Option<SeenNetwork> = record::read(&path).unwrap_or_default();
+            let spec =
+                spec.filter(|spec| spec.vlan.is_none() || interface_exists(&network::interface(&name)));
+            found.extend(spec.map(|spec| (name, spec)));
         }
         Ok(found)
     }
@@ -147,26 +193,32 @@ pub(super) async fn join(paths: &Paths, record: &Record, namespace: &Path) -> Re
     }
     let output = netavark(paths, "setup", record, namespace).await?;
     let answer = serde_json::from_slice(&output)?;
-    let bridges = || record.networks.iter().filter(|m| m.spec.kind == NetworkKind::Bridge);
-    for membership in bridges().filter(|m| m.spec.isolated) {
-        let interface = network::interface(&membership.network);
-        isolate(&interface).map_err(|source| JoinError::Isolate { interface, source })?;
-    }
-    for membership in bridges().filter(|m| !m.spec.internal) {
-        // So that the host's own loopback address leads to published ports too; see the chain `raw`.
-        let interface = network::interface(&membership.network);
-        let knob = PathBuf::from("/proc/sys/net/ipv4/conf").join(&interface).join("route_localnet");
-        std::fs::write(knob, "1").map_err(|source| JoinError::Loopback { interface, source })?;
+    for setting in settings(record.networks.iter().map(|m| (&m.network, &m.spec))) {
+        std::fs::write(&setting, "1").map_err(|source| JoinError::Setting { setting, source })?;
     }
     Ok(answer)
 }
 
-/// Keeps the ports of a bridge from each other; what they send to the bridge itself still arrives (bridge(8), "isolated").
-fn isolate(bridge: &str) -> io::Result<()> {
-    for port in std::fs::read_dir(Path::new("/sys/class/net").join(bridge).join("brif"))? {
-        std::fs::write(port?.path().join("isolated"), "1")?;
+/// What has to be 1 for the bridges that are there: forwarding between interfaces; on bridges that lead beyond themselves
+/// the host's own loopback address leads to published ports too (see the chain `raw`); what is on an isolated one reaches
+/// the bridge itself and no other (bridge(8), "isolated").
+fn settings<'a>(networks: impl Iterator<Item = (&'a Name, &'a SeenNetwork)>) -> BTreeSet<PathBuf> {
+    let mut settings = BTreeSet::new();
+    for (name, spec) in networks.filter(|(_, spec)| spec.kind == NetworkKind::Bridge) {
+        let interface = network::interface(name);
+        let ports = Path::new("/sys/class/net").join(&interface).join("brif");
+        let Ok(ports) = std::fs::read_dir(ports) else { continue };
+        if spec.isolated {
+            settings.extend(ports.flatten().map(|port| port.path().join("isolated")));
+        }
+        if spec.internal {
+            continue;
+        }
+        let v4 = Path::new("/proc/sys/net/ipv4");
+        settings.extend([v4.join("ip_forward"), v4.join("conf").join(&interface).join("route_localnet")]);
+        settings.extend(spec.subnet6.map(|_| PathBuf::from("/proc/sys/net/ipv6/conf/all/forwarding")));
     }
-    Ok(())
+    settings
 }
 
 /// Takes an instance off its networks.
@@ -187,19 +239,11 @@ pub enum JoinError {
     /// It answered something else than it should.
     #[error("understand what netavark answers")]
     Answer(#[from] serde_json::Error),
-    /// Containers on it can't be kept from each other.
-    #[error("keep what is on {interface} from each other")]
-    Isolate {
-        /// The bridge.
-        interface: String,
-        /// What went wrong.
-        source: io::Error,
-    },
-    /// The host's loopback address can't be made to lead to published ports.
-    #[error("let the host's loopback addresses reach {interface}")]
-    Loopback {
-        /// The bridge.
-        interface: String,
+    /// What the kernel needs for it can't be set.
+    #[error("set {}", setting.display())]
+    Setting {
+        /// The file of the setting.
+        setting: PathBuf,
         /// What went wrong.
         source: io::Error,
     },
@@ -214,7 +258,8 @@ async fn netavark(
     let request = serde_json::to_vec(&network::request(record))?;
     let mut command = Command::new(NETAVARK);
     command
-        .env("NETAVARK_FW", "nftables")
+        // The rules are made here, all in one transaction (netavark(1), "--firewall-driver").
+        .env("NETAVARK_FW", "none")
         .arg("--config")
         .arg(paths.netavark())
         .args(["--rootless", "false", "--aardvark-binary", AARDVARK, verb])
@@ -222,6 +267,6 @@ async fn netavark(
     Ok(run(command, &request, DEADLINE).await?)
 }
 
-fn interface_exists(name: &str) -> bool {
+pub(super) fn interface_exists(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }

@@ -1,4 +1,5 @@
-//! What is on the host: one question to systemd, a few small directories, and two messages to the kernel.
+//! What is on the host: one question to systemd, a few small directories, the mounts, the interfaces of each container, and
+//! two messages to the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,13 +7,14 @@ use std::path::Path;
 
 use bennu_image_store::StoreError;
 use bennu_manifests::model::{Digest, ImageRef};
-use bennu_planner::{Health, Instance, Seen, SeenInstance, State};
+use bennu_planner::{Astray, Health, Instance, Seen, SeenInstance, State};
 
 use super::bus::{BusError, UnitStatus};
+use super::parts::{self, Parts};
 use super::ports::PublishError;
 use super::record::{self, Record};
 use super::volume::VolumeError;
-use super::{Host, unit};
+use super::{Host, names, strangers, unit};
 
 /// Why it is not known what is on the host.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +56,37 @@ impl Host {
     /// Where any part of it can't be looked at: half a picture would have a plan tear down the other half.
     pub async fn observe(&self) -> Result<Seen, ObserveError> {
         let images = self.store.images()?.into_iter().map(|image| image.digest).collect();
-        let instances = self.found().await?;
-        let instances = instances.iter().map(|(instance, found)| (instance.clone(), seen(found))).collect();
+        let found = self.found().await?;
+        let units = strangers::among(&strangers::slice(), |unit| {
+            unit::instance_of(unit).is_some_and(|instance| found.contains_key(&instance))
+        });
+        let units =
+            units.map_err(|source| ObserveError::Records { what: "the containers' slice", source })?;
+        let damaged = self.damaged(&found).await?;
+        let seen = |(instance, found): (&Instance, &Found)| {
+            (instance.clone(), SeenInstance { damaged: damaged.contains(instance), ..seen(found) })
+        };
+        let instances = found.iter().map(seen).collect();
         let networks =
             self.networks().map_err(|source| ObserveError::Records { what: "networks", source })?;
-        let (volumes, published) = (self.volumes.list()?, self.ports.published().await?);
-        Ok(Seen { images, instances, networks, volumes, published })
+        let (published, firewall) = self.look_at_firewall().await?;
+        let astray = Astray { firewall, names: names::are_lost(&self.paths.netavark()), units };
+        let volumes = self.volumes.list()?;
+        let quotas = self.volumes.quotas(&volumes)?;
+        Ok(Seen { images, instances, networks, volumes, quotas, published, astray })
+    }
+
+    /// The running instances that a part is missing of.
+    async fn damaged(&self, found: &BTreeMap<Instance, Found>) -> Result<BTreeSet<Instance>, ObserveError> {
+        let running = found.iter().filter(|(_, found)| state(found.unit.as_ref()) == State::Running);
+        let parts = running.filter_map(|(instance, found)| {
+            let (dir, volumes) = (self.paths.instance(instance), self.paths.volumes(instance));
+            Some((instance.clone(), Parts::of(&dir, &volumes, found.record.as_ref()?)))
+        });
+        let failed = |source| ObserveError::Records { what: "what instances are made of", source };
+        let parts: Vec<_> = parts.collect();
+        let missing = tokio::task::spawn_blocking(move || parts::missing(&parts)).await;
+        missing.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
     }
 
     /// Every instance that has a directory or a unit.
@@ -82,7 +109,7 @@ impl Host {
 }
 
 /// The instances that have a directory.
-fn names(dir: &Path) -> io::Result<BTreeSet<Instance>> {
+pub(super) fn names(dir: &Path) -> io::Result<BTreeSet<Instance>> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(dir)? {
         names.extend(entry?.file_name().to_str().and_then(|name| name.parse().ok()));
@@ -96,7 +123,13 @@ fn seen(found: &Found) -> SeenInstance {
             fingerprint: record.fingerprint,
             image: record.image.clone(),
             addresses: record.networks.iter().map(|m| (m.network.clone(), m.address)).collect(),
+            addresses6: record
+                .networks
+                .iter()
+                .filter_map(|m| Some((m.network.clone(), m.address6?)))
+                .collect(),
             state: state(found.unit.as_ref()),
+            damaged: false,
             health: Health::Unchecked,
             ready: false,
             overdue: false,
@@ -113,7 +146,9 @@ fn seen(found: &Found) -> SeenInstance {
                 digest: Digest::from_bytes([0; 32]),
             },
             addresses: BTreeMap::new(),
+            addresses6: BTreeMap::new(),
             state: State::Stopped,
+            damaged: false,
             health: Health::Unchecked,
             ready: false,
             overdue: false,

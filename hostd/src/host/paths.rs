@@ -10,11 +10,19 @@ use bennu_planner::Instance;
 /// ```text
 /// state/scrubbed.json         when every blob of the store was read last
 /// state/ids.json              which ids belong to which container
+/// state/forward/NAME.json     what a receiver of logs has got
 /// state/volumes/NAME          volumes that are kept
 /// state/scratch/BOOT-ID/      what lives as long as this boot: volumes, and what containers write to their root
-/// run/instances/INSTANCE/     record.json, bundle/config.json, files/, ns/, layers/, rootfs/, pid
+/// run/instances/INSTANCE/     record.json, kills.json, bundle/config.json, files/, ns/, layers/, rootfs/, pid
+/// run/volumes/INSTANCE/NAME   volumes, with the ids of the instance
 /// run/networks/NAME.json      networks that are set up
-/// run/netavark/, run/crun/    what those programs know
+/// run/firewall.json           how the rules were made
+/// run/journal                 what journald was told to keep
+/// run/oom-kills.json          which kills were told
+/// run/netavark/               what that program knows
+/// run/runtime/INSTANCE/       what the runtime knows; systemd removes it whenever the unit ends
+/// run/debug/NUMBER/           debugging shells: bundle, tree, and what the runtime knows
+/// run/consoles/               where terminals are handed over
 /// ```
 #[derive(Debug, Clone)]
 pub struct Paths {
@@ -37,6 +45,12 @@ impl Paths {
         self.instances().join(instance.to_string())
     }
 
+    /// Where the volumes of an instance with users of its own are mounted. It lies beside the instance's directory, which is
+    /// removed with all that is in it.
+    pub(super) fn volumes(&self, instance: &Instance) -> PathBuf {
+        self.run.join("volumes").join(instance.to_string())
+    }
+
     pub(super) fn networks(&self) -> PathBuf {
         self.run.join("networks")
     }
@@ -45,12 +59,31 @@ impl Paths {
         self.networks().join(format!("{network}.json"))
     }
 
+    pub(super) fn firewall(&self) -> PathBuf {
+        self.run.join("firewall.json")
+    }
+
     pub(super) fn netavark(&self) -> PathBuf {
         self.run.join("netavark")
     }
 
-    pub(super) fn crun(&self) -> PathBuf {
-        self.run.join("crun")
+    pub(super) fn runtime(&self) -> PathBuf {
+        self.run.join("runtime")
+    }
+
+    /// Where the runtime keeps what it knows of an instance, and of nothing else: so it goes away as a whole.
+    pub(super) fn runtime_of(&self, instance: &Instance) -> PathBuf {
+        self.runtime().join(instance.to_string())
+    }
+
+    /// Where debugging shells are made.
+    pub(super) fn debug(&self) -> PathBuf {
+        self.run.join("debug")
+    }
+
+    /// Where the runtime hands over terminals.
+    pub(super) fn consoles(&self) -> PathBuf {
+        self.run.join("consoles")
     }
 
     /// Where an instance writes what it writes to its root, given the directory of this boot. No volume has such a name.

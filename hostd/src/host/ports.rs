@@ -1,24 +1,29 @@
-//! Publishing ports, and knowing what is published.
+//! The firewall with the published ports, and knowing whether it is as it was made.
 //!
 //! The kernel numbers the states of its whole rule set. While that number is what it was, so is what is published: a
-//! look at a host at rest costs two small messages instead of a program.
+//! look at a host at rest costs two small messages instead of a program. How the kernel tells of the rules that were made is
+//! remembered right after they were made, so that a rule that somebody changed shows as a difference.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bennu_image_store::sha256;
 use bennu_planner::Published;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
     sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::process::Command;
 
 use super::command::{CommandError, run};
-use super::ruleset::{self, NotIpv4};
+use super::{record, ruleset};
 
 /// How long `nft` has.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -27,71 +32,126 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// One can't be published.
-    #[error(transparent)]
-    NotIpv4(#[from] NotIpv4),
     /// `nft` did not do it; nothing has changed then.
-    #[error("change the table of published ports")]
+    #[error("change the firewall")]
     Change(#[source] CommandError),
-    /// What is published can't be read.
-    #[error("read the table of published ports")]
+    /// The rules can't be read.
+    #[error("read the firewall")]
     Read(#[source] CommandError),
+    /// What was made can't be written down or read.
+    #[error("look at what is known of networks and their firewall")]
+    Remember(#[source] io::Error),
+    /// What the kernel needs beside the rules can't be set.
+    #[error("let the kernel forward between networks")]
+    Setting(#[source] io::Error),
 }
 
-/// What was published when it was last looked, and the number of the rule set then.
-#[derive(Debug, Default)]
+/// The firewall. Nobody else changes its table.
+#[derive(Debug)]
 pub(super) struct Ports {
-    seen: Mutex<Option<(u32, BTreeSet<Published>)>>,
+    /// Where it is remembered how the rules were made.
+    made: PathBuf,
+    seen: Mutex<Option<(u32, Looked)>>,
+}
+
+/// What the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Looked {
+    published: BTreeSet<Published>,
+    rules: String,
+}
+
+/// What the rules were made from, and how the kernel told of them then; digests in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Made {
+    structure: String,
+    rules: String,
+}
+
+impl Made {
+    fn of(internal: &BTreeSet<String>, rules: &str) -> Self {
+        let digest = |text: &str| sha256::digest(text.as_bytes()).hex();
+        Self { structure: digest(&ruleset::structure(internal)), rules: digest(rules) }
+    }
 }
 
 impl Ports {
-    /// Publishes exactly these ports, in one transaction.
+    /// The firewall whose making is remembered in this file, on a memory-backed file system.
+    pub(super) fn new(made: PathBuf) -> Self {
+        Self { made, seen: Mutex::default() }
+    }
+
+    /// Publishes exactly these ports, in one transaction that makes all rules as they should be; `internal` are the bridges
+    /// that lead nowhere but to themselves.
     ///
     /// # Errors
-    /// Where one can't be published or `nft` fails; nothing has changed then.
-    pub(super) async fn publish(&self, ports: &[Published]) -> Result<(), PublishError> {
-        change(&ruleset::transaction(ports)?).await
+    /// Where `nft` fails; nothing has changed then.
+    pub(super) async fn publish(
+        &self,
+        internal: &BTreeSet<String>,
+        ports: &[Published],
+    ) -> Result<(), PublishError> {
+        self.change(internal, &ruleset::transaction(internal, ports)).await
     }
 
     /// Makes the chains that keep containers apart; what is published stays.
     ///
     /// # Errors
     /// Where `nft` fails.
-    pub(super) async fn prepare(&self) -> Result<(), PublishError> {
-        change(&ruleset::structure()).await
+    pub(super) async fn prepare(&self, internal: &BTreeSet<String>) -> Result<(), PublishError> {
+        self.change(internal, &ruleset::structure(internal)).await
     }
 
-    /// What is published.
+    /// What is published, and whether the rules are not those that were made for these internal bridges.
     ///
     /// # Errors
     /// Where `nft` can't be run or does not answer.
-    pub(super) async fn published(&self) -> Result<BTreeSet<Published>, PublishError> {
+    pub(super) async fn look(
+        &self,
+        internal: &BTreeSet<String>,
+    ) -> Result<(BTreeSet<Published>, bool), PublishError> {
         // Asked before the listing: a change between the two is then seen the next time.
         let number = generation().ok();
         let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, published)) = known.filter(|(then, _)| Some(*then) == number) {
-            return Ok(published);
-        }
-        let published = list().await.map_err(PublishError::Read)?;
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            number.map(|number| (number, published.clone()));
-        Ok(published)
+        let looked = match known.filter(|(then, _)| Some(*then) == number) {
+            Some((_, looked)) => looked,
+            None => {
+                let looked = list().await?;
+                *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
+                    number.map(|number| (number, looked.clone()));
+                looked
+            }
+        };
+        // What can't be read is as none: the rules are made anew.
+        let made = record::read::<Made>(&self.made).unwrap_or_default();
+        Ok((looked.published, is_changed(made.as_ref(), internal, &looked.rules)))
+    }
+
+    async fn change(&self, internal: &BTreeSet<String>, transaction: &str) -> Result<(), PublishError> {
+        let mut command = Command::new("nft");
+        command.args(["--file", "-"]);
+        run(command, transaction.as_bytes(), DEADLINE).await.map_err(PublishError::Change)?;
+        let made = Made::of(internal, &list().await?.rules);
+        record::write(&self.made, &made).map_err(PublishError::Remember)
     }
 }
 
-async fn change(transaction: &str) -> Result<(), PublishError> {
-    let mut command = Command::new("nft");
-    command.args(["--file", "-"]);
-    run(command, transaction.as_bytes(), DEADLINE).await.map(drop).map_err(PublishError::Change)
+/// Whether the rules are others than those that were made. On a host that never made any there are none.
+fn is_changed(made: Option<&Made>, internal: &BTreeSet<String>, rules: &str) -> bool {
+    match made {
+        Some(made) => *made != Made::of(internal, rules),
+        None => !rules.is_empty(),
+    }
 }
 
-async fn list() -> Result<BTreeSet<Published>, CommandError> {
+async fn list() -> Result<Looked, PublishError> {
     let mut command = Command::new("nft");
     // All tables of the family: naming one that is not there would be an error like any other.
-    command.args(["--json", "list", "maps", "ip"]);
-    let listing = run(command, b"", DEADLINE).await?;
-    // What is no listing names nothing, so the next plan publishes anew.
-    Ok(serde_json::from_slice(&listing).map(|listing| ruleset::published(&listing)).unwrap_or_default())
+    command.args(["--json", "list", "ruleset", ruleset::FAMILY]);
+    let listing = run(command, b"", DEADLINE).await.map_err(PublishError::Read)?;
+    // What is no listing names nothing, so the next plan makes all anew.
+    let listing: Value = serde_json::from_slice(&listing).unwrap_or_default();
+    Ok(Looked { published: ruleset::published(&listing), rules: ruleset::rules(&listing) })
 }
 
 /// The number of the rule set's state: `NFT_MSG_GETGEN`, answered with the attribute `NFTA_GEN_ID`
@@ -146,6 +206,18 @@ fn number(answer: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_are_changed_where_they_are_not_those_that_were_made_for_these_networks() {
+        let (none, one) = (BTreeSet::new(), BTreeSet::from(["bn-a".to_owned()]));
+        let made = Made::of(&none, "rules");
+        assert!(!is_changed(Some(&made), &none, "rules"));
+        assert!(is_changed(Some(&made), &none, ""), "the table is gone");
+        assert!(is_changed(Some(&made), &none, "other rules"));
+        assert!(is_changed(Some(&made), &one, "rules"), "another network is internal now");
+        assert!(!is_changed(None, &none, ""), "nothing was made yet");
+        assert!(is_changed(None, &none, "rules"), "somebody else made a table of this name");
+    }
 
     fn answer(kind: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let mut bytes = vec![0; 20];

@@ -58,7 +58,7 @@ impl Host {
     }
 
     async fn ask_program(&self, instance: &Instance, command: &[String]) -> Result<(), String> {
-        let output = self.exec(instance, command).map_err(|error| crate::core::chain(&error))?;
+        let output = self.exec(instance, command).await.map_err(|error| crate::core::chain(&error))?;
         pin_mut!(output);
         let mut said = String::new();
         while let Some(piece) = output.next().await {

@@ -2,10 +2,10 @@
 //! is gone. It lies on a memory-backed file system, so it never outlives the boot that it describes.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use bennu_manifests::model::{Digest, ImageRef, Name, NetworkKind};
+use bennu_manifests::model::{Digest, ImageRef, Name, NetworkKind, Runtime};
 use bennu_planner::{Instance, SeenNetwork};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -21,6 +21,9 @@ pub(super) struct Record {
     pub fingerprint: Digest,
     /// Its image.
     pub image: ImageRef,
+    /// The program that made it.
+    #[serde(default)]
+    pub runtime: Runtime,
     /// The networks that it joined, in the order of its interfaces.
     pub networks: Vec<Membership>,
     /// What they are; `host` or `none` where it joined none for that reason.
@@ -51,6 +54,16 @@ pub(super) struct Membership {
     pub spec: SeenNetwork,
     /// The instance's address on it.
     pub address: Ipv4Addr,
+    /// Its IPv6 address on it, where the network has such ones.
+    #[serde(default)]
+    pub address6: Option<Ipv6Addr>,
+}
+
+impl Membership {
+    /// Its addresses of both kinds.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(IpAddr::V4(self.address)), self.address6.map(IpAddr::V6)].into_iter().flatten()
+    }
 }
 
 /// Writes a value for this boot: the file is whole or not there at all, also when the writer is killed. Nothing is
@@ -91,8 +104,16 @@ pub(super) mod tests {
     pub(in crate::host) fn record() -> Record {
         let membership = |network: &str, subnet: &str, internal, address: &str| Membership {
             network: network.parse().unwrap(),
-            spec: SeenNetwork::of(&Network { internal, ..Network::default() }, subnet.parse().unwrap()),
+            spec: SeenNetwork::of(
+                &Network {
+                    internal,
+                    subnet6: internal.then(|| "fd00:21::/64".parse().unwrap()),
+                    ..Network::default()
+                },
+                subnet.parse().unwrap(),
+            ),
             address: address.parse().unwrap(),
+            address6: internal.then(|| "fd00:21::2".parse().unwrap()),
         };
         Record {
             instance: "web-3".parse().unwrap(),
@@ -102,6 +123,7 @@ pub(super) mod tests {
                 membership("default", "10.20.0.0/24", false, "10.20.0.2"),
                 membership("back", "10.21.0.0/24", true, "10.21.0.2"),
             ],
+            runtime: Runtime::Crun,
             network_kind: NetworkKind::Bridge,
             aliases: vec!["www".parse().unwrap()],
             contents: Digest::from_bytes([8; 32]),

@@ -16,6 +16,8 @@ use oci_spec::runtime::{
     LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder, Spec, SpecBuilder,
 };
 
+pub(super) use process::DEFAULT_PATH;
+
 use super::seccomp;
 use super::user::User;
 

@@ -5,17 +5,14 @@ use std::path::Path;
 use bennu_api::Usage;
 use bennu_planner::Instance;
 
-use super::unit;
+use super::{kills, unit};
 
-/// Where control groups are.
-const GROUPS: &str = "/sys/fs/cgroup";
-
-/// What an instance uses; what the kernel does not tell counts as nothing.
-pub(super) fn usage(instance: &Instance) -> Usage {
-    let group = Path::new(GROUPS).join(unit::SLICE).join(unit::name(instance));
+/// What an instance uses, whose directory this is; what the kernel does not tell counts as nothing.
+pub(super) fn usage(instance: &Instance, dir: &Path) -> Usage {
+    let group = unit::group(instance);
     let read = |file: &str| std::fs::read_to_string(group.join(file)).unwrap_or_default();
     let number = |file: &str| read(file).trim().parse().ok();
-    let (cpu, io, events) = (read("cpu.stat"), read("io.stat"), read("memory.events"));
+    let (cpu, io) = (read("cpu.stat"), read("io.stat"));
     Usage {
         cpu_usec: keyed(&cpu, "usage_usec"),
         throttled_usec: keyed(&cpu, "throttled_usec"),
@@ -23,7 +20,7 @@ pub(super) fn usage(instance: &Instance) -> Usage {
         memory_peak: number("memory.peak").unwrap_or(0),
         // "max" is no number, and no limit.
         memory_limit: number("memory.max"),
-        oom_kills: keyed(&events, "oom_kill"),
+        oom_kills: kills::of(dir, instance).count,
         pids: number("pids.current").unwrap_or(0),
         pids_limit: number("pids.max"),
         read_bytes: summed(&io, "rbytes"),
@@ -32,7 +29,7 @@ pub(super) fn usage(instance: &Instance) -> Usage {
 }
 
 /// The number behind a word at the beginning of a line.
-fn keyed(text: &str, key: &str) -> u64 {
+pub(super) fn keyed(text: &str, key: &str) -> u64 {
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     lines.filter(|(word, _)| *word == key).find_map(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
 }

@@ -4,21 +4,29 @@
 //! anything (systemd, `org.freedesktop.systemd1(5)`, `StartTransientUnit()`).
 //!
 //! ```text
-//! ExecStart      crun create   the container's first process is made, in the unit's own control group, and waits
-//! PIDFile                      systemd takes it for the unit's main process
-//! ExecStartPost  crun start    it runs the program
-//! ExecStopPost   crun delete   the name is free again, also before each new start
+//! RuntimeDirectory               what the runtime keeps of the container: made by systemd, and removed at each end
+//! ExecStart         create       the runtime makes the container's first process, in the unit's control group; it waits
+//! PIDFile                        systemd takes it for the unit's main process
+//! ExecStartPost     start        it runs the program
+//! ExecStopPost      hostd        writes down whom the kernel ended for want of memory (kills.rs)
 //! ```
+//!
+//! **Invariant:** nothing that has to be done before the next start is left to a process of the unit. What runs when a unit
+//! ends has no more time than the container has to stop, and on a machine that is busy that may be too little. All that a
+//! container leaves is its processes and what the runtime keeps: systemd itself ends the one with the control group and
+//! removes the other.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bennu_manifests::model::{Container, Limits, Restart};
+use bennu_manifests::model::{Container, Limits, Restart, Runtime};
 use bennu_planner::Instance;
 use nix::sys::signal::Signal;
 
-/// The runtime.
-pub(super) const CRUN: &str = "/usr/bin/crun";
+use super::{kills, runtime};
+
+/// The file in an instance's directory that the number of its first process is written to.
+pub(super) const PID_FILE: &str = "pid";
 
 /// The slice that all containers are in.
 pub(super) const SLICE: &str = "bennu.slice";
@@ -64,9 +72,31 @@ pub(super) enum Value {
     Mask(Vec<u8>),
     /// `a(ss)`
     Pairs(Vec<(String, String)>),
-    /// `a(sasb)` with one command: its program, its arguments with the program's name first, and whether its failing
-    /// is ignored
-    Command(PathBuf, Vec<String>, bool),
+    /// `a(sasb)`
+    Commands(Vec<Command>),
+}
+
+/// A command of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Command {
+    /// Its program.
+    pub program: PathBuf,
+    /// Its arguments, the program's name first.
+    pub arguments: Vec<String>,
+    /// Whether its failing is ignored.
+    pub may_fail: bool,
+}
+
+impl Command {
+    fn new(program: &Path, arguments: impl IntoIterator<Item = String>) -> Self {
+        let name = program.display().to_string();
+        let arguments = std::iter::once(name).chain(arguments).collect();
+        Self { program: program.to_owned(), arguments, may_fail: false }
+    }
+
+    fn that_may_fail(self) -> Self {
+        Self { may_fail: true, ..self }
+    }
 }
 
 /// What a unit is made from.
@@ -76,16 +106,18 @@ pub(super) struct Wanted<'a> {
     pub instance: &'a Instance,
     /// What is declared.
     pub container: &'a Container,
+    /// The program that makes it.
+    pub runtime: Runtime,
     /// How long it may run, where that has a bound.
     pub deadline: Option<Duration>,
     /// The signal that the image asks to be stopped by.
     pub image_stop_signal: Option<&'a str>,
-    /// The directory of its `config.json`.
-    pub bundle: &'a Path,
-    /// Where the runtime keeps what it knows.
+    /// Its directory.
+    pub dir: &'a Path,
+    /// The daemon's own program.
+    pub hostd: &'a Path,
+    /// Where the runtime keeps what it knows of this instance, below `/run`.
     pub runtime_state: &'a Path,
-    /// Where the number of its first process is written.
-    pub pid_file: &'a Path,
     /// Where the volumes are, so that the unit stops before they go away.
     pub state: &'a Path,
 }
@@ -93,6 +125,11 @@ pub(super) struct Wanted<'a> {
 /// The name of an instance's unit.
 pub(super) fn name(instance: &Instance) -> String {
     format!("bennu-{instance}.service")
+}
+
+/// The control group of an instance's unit.
+pub(super) fn group(instance: &Instance) -> PathBuf {
+    Path::new("/sys/fs/cgroup").join(SLICE).join(name(instance))
 }
 
 /// The instance that a unit is of, if it is of one.
@@ -106,22 +143,24 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
     let text = |value: &str| Value::Text(value.to_owned());
     let path = |path: &Path| path.display().to_string();
     let id = instance.to_string();
-    let create = ["create", "--pid-file", &path(wanted.pid_file), "--bundle", &path(wanted.bundle), &id];
-    let (create, start, delete) = (
-        crun(wanted, &create, false),
-        crun(wanted, &["start", &id], false),
-        crun(wanted, &["delete", "--force", &id], true),
-    );
+    let pid_file = path(&wanted.dir.join(PID_FILE));
+    let bundle = path(&wanted.dir.join("bundle"));
+    let create = told(wanted, &["create", "--pid-file", &pid_file, "--bundle", &bundle, &id]);
+    let start = told(wanted, &["start", &id]);
+    let note = [kills::NOTE.to_owned(), path(wanted.dir), path(&group(instance))];
+    let note = Command::new(wanted.hostd, note).that_may_fail();
     let signal =
         container.stop_signal.as_deref().and_then(signal).or(wanted.image_stop_signal.and_then(signal));
     let mut properties = vec![
         ("Description", Value::Text(format!("Container {id}"))),
         ("Slice", text(SLICE)),
+        ("RuntimeDirectory", Value::Texts(vec![below_run(wanted.runtime_state)])),
+        ("RuntimeDirectoryMode", Value::Number(0o700)),
         ("Type", text("forking")),
-        ("PIDFile", Value::Text(path(wanted.pid_file))),
-        ("ExecStart", create),
-        ("ExecStartPost", start),
-        ("ExecStopPost", delete),
+        ("PIDFile", Value::Text(pid_file)),
+        ("ExecStart", Value::Commands(vec![create])),
+        ("ExecStartPost", Value::Commands(vec![start])),
+        ("ExecStopPost", Value::Commands(vec![note])),
         ("TimeoutStartUSec", micros(START_TIMEOUT)),
         ("TimeoutStopUSec", micros(Duration::from_millis(container.stop_timeout_ms))),
         ("KillMode", text("mixed")),
@@ -135,9 +174,10 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
         ("StandardOutput", text("journal")),
         ("StandardError", text("journal")),
         ("SyslogIdentifier", text(instance.name.as_str())),
-        ("LogExtraFields", Value::Bytes(log_fields(instance))),
+        ("LogExtraFields", Value::Bytes(log_fields(instance, container))),
         ("RequiresMountsFor", Value::Texts(vec![path(wanted.state)])),
     ];
+    properties.extend(runtime::started_in(wanted.runtime).map(|group| ("DelegateSubgroup", text(group))));
     properties.extend(wanted.deadline.map(|deadline| ("RuntimeMaxUSec", micros(deadline))));
     properties.extend(restart(container.restart));
     properties.extend(start_limit(container.restart_attempts));
@@ -145,20 +185,25 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
     properties.into_iter().map(|(name, value)| Property { name, value }).collect()
 }
 
-fn crun(wanted: &Wanted<'_>, arguments: &[&str], may_fail: bool) -> Value {
-    // The control group is the unit's own, so the limits are the unit's and nothing is left behind.
-    let root = format!("--root={}", wanted.runtime_state.display());
-    let common = [CRUN.to_owned(), root, "--cgroup-manager=disabled".to_owned()];
-    let arguments = common.into_iter().chain(arguments.iter().map(|&a| a.to_owned())).collect();
-    Value::Command(CRUN.into(), arguments, may_fail)
+/// A directory as `RuntimeDirectory` has it: below `/run` (systemd.exec(5)). Another one is refused by systemd.
+fn below_run(dir: &Path) -> String {
+    dir.strip_prefix("/run").unwrap_or(dir).display().to_string()
+}
+
+/// What the runtime is told.
+fn told(wanted: &Wanted<'_>, arguments: &[&str]) -> Command {
+    let options = runtime::options(wanted.runtime, wanted.runtime_state);
+    let arguments = arguments.iter().map(|&argument| argument.to_owned());
+    Command::new(&runtime::program(wanted.runtime), options.into_iter().chain(arguments))
 }
 
 fn micros(time: Duration) -> Value {
     Value::Large(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }
 
-fn log_fields(instance: &Instance) -> Vec<Vec<u8>> {
-    [format!("BENNU_CONTAINER={}", instance.name), format!("BENNU_INSTANCE={instance}")]
+fn log_fields(instance: &Instance, container: &Container) -> Vec<Vec<u8>> {
+    let image = format!("BENNU_IMAGE={}", container.image.digest);
+    [format!("BENNU_CONTAINER={}", instance.name), format!("BENNU_INSTANCE={instance}"), image]
         .map(String::into_bytes)
         .into()
 }
@@ -264,11 +309,12 @@ mod tests {
         Wanted {
             instance,
             container,
+            runtime: Runtime::Crun,
             deadline: None,
             image_stop_signal: Some("SIGQUIT"),
-            bundle: Path::new("/run/bennu/instances/web-3/bundle"),
-            runtime_state: Path::new("/run/bennu/crun"),
-            pid_file: Path::new("/run/bennu/instances/web-3/pid"),
+            dir: Path::new("/run/bennu/instances/web-3"),
+            hostd: Path::new("/usr/bin/hostd"),
+            runtime_state: Path::new("/run/bennu/runtime/web-3"),
             state: Path::new("/state"),
         }
     }
@@ -288,6 +334,42 @@ mod tests {
             .map(|p| format!("{}={:?}", p.name, p.value))
             .collect();
         insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn what_the_runtime_keeps_is_removed_by_systemd_itself_whenever_a_container_ends() {
+        let (instance, container) = ("web-3".parse().unwrap(), container());
+        let properties = properties(&wanted(&instance, &container));
+        let kept = "bennu/runtime/web-3".to_owned();
+        assert_eq!(*value(&properties, "RuntimeDirectory"), Value::Texts(vec![kept.clone()]));
+        assert!(
+            properties.iter().all(|p| p.name != "RuntimeDirectoryPreserve"),
+            "its default is to remove it"
+        );
+        let commands = |name| match value(&properties, name) {
+            Value::Commands(commands) => commands.clone(),
+            other => panic!("{name} is {other:?}"),
+        };
+        for command in [commands("ExecStart"), commands("ExecStartPost")].concat() {
+            assert!(command.arguments.contains(&format!("--root=/run/{kept}")), "{command:?}");
+        }
+        assert!(
+            commands("ExecStopPost").iter().all(|command| command.program == Path::new("/usr/bin/hostd")),
+            "no start waits for what may be cut off"
+        );
+    }
+
+    #[test]
+    fn another_runtime_is_another_program_that_systemd_starts_beside_the_containers_group() {
+        let (instance, container) = ("web-3".parse().unwrap(), container());
+        let wanted = Wanted { runtime: Runtime::Runc, ..wanted(&instance, &container) };
+        let properties = properties(&wanted);
+        assert_eq!(*value(&properties, "DelegateSubgroup"), Value::Text("runtime".into()));
+        let start = Command::new(
+            Path::new("/usr/sbin/runc"),
+            ["--root=/run/bennu/runtime/web-3", "start", "web-3"].map(str::to_owned),
+        );
+        assert_eq!(*value(&properties, "ExecStartPost"), Value::Commands(vec![start]));
     }
 
     #[test]

@@ -2,14 +2,20 @@
 
 use std::fmt::Write as _;
 
-use bennu_api::{Container, Status};
+use bennu_api::{Container, ForwardStatus, Status, Volume};
 use bennu_planner::{Health, State};
 
 /// The type of the answer.
 pub(super) const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// One page of metrics.
-pub(super) fn page(status: &Status, containers: &[Container], images: u64, image_bytes: u64) -> String {
+pub(super) fn page(
+    status: &Status,
+    containers: &[Container],
+    volumes: &[Volume],
+    images: u64,
+    image_bytes: u64,
+) -> String {
     let mut page = Page::default();
     let os =
         [("version", status.version.as_str()), ("os", &status.os.version), ("kernel", &status.os.kernel)];
@@ -35,7 +41,9 @@ pub(super) fn page(status: &Status, containers: &[Container], images: u64, image
     page.sample("bennu_image_bytes", &[], image_bytes);
     page.family("bennu_rejections", "gauge", "Versions of containers that were tried and given up.");
     page.sample("bennu_rejections", &[], status.rejected.len() as u64);
+    page.forwards(status);
     page.containers(containers);
+    page.volumes(volumes);
     page.0
 }
 
@@ -80,6 +88,42 @@ impl Page {
             for one in told {
                 let labels = [("container", one.name.as_str()), ("instance", &one.instance)];
                 self.sample(name, &labels, value(one));
+            }
+        }
+    }
+
+    fn volumes(&mut self, volumes: &[Volume]) {
+        type Value = fn(&Volume) -> Option<u64>;
+        let families: [(&str, &str, Value); 3] = [
+            ("bennu_volume_used_bytes", "Bytes in the volume, where the host counts them.", |one| one.used),
+            ("bennu_volume_size_bytes", "The most bytes that it may hold, where it has a size.", |one| {
+                one.size
+            }),
+            ("bennu_volume_snapshots", "Snapshots of it.", |one| Some(one.snapshots)),
+        ];
+        for (name, help, value) in families {
+            self.family(name, "gauge", help);
+            for (volume, value) in volumes.iter().filter_map(|one| Some((one, value(one)?))) {
+                self.sample(name, &[("volume", volume.name.as_str())], value);
+            }
+        }
+    }
+
+    fn forwards(&mut self, status: &Status) {
+        type Value = fn(&ForwardStatus) -> u64;
+        let families: [(&str, &str, &str, Value); 4] = [
+            ("bennu_forward_lines_total", "counter", "Lines that a receiver of logs took.", |one| one.sent),
+            ("bennu_forward_dropped_lines_total", "counter", "Lines that it did not get.", |one| one.dropped),
+            ("bennu_forward_waiting_bytes", "gauge", "Bytes that wait for it.", |one| one.waiting),
+            ("bennu_forward_failing", "gauge", "Whether it takes none now.", |one| {
+                one.failure.is_some().into()
+            }),
+        ];
+        // A family without samples says nothing.
+        for (name, kind, help, value) in families.into_iter().filter(|_| !status.forwards.is_empty()) {
+            self.family(name, kind, help);
+            for (receiver, one) in &status.forwards {
+                self.sample(name, &[("receiver", receiver.as_str())], value(one));
             }
         }
     }

@@ -1,12 +1,18 @@
 //! The API: one set of routes, on a Unix socket of the host and, where it was provisioned, under mutual TLS.
 //!
 //! **Invariant:** there is no way in without either root on this host or a certificate of the operators' authority;
-//! and a manifest needs valid signatures besides.
+//! and a manifest needs valid signatures besides. No request is answered that the client's role does not allow
+//! ([`bennu_api::Operation`] says which).
 
+mod caller;
+mod copy;
 mod metrics;
 mod routes;
 mod stream;
+mod talk;
 mod tls;
+mod updates;
+mod volumes;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +22,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::net::UnixListener;
 
 use crate::core::Core;
+use caller::Caller;
 use tls::MutualTls;
 pub use tls::TlsError;
 
@@ -66,10 +73,11 @@ impl Server {
     /// # Errors
     /// What made it fail.
     pub async fn run(self, core: Arc<Core>) -> Result<(), ServeError> {
-        let local = axum::serve(self.local, routes::routes(core.clone())).into_future();
+        let app = routes::routes(core).into_make_service_with_connect_info::<Caller>();
+        let local = axum::serve(self.local, app.clone()).into_future();
         match self.network {
             Some(network) => {
-                let network = axum::serve(network, routes::routes(core)).into_future();
+                let network = axum::serve(network, app).into_future();
                 tokio::try_join!(local, network).map(|_| ())
             }
             None => local.await,

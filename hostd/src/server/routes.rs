@@ -1,55 +1,89 @@
 //! From requests to the daemon's verbs and back.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::{MethodRouter, delete, get, post};
+use axum::{Json, Router, middleware};
 use bennu_api::{
-    Accepted, Container, Containers, Dump, Event, Exec, History, Images, MAX_REQUEST, Problem, ProblemKind,
-    Status, Submission, TrustInForce, TrustSubmission, TrustTaken, Volumes,
+    Accepted, BundleQuery, Container, Containers, Dump, Event, EventsQuery, Exec, History, Images, LogsQuery,
+    MAX_REQUEST, Operation, Planned, Problem, ProblemKind, Receipts, ReceiptsQuery, Status, Submission,
+    TrustInForce, TrustSubmission, TrustTaken,
 };
 use bennu_manifests::model::Name;
-use bennu_planner::{Instance, Plan};
-use futures_util::stream;
-use serde::Deserialize;
+use bennu_planner::Instance;
+use futures_util::{TryStreamExt as _, stream};
 
-use super::metrics;
+use super::caller::require_role;
 use super::stream::lines;
+use super::{copy, metrics, talk, updates, volumes};
+use crate::bundle;
 use crate::core::{Core, chain, failed};
 use crate::host::{LogsOf, LogsWanted};
 
-type Shared = State<Arc<Core>>;
+pub(super) type Shared = State<Arc<Core>>;
 
-/// All routes.
+/// All routes: those of the table, which says for each what role it needs.
 pub(super) fn routes(core: Arc<Core>) -> Router {
-    Router::new()
-        .route("/v1/manifest", post(manifest))
-        .route("/v1/plan", post(plan))
-        .route("/v1/trust", get(trust).post(take_trust))
-        .route("/v1/status", get(status))
-        .route("/v1/containers", get(containers))
-        .route("/v1/metrics", get(metrics))
-        .route("/v1/health", get(health))
-        .route("/v1/images", get(images))
-        .route("/v1/volumes", get(volumes))
-        .route("/v1/history", get(history))
-        .route("/v1/events", get(events))
-        .route("/v1/logs", get(logs))
-        .route("/v1/exec", post(exec))
-        .route("/v1/dump", get(dump))
+    Operation::ALL
+        .into_iter()
+        .fold(Router::new(), |router, operation| router.route(operation.path(), handler(operation)))
+        .route_layer(middleware::from_fn(require_role))
         .fallback(async || Refused(not_found("there is no such route")))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(core)
 }
 
+/// Who answers; each takes the one method that the table says.
+fn handler(operation: Operation) -> MethodRouter<Arc<Core>> {
+    match operation {
+        Operation::Manifest => post(manifest),
+        // Its body is bounded like that of an imported volume.
+        Operation::Bundle => post(bundle),
+        Operation::Plan => post(plan),
+        Operation::Trust => get(trust),
+        Operation::TakeTrust => post(take_trust),
+        Operation::Status => get(status),
+        Operation::Containers => get(containers),
+        Operation::Inspect => get(inspect),
+        Operation::Metrics => get(metrics),
+        Operation::Health => get(health),
+        Operation::Images => get(images),
+        Operation::Volumes => get(volumes::list),
+        Operation::Snapshots => get(volumes::snapshots),
+        Operation::TakeSnapshot => post(volumes::take),
+        Operation::RemoveSnapshot => delete(volumes::remove),
+        Operation::RestoreVolume => post(volumes::restore),
+        Operation::ExportVolume => get(volumes::export),
+        // Its body has no limit of its own, since it is passed on as it comes; what bounds it is the room that there is.
+        Operation::ImportVolume => post(volumes::import),
+        Operation::Files => get(copy::copy),
+        Operation::Why => get(updates::why),
+        Operation::Confirm => post(updates::confirm),
+        Operation::Approve => post(updates::approve),
+        Operation::Rollback => post(updates::roll_back),
+        Operation::Rebirth => post(updates::rebirth),
+        Operation::History => get(history),
+        Operation::Receipts => get(receipts),
+        Operation::Events => get(events),
+        Operation::Logs => get(logs),
+        Operation::Exec => post(exec),
+        Operation::Talk => get(talk::talk),
+        Operation::DebugShell => get(talk::debug_shell),
+        Operation::Dump => get(dump),
+        Operation::OpenApi => get(openapi),
+    }
+}
+
 /// A [`Problem`] as an answer.
-struct Refused(Problem);
+pub(super) struct Refused(pub(super) Problem);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -81,11 +115,11 @@ impl From<QueryRejection> for Refused {
     }
 }
 
-fn invalid(message: String) -> Problem {
+pub(super) fn invalid(message: String) -> Problem {
     Problem { kind: ProblemKind::Invalid, rule: String::new(), message, detail: String::new() }
 }
 
-fn not_found(message: &str) -> Problem {
+pub(super) fn not_found(message: &str) -> Problem {
     Problem {
         kind: ProblemKind::NotFound,
         rule: String::new(),
@@ -101,10 +135,20 @@ async fn manifest(
     Ok(Json(core.submit(&body?.0).await?))
 }
 
+async fn bundle(
+    State(core): Shared,
+    query: Result<Query<BundleQuery>, QueryRejection>,
+    body: Body,
+) -> Result<Json<Accepted>, Refused> {
+    let Query(BundleQuery { require_plan }) = query?;
+    let body = body.into_data_stream().map_err(io::Error::other);
+    Ok(Json(bundle::take(&core, require_plan, body).await?))
+}
+
 async fn plan(
     State(core): Shared,
     body: Result<Json<Submission>, JsonRejection>,
-) -> Result<Json<Plan>, Refused> {
+) -> Result<Json<Planned>, Refused> {
     Ok(Json(core.plan(&body?.0).await?))
 }
 
@@ -147,7 +191,8 @@ async fn metrics(State(core): Shared) -> Result<Response, Refused> {
     let (status, containers, images) =
         (core.status().await, all_containers(&core).await?, core.images().await?);
     let bytes = images.images.iter().map(|image| image.size).sum();
-    let page = metrics::page(&status, &containers, images.images.len() as u64, bytes);
+    let volumes = core.volumes().await?.volumes;
+    let page = metrics::page(&status, &containers, &volumes, images.images.len() as u64, bytes);
     Ok(([(CONTENT_TYPE, metrics::TYPE)], page).into_response())
 }
 
@@ -164,72 +209,56 @@ async fn images(State(core): Shared) -> Result<Json<Images>, Refused> {
     Ok(Json(core.images().await?))
 }
 
-async fn volumes(State(core): Shared) -> Result<Json<Volumes>, Refused> {
-    Ok(Json(core.volumes().await?))
-}
-
 async fn history(State(core): Shared) -> Json<History> {
     Json(core.history().await)
+}
+
+async fn receipts(
+    State(core): Shared,
+    query: Result<Query<ReceiptsQuery>, QueryRejection>,
+) -> Result<Json<Receipts>, Refused> {
+    Ok(Json(core.receipts(query?.0.generation).await?))
 }
 
 async fn dump(State(core): Shared) -> Result<Json<Dump>, Refused> {
     Ok(Json(core.dump().await?))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventsQuery {
-    #[serde(default)]
-    after: u64,
-    #[serde(default)]
-    follow: bool,
-}
-
 async fn events(
     State(core): Shared,
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let Query(EventsQuery { after, follow }) = query?;
+    let Query(EventsQuery { after, since, follow }) = query?;
+    let recent = move |event: &Event| since.is_none_or(|since| event.time >= since);
     if !follow {
-        return Ok(lines(stream::iter(core.events.after(after))));
+        let events = core.events.after(after.as_ref());
+        return Ok(lines(stream::iter(events.into_iter().filter(recent))));
     }
     let newest = core.events.watch();
     let start = (core, newest, after, VecDeque::<Event>::new());
-    Ok(lines(stream::unfold(start, |(core, mut newest, after, mut ready)| async move {
+    Ok(lines(stream::unfold(start, move |(core, mut newest, after, mut ready)| async move {
         while ready.is_empty() {
             newest.borrow_and_update();
-            ready = core.events.after(after).into();
+            // A reader that was too slow, and missed some, is told so by the first of these.
+            ready = core.events.after(after.as_ref()).into_iter().filter(recent).collect();
             if ready.is_empty() {
                 newest.changed().await.ok()?;
             }
         }
         let event = ready.pop_front()?;
-        let after = event.cursor;
+        let after = Some(event.cursor.clone());
         Some((event, (core, newest, after, ready)))
     })))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogsQuery {
-    container: Option<String>,
-    #[serde(default = "some_lines")]
-    lines: u32,
-    #[serde(default)]
-    follow: bool,
-    since: Option<jiff::Timestamp>,
-    grep: Option<String>,
-}
-
-fn some_lines() -> u32 {
-    200
 }
 
 async fn logs(
     State(core): Shared,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let Query(LogsQuery { container, lines: count, follow, since, grep }) = query?;
+    let Query(LogsQuery { container, lines: count, follow, since, until, grep }) = query?;
+    if follow && until.is_some() {
+        return Err(Refused(invalid("what is followed has no end; leave `until` away".to_owned())));
+    }
     let of = match container.as_deref() {
         None => LogsOf::EveryContainer,
         Some("hostd") => LogsOf::Hostd,
@@ -238,24 +267,67 @@ async fn logs(
     if let Some(pattern) = &grep {
         core.host.check_pattern(pattern).await.map_err(|error| Refused(invalid(chain(&error))))?;
     }
-    let logs = core.host.logs(&LogsWanted { of, lines: count, follow, since, grep }).map_err(failed)?;
+    let logs =
+        core.host.logs(&LogsWanted { of, lines: count, follow, since, until, grep }).map_err(failed)?;
     Ok(lines(logs))
 }
 
 async fn exec(State(core): Shared, body: Result<Json<Exec>, JsonRejection>) -> Result<Response, Refused> {
     let Json(Exec { container, command }) = body?;
-    if command.is_empty() {
-        return Err(Refused(invalid("a command is needed".to_owned())));
+    check_command(&command)?;
+    let instance = running(&core, &container).await?;
+    let running = core.host.exec(&instance, &command).await.map_err(failed)?;
+    Ok(lines(running))
+}
+
+/// The most bytes of a command, as the kernel takes them of one (execve(2), `MAX_ARG_STRLEN`).
+const MAX_COMMAND: usize = 128 << 10;
+
+/// A command that a process can be given.
+pub(super) fn check_command(command: &[String]) -> Result<(), Problem> {
+    if command.first().is_none_or(String::is_empty) {
+        return Err(invalid("a command is needed".to_owned()));
     }
-    let running = core.host.containers().await.map_err(failed)?;
-    let found = running.iter().rfind(|c| c.name == container && c.pid != 0);
+    if command.iter().any(|word| word.contains('\0')) {
+        return Err(invalid("a word of the command holds a zero byte".to_owned()));
+    }
+    if command.iter().map(|word| word.len() + 1).sum::<usize>() > MAX_COMMAND {
+        return Err(invalid(format!("the command is longer than {MAX_COMMAND} bytes")));
+    }
+    Ok(())
+}
+
+/// The newest instance of a container that runs.
+pub(super) async fn running(core: &Core, container: &Name) -> Result<Instance, Problem> {
+    let there = core.host.containers().await.map_err(failed)?;
+    let found = there.iter().rfind(|c| c.name == *container && c.pid != 0);
     let Some(found) = found else {
-        let declared = running.iter().any(|c| c.name == container);
+        let declared = there.iter().any(|c| c.name == *container);
         let message = if declared { "is not running" } else { "is not there" };
-        return Err(Refused(not_found(&format!("container {container} {message}"))));
+        return Err(not_found(&format!("container {container} {message}")));
     };
-    let instance: Instance = found.instance.parse().map_err(failed)?;
-    Ok(lines(core.host.exec(&instance, &command).map_err(failed)?))
+    found.instance.parse().map_err(failed)
+}
+
+/// The description of all this, as it is written in the API's own folder.
+async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], bennu_api::OPENAPI).into_response()
+}
+
+async fn inspect(
+    State(core): Shared,
+    axum::extract::Path(name): axum::extract::Path<String>,
+) -> Result<Json<bennu_api::Inspected>, Refused> {
+    let name = declared(&core, &name).await?;
+    let told = all_containers(&core).await?.into_iter().filter(|container| container.name == name);
+    let active = core.generations().await.0;
+    let program = active.as_ref().and_then(|active| {
+        active.manifest.programs().find(|(declared, _)| **declared == name).map(|(_, program)| program)
+    });
+    let declared = program.map(serde_json::to_value).transpose().map_err(failed)?;
+    let instances = told.map(|container| core.host.inspect(container)).collect::<Result<_, _>>();
+    let instances = instances.map_err(failed)?;
+    Ok(Json(bennu_api::Inspected { name, declared, instances }))
 }
 
 /// A container of the active generation, or of which an instance is there still.
@@ -263,7 +335,7 @@ async fn declared(core: &Core, name: &str) -> Result<Name, Refused> {
     let missing = || Refused(not_found(&format!("there is no container {name}")));
     let name: Name = name.parse().map_err(|_| missing())?;
     let active = core.generations().await.0;
-    if active.is_some_and(|a| a.manifest.containers.contains_key(&name)) {
+    if active.is_some_and(|a| a.manifest.programs().any(|(declared, _)| *declared == name)) {
         return Ok(name);
     }
     let there = core.seen().await?;

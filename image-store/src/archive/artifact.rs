@@ -1,6 +1,7 @@
 //! Files of other kinds beside images in a layout: OCI artifacts (OCI image specification, `manifest.md`, "Guidelines for Artifact
 //! Usage").
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use bennu_manifests::model::Digest;
@@ -60,6 +61,38 @@ impl LayoutWriter {
     /// # Errors
     /// [`WriteError`]
     pub fn artifact(&mut self, kind: &str, parts: &[Part]) -> Result<Described, WriteError> {
+        let mut layers = Vec::with_capacity(parts.len());
+        for part in parts {
+            let mut layer = Described::new(&part.media_type, self.bytes(&part.bytes)?);
+            layer.annotations.insert(TITLE.to_owned(), part.title.clone());
+            layers.push(layer);
+        }
+        self.artifact_of(kind, layers, None, BTreeMap::new())
+    }
+
+    /// Writes an artifact of layers that were written before, which refers to another manifest. What is given says `annotations` of it,
+    /// as a list of referrers does.
+    ///
+    /// # Errors
+    /// [`WriteError`]
+    pub(crate) fn referrer(
+        &mut self,
+        kind: &str,
+        layers: Vec<Described>,
+        subject: &Described,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Described, WriteError> {
+        let bare = Described { annotations: BTreeMap::new(), ..subject.clone() };
+        self.artifact_of(kind, layers, Some(&bare), annotations)
+    }
+
+    fn artifact_of(
+        &mut self,
+        kind: &str,
+        layers: Vec<Described>,
+        subject: Option<&Described>,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Described, WriteError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Manifest<'a> {
@@ -68,12 +101,10 @@ impl LayoutWriter {
             artifact_type: &'a str,
             config: Described,
             layers: Vec<Described>,
-        }
-        let mut layers = Vec::with_capacity(parts.len());
-        for part in parts {
-            let mut layer = Described::new(&part.media_type, self.bytes(&part.bytes)?);
-            layer.annotations.insert(TITLE.to_owned(), part.title.clone());
-            layers.push(layer);
+            #[serde(skip_serializing_if = "Option::is_none")]
+            subject: Option<&'a Described>,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            annotations: &'a BTreeMap<String, String>,
         }
         let manifest = Manifest {
             schema_version: 2,
@@ -81,9 +112,11 @@ impl LayoutWriter {
             artifact_type: kind,
             config: Described::new(EMPTY.0, self.bytes(EMPTY.1)?),
             layers,
+            subject,
+            annotations: &annotations,
         };
         let described = Described::new(MANIFEST_TYPES[0], self.bytes(&json(&manifest))?);
-        Ok(Described { artifact_type: Some(kind.to_owned()), ..described })
+        Ok(Described { artifact_type: Some(kind.to_owned()), annotations, ..described })
     }
 }
 

@@ -13,6 +13,7 @@
 //! and no other names it by its digest.
 
 mod artifact;
+mod bundle;
 mod choose;
 mod copy;
 mod described;
@@ -32,6 +33,10 @@ use bennu_manifests::model::Digest;
 use serde::Deserialize;
 
 pub use artifact::{ArtifactError, Part};
+pub use bundle::{
+    BUNDLE, BUNDLE_VERSION, BundleError, IMAGE_SIGNATURES_TYPE, MANIFEST_TYPE, SIGNATURES_TYPE,
+    SignedManifest,
+};
 pub use choose::ChooseError;
 pub use copy::{CopyError, check, copy};
 pub use described::Described;

@@ -227,6 +227,11 @@ impl BlobWriter<'_> {
         WriteError::Write { path: self.path.clone(), source }
     }
 
+    /// Bytes that were written so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Gives it its name: its digest and its bytes. A second one of the same digest is dropped.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use std::collections::BTreeSet;
 
 use bennu_manifests::PublicKey;
 use bennu_manifests::model::ImageRef;
+use serde::{Deserialize, Serialize};
 
 use crate::registry::document::shown;
 
@@ -43,17 +44,34 @@ pub const MAX_SIGNATURE: usize = 1024;
 pub const MAX_CANDIDATES: usize = 64;
 
 /// Something that may be a signature of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Candidate {
     /// A simple-signing payload and the signature over its bytes.
     Simple {
         /// The exact bytes.
+        #[serde(with = "in_base64")]
         payload: Vec<u8>,
         /// In base64.
         signature: String,
     },
     /// A Sigstore bundle, as JSON.
-    Bundle(Vec<u8>),
+    Bundle(#[serde(with = "in_base64")] Vec<u8>),
+}
+
+/// Exact bytes in JSON.
+mod in_base64 {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        STANDARD.encode(bytes).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(from)?).map_err(serde::de::Error::custom)
+    }
 }
 
 /// A key and what the trust document calls it.

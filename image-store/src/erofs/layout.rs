@@ -7,20 +7,32 @@ use std::collections::BTreeSet;
 
 use super::BLOCK;
 use super::format::{self, DIRENT_SIZE, DataLayout, INODE_SIZE, SLOT};
-use super::tree::{InodeId, InodeKind, Node, Tree};
+use super::tree::{InodeId, InodeKind, NO_TAIL, Node, Tree};
 
 /// An inode with its place.
 #[derive(Debug)]
 pub(super) struct Placed {
-    pub(super) id: InodeId,
-    pub(super) parent: InodeId,
-    /// Bytes from the beginning of the metadata area.
-    pub(super) offset: u64,
-    pub(super) layout: DataLayout,
     /// Bytes of content: of the file, the directory's blocks, or the link's target.
     pub(super) size: u64,
+    pub(super) id: InodeId,
+    pub(super) parent: InodeId,
+    /// Slots from the beginning of the metadata area, which is the number that directory entries use.
+    slot: u32,
+    /// Bytes of content that lie behind the inode, less than a block.
+    inline: u16,
+    pub(super) layout: DataLayout,
+}
+
+impl Placed {
+    /// Bytes from the beginning of the metadata area.
+    pub(super) fn offset(&self) -> u64 {
+        u64::from(self.slot) * SLOT as u64
+    }
+
     /// Bytes of content that lie behind the inode.
-    pub(super) inline: usize,
+    pub(super) fn inline(&self) -> usize {
+        self.inline.into()
+    }
 }
 
 #[derive(Debug)]
@@ -40,7 +52,7 @@ impl Layout {
 
     /// The number that directory entries use: the offset in slots.
     pub(super) fn nid(&self, id: InodeId) -> u64 {
-        self.of(id).offset / SLOT as u64
+        self.of(id).slot.into()
     }
 }
 
@@ -61,8 +73,11 @@ pub(super) fn layout(tree: &Tree) -> Layout {
         let node = tree.node(id);
         let (size, layout, inline) = content(node);
         position[id.0 as usize] = u32::try_from(placed.len()).expect("inodes are capped below 2^32");
-        let offset = space.take(INODE_SIZE + node.attributes.xattrs.len() + inline);
-        placed.push(Placed { id, parent, offset, layout, size, inline });
+        let offset = space.take(INODE_SIZE + node.attributes.xattrs().len() + inline);
+        let slot =
+            u32::try_from(offset / SLOT as u64).expect("names and attributes are capped below 2^32 slots");
+        let inline = u16::try_from(inline).expect("a tail is less than a block");
+        placed.push(Placed { size, id, parent, slot, inline, layout });
         stack.extend(node.children.values().rev().map(|child| (*child, id)));
     }
     Layout { placed, position, blocks: space.blocks }
@@ -72,7 +87,7 @@ pub(super) fn layout(tree: &Tree) -> Layout {
 fn content(node: &Node) -> (u64, DataLayout, usize) {
     let size = match &node.kind {
         InodeKind::File(data) => {
-            let inline = if data.tail.is_some() { (data.size % BLOCK as u64) as usize } else { 0 };
+            let inline = if data.tail != NO_TAIL { (data.size % BLOCK as u64) as usize } else { 0 };
             let layout = if inline > 0 { DataLayout::Inline } else { DataLayout::Plain };
             return (data.size, layout, inline);
         }
@@ -81,7 +96,7 @@ fn content(node: &Node) -> (u64, DataLayout, usize) {
         InodeKind::CharDevice(..) | InodeKind::BlockDevice(..) | InodeKind::Fifo => 0,
     };
     let tail = (size % BLOCK as u64) as usize;
-    if tail > 0 && tail <= inline_room(node.attributes.xattrs.len()) {
+    if tail > 0 && tail <= inline_room(node.attributes.xattrs().len()) {
         (size, DataLayout::Inline, tail)
     } else {
         (size, DataLayout::Plain, 0)

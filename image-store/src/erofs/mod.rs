@@ -8,7 +8,7 @@
 //!  └────────────┴────────────────────────┴────────────────────┴─────────────────────┘
 //! ```
 //! Data goes to disk as it arrives; only names, attributes and the last partial block of each file wait until the end
-//! (in memory, and beyond 16 MiB of tails in an unnamed file). Equal trees whose data came in the same order give equal
+//! (in memory, and beyond 4 MiB of tails in an unnamed file). Equal trees whose data came in the same order give equal
 //! bytes on every machine: nothing depends on time, memory addresses or the order of a hash table.
 //!
 //! The format is that of the kernel's `fs/erofs/erofs_fs.h` and `Documentation/filesystems/erofs.rst`; only what every

@@ -1,6 +1,7 @@
 //! The tree of inodes, before it is on disk.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use super::format;
 
@@ -23,15 +24,24 @@ pub struct Attributes {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// Where [`super::Writer::write_file`] put the bytes of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Where [`super::Writer::write_file`] put the bytes of a file. There are as many of these as files in a layer, so they are small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileData {
     /// Bytes.
     pub(super) size: u64,
-    /// The first whole block, where there is one.
-    pub(super) start_block: Option<u32>,
-    /// Where the rest behind the whole blocks waits.
-    pub(super) tail: Option<u64>,
+    /// Where the rest behind the whole blocks waits; [`NO_TAIL`] where nothing does.
+    pub(super) tail: u64,
+    /// The first whole block; [`format::NO_BLOCK`] where there is none.
+    pub(super) start_block: u32,
+}
+
+/// No tail waits.
+pub(super) const NO_TAIL: u64 = u64::MAX;
+
+impl Default for FileData {
+    fn default() -> Self {
+        Self { size: 0, tail: NO_TAIL, start_block: format::NO_BLOCK }
+    }
 }
 
 /// What an inode is.
@@ -55,26 +65,59 @@ pub enum InodeKind {
 pub(super) struct Node {
     pub(super) kind: InodeKind,
     pub(super) attributes: Stored,
-    /// Sorted by name, which is the order on disk.
-    pub(super) children: BTreeMap<Box<[u8]>, InodeId>,
+    pub(super) children: Children,
     /// Names of this inode; for a directory, 1 until it is removed.
     pub(super) names: u32,
+}
+
+/// What is in a directory, sorted by name, which is the order on disk. Most inodes are none, and have nothing here.
+#[derive(Debug, Default)]
+pub(super) struct Children(Option<Box<Names>>);
+
+type Names = BTreeMap<Box<[u8]>, InodeId>;
+
+impl Deref for Children {
+    type Target = Names;
+
+    fn deref(&self) -> &Names {
+        static NOTHING: Names = Names::new();
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
 }
 
 /// [`Attributes`] with the extended ones encoded already, which takes far less memory.
 #[derive(Debug)]
 pub(super) struct Stored {
-    pub(super) mode: u16,
+    seconds: i64,
+    nanoseconds: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    pub(super) mtime: (i64, u32),
-    pub(super) xattrs: Box<[u8]>,
+    pub(super) mode: u16,
+    #[expect(clippy::box_collection, reason = "hardly any inode has some, and each has this field")]
+    xattrs: Option<Box<Vec<u8>>>,
+}
+
+impl Stored {
+    pub(super) fn mtime(&self) -> (i64, u32) {
+        (self.seconds, self.nanoseconds)
+    }
+
+    /// As they follow the inode.
+    pub(super) fn xattrs(&self) -> &[u8] {
+        self.xattrs.as_ref().map_or(&[], |xattrs| xattrs)
+    }
+
+    fn set_xattrs(&mut self, encoded: Vec<u8>) {
+        self.xattrs = (!encoded.is_empty()).then(|| Box::new(encoded));
+    }
 }
 
 impl From<&Attributes> for Stored {
     fn from(a: &Attributes) -> Self {
-        let xattrs = format::encode_xattrs(&a.xattrs).into_boxed_slice();
-        Self { mode: a.mode, uid: a.uid, gid: a.gid, mtime: a.mtime, xattrs }
+        let (seconds, nanoseconds) = a.mtime;
+        let mut stored = Self { seconds, nanoseconds, uid: a.uid, gid: a.gid, mode: a.mode, xattrs: None };
+        stored.set_xattrs(format::encode_xattrs(&a.xattrs));
+        stored
     }
 }
 
@@ -115,7 +158,7 @@ impl Tree {
         let root = Node {
             kind: InodeKind::Directory,
             attributes: Stored::from(&attributes),
-            children: BTreeMap::new(),
+            children: Children::default(),
             names: 1,
         };
         Self { nodes: vec![root], max_inodes: max_inodes.min(u32::MAX.into()), max_metadata, metadata: 0 }
@@ -152,9 +195,9 @@ impl Tree {
         }
         let attributes = Stored::from(attributes);
         let target = if let InodeKind::Symlink(target) = &kind { target.len() } else { 0 };
-        self.account(name.len() + attributes.xattrs.len() + target)?;
+        self.account(name.len() + attributes.xattrs().len() + target)?;
         let id = InodeId(u32::try_from(self.nodes.len()).expect("inodes are capped below 2^32"));
-        self.nodes.push(Node { kind, attributes, children: BTreeMap::new(), names: 0 });
+        self.nodes.push(Node { kind, attributes, children: Children::default(), names: 0 });
         self.attach(directory, name, id);
         Ok(id)
     }
@@ -176,7 +219,7 @@ impl Tree {
     /// Where a limit is reached.
     pub fn set_attributes(&mut self, inode: InodeId, attributes: &Attributes) -> Result<(), TreeError> {
         let stored = Stored::from(attributes);
-        self.account(stored.xattrs.len())?;
+        self.account(stored.xattrs().len())?;
         self.node_mut(inode).attributes = stored;
         Ok(())
     }
@@ -192,16 +235,17 @@ impl Tree {
     pub(crate) fn add_mark(&mut self, inode: InodeId, name: &str, value: &str) {
         let mark = BTreeMap::from([(name.as_bytes().to_vec(), value.as_bytes().to_vec())]);
         let encoded = format::encode_xattrs(&mark);
-        let stored = &mut self.node_mut(inode).attributes.xattrs;
-        let mut joined = stored.to_vec();
+        let stored = &mut self.node_mut(inode).attributes;
+        let mut joined = stored.xattrs().to_vec();
         let skip = if joined.is_empty() { 0 } else { format::XATTR_HEADER };
         joined.extend_from_slice(&encoded[skip..]);
-        *stored = joined.into_boxed_slice();
+        stored.set_xattrs(joined);
     }
 
     fn attach(&mut self, directory: InodeId, name: &[u8], inode: InodeId) {
         self.node_mut(inode).names += 1;
-        if let Some(old) = self.node_mut(directory).children.insert(name.into(), inode) {
+        let names = self.node_mut(directory).children.0.get_or_insert_default();
+        if let Some(old) = names.insert(name.into(), inode) {
             self.forget(old);
         }
     }
@@ -214,7 +258,7 @@ impl Tree {
             let node = self.node_mut(id);
             node.names -= 1;
             if node.kind == InodeKind::Directory {
-                doomed.extend(std::mem::take(&mut node.children).into_values());
+                doomed.extend(node.children.0.take().unwrap_or_default().into_values());
             }
         }
     }

@@ -10,12 +10,12 @@ use super::BLOCK;
 use super::format::{self, DiskInode, NO_BLOCK, Superblock};
 use super::layout::{self, Layout, Placed};
 use super::tree::{Attributes, FileData, InodeKind, Tree};
-use crate::leaves::Namer;
+use crate::leaves::{LEAVES_IN_MEMORY, Namer};
 use crate::space::Watch;
-use crate::spill::Spill;
+use crate::spill::{Scratch, Spill};
 
 /// Tails that wait in memory before they go to an unnamed file, in bytes.
-const TAILS_IN_MEMORY: usize = 16 << 20;
+const TAILS_IN_MEMORY: usize = 4 << 20;
 
 /// Bytes that are copied at a time; a whole number of blocks.
 const COPY_BUFFER: usize = 1 << 17;
@@ -70,10 +70,16 @@ impl Writer {
     /// # Errors
     /// Whatever the file says.
     pub fn new(file: File, spill: &Path) -> io::Result<Self> {
+        Self::with_scratch(file, Scratch::Directory(spill.to_owned()))
+    }
+
+    /// As [`Self::new`], with a place for what does not fit into memory.
+    pub(crate) fn with_scratch(file: File, scratch: Scratch) -> io::Result<Self> {
+        let (tails, leaves) = scratch.spills(TAILS_IN_MEMORY, LEAVES_IN_MEMORY);
         let mut writer = Self {
             out: BufWriter::with_capacity(COPY_BUFFER, file),
-            name: Namer::new(spill),
-            tails: Spill::new(spill, TAILS_IN_MEMORY),
+            name: Namer::with_leaves(leaves),
+            tails,
             buffer: Vec::new(),
             watch: Watch::default(),
         };
@@ -97,9 +103,9 @@ impl Writer {
         let tail = (size % BLOCK as u64) as usize;
         let inline = tail > 0 && tail <= room;
         let mut left = if inline { size - tail as u64 } else { size };
-        let mut data = FileData { size, start_block: None, tail: None };
+        let mut data = FileData { size, ..FileData::default() };
         if left > 0 {
-            data.start_block = Some(self.next_block().map_err(CopyError::Write)?);
+            data.start_block = self.next_block().map_err(CopyError::Write)?;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(COPY_BUFFER, 0);
@@ -113,7 +119,7 @@ impl Writer {
         }
         if inline {
             fill(&mut buffer[..tail], &mut read)?;
-            data.tail = Some(self.tails.len());
+            data.tail = self.tails.len();
             self.tails.add(&buffer[..tail]);
             self.tails.settle().map_err(CopyError::Write)?;
         }
@@ -155,7 +161,7 @@ impl Writer {
             let directory;
             let content = match &tree.node(placed.id).kind {
                 InodeKind::File(data) => {
-                    starts.push(data.start_block.unwrap_or(NO_BLOCK));
+                    starts.push(data.start_block);
                     continue;
                 }
                 InodeKind::CharDevice(major, minor) | InodeKind::BlockDevice(major, minor) => {
@@ -172,7 +178,7 @@ impl Writer {
                 }
                 InodeKind::Symlink(target) => target,
             };
-            let whole = &content[..content.len() - placed.inline];
+            let whole = &content[..content.len() - placed.inline()];
             if whole.is_empty() {
                 starts.push(NO_BLOCK);
                 continue;
@@ -187,47 +193,48 @@ impl Writer {
 
     /// The metadata area: every inode with its attributes and tail, by place.
     fn write_inodes(&mut self, tree: &Tree, layout: &Layout, blocks: &[u32]) -> io::Result<()> {
-        let mut order: Vec<usize> = (0..layout.placed.len()).collect();
-        order.sort_unstable_by_key(|i| layout.placed[*i].offset);
+        let mut order: Vec<u32> = (0..layout.placed.len() as u32).collect();
+        order.sort_unstable_by_key(|i| layout.placed[*i as usize].offset());
         let mut at = 0;
         for i in order {
-            let placed = &layout.placed[i];
-            self.zeros(placed.offset - at)?;
+            let placed = &layout.placed[i as usize];
+            self.zeros(placed.offset() - at)?;
             let node = tree.node(placed.id);
             let inode = DiskInode {
                 layout: placed.layout,
-                xattr_len: node.attributes.xattrs.len(),
+                xattr_len: node.attributes.xattrs().len(),
                 mode: layout::mode(node),
                 size: placed.size,
-                block_or_rdev: blocks[i],
-                number: u32::try_from(i + 1).expect("inodes are capped below 2^32"),
+                block_or_rdev: blocks[i as usize],
+                number: i + 1,
                 uid: node.attributes.uid,
                 gid: node.attributes.gid,
-                mtime: node.attributes.mtime,
+                mtime: node.attributes.mtime(),
                 nlink: link_count(tree, placed),
             };
             self.put(&inode.encode())?;
-            self.put(&node.attributes.xattrs)?;
+            self.put(node.attributes.xattrs())?;
             let tail = self.tail(tree, layout, placed)?;
             self.put(&tail)?;
-            at = placed.offset + (format::INODE_SIZE + node.attributes.xattrs.len() + placed.inline) as u64;
+            let behind = format::INODE_SIZE + node.attributes.xattrs().len() + placed.inline();
+            at = placed.offset() + behind as u64;
         }
         self.zeros(layout.blocks * BLOCK as u64 - at)
     }
 
     fn tail(&self, tree: &Tree, layout: &Layout, placed: &Placed) -> io::Result<Vec<u8>> {
-        if placed.inline == 0 {
+        if placed.inline() == 0 {
             return Ok(Vec::new());
         }
         Ok(match &tree.node(placed.id).kind {
             InodeKind::File(data) => {
-                let mut tail = vec![0; placed.inline];
-                self.tails.read(data.tail.expect("inline files have a tail"), &mut tail)?;
+                let mut tail = vec![0; placed.inline()];
+                self.tails.read(data.tail, &mut tail)?;
                 tail
             }
             InodeKind::Directory => {
                 let mut content = layout::encode_directory(tree, layout, placed);
-                content.split_off(content.len() - placed.inline)
+                content.split_off(content.len() - placed.inline())
             }
             InodeKind::Symlink(target) => target.to_vec(),
             _ => Vec::new(),

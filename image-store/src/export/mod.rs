@@ -175,11 +175,7 @@ fn compressed(blob: File, out: &mut impl Write, compression: Compression) -> Res
 }
 
 /// Writes the manifest of an image and ends the layout with it.
-pub(crate) fn finish_image(
-    mut layout: LayoutWriter,
-    manifest: &[u8],
-    name: &str,
-) -> Result<Exported, ExportError> {
+fn finish_image(mut layout: LayoutWriter, manifest: &[u8], name: &str) -> Result<Exported, ExportError> {
     let mut entry = Described::new(MANIFEST_TYPES[0], layout.bytes(manifest)?);
     entry.annotations.insert(REF_NAME.to_owned(), name.to_owned());
     let exported = Exported { digest: entry.digest, size: layout.size() };

@@ -15,6 +15,7 @@ mod userns;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -107,6 +108,16 @@ pub fn mount_layer(path: &Path, blob: &Digest, target: &Path) -> Result<Checked,
     let mount = overlay::open_erofs(&file).map_err(MountError::io("mount", path))?;
     sys::attach(&mount, target).map_err(MountError::io("mount on", target))?;
     Ok(checked)
+}
+
+/// Mounts the directory `source` a second time, on the directory `target`, where what belongs to an id on disk belongs to
+/// the same id of the user namespace `namespace`. What is mounted below `source` is not there.
+///
+/// # Errors
+/// [`MountError`]; nothing is mounted at `target` then.
+pub fn mount_with_ids(source: &Path, target: &Path, namespace: &OwnedFd) -> Result<(), MountError> {
+    let mount = sys::clone_with_ids(source, namespace).map_err(MountError::io("map the ids of", source))?;
+    sys::attach(&mount, target).map_err(MountError::io("mount on", target))
 }
 
 impl Mounts {

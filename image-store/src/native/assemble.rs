@@ -4,28 +4,23 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bennu_manifests::model::Digest;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
 use super::Native;
+use super::growing::{COPY_BUFFER, Growing, GrowthError};
 use super::layout::{FRAME_BLOCKS, FRAME_BYTES, GROUP_BLOCKS};
 use super::local::{Local, Place};
 use super::plan::{self, Piece, ranges};
-use crate::leaves::Namer;
 use crate::registry::document::Descriptor;
 use crate::source::{Source, SourceError, blocking};
-use crate::space::{Shortage, Watch};
-use crate::verity::BLOCK;
+use crate::space::Shortage;
 
 /// Requests that are under way at once.
 const REQUESTS_AT_ONCE: usize = 4;
-/// Bytes that are copied at a time; a whole number of blocks.
-const COPY_BUFFER: usize = 1 << 17;
 /// The largest image that is put together from parts, in blocks: beyond 8 GiB the list of parts would take too much memory.
 const MAX_BLOCKS: u64 = 1 << 21;
 
@@ -44,6 +39,15 @@ pub(crate) enum NativeError {
     NoRoom(#[source] Shortage),
     #[error("could not write the blob")]
     Write(#[source] io::Error),
+}
+
+impl From<GrowthError> for NativeError {
+    fn from(error: GrowthError) -> Self {
+        match error {
+            GrowthError::Mismatch => Self::Mismatch,
+            GrowthError::Write(error) => Self::Write(error),
+        }
+    }
 }
 
 /// A layer in a source, of which parts can be asked for.
@@ -75,6 +79,13 @@ impl Plan {
     /// Bytes of the layer that will be fetched.
     pub(crate) fn frame_bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// The plan, where it takes less than the whole layer of `size` bytes by a sixteenth: the whole comes with one request and takes
+    /// less work.
+    pub(crate) fn worth_it(self, size: u64) -> Result<Self, NativeError> {
+        let most = size - size / 16;
+        if self.index_bytes + self.frame_bytes() < most { Ok(self) } else { Err(NativeError::NotWorthIt) }
     }
 
     /// Bytes of the blob that nothing on this machine has.
@@ -229,23 +240,14 @@ fn write(
     out: &File,
     spill: &Path,
 ) -> Result<(), NativeError> {
-    let mut blob = Growing { out, at: 0, name: Namer::new(spill), watch: Watch::default() };
+    let mut blob = Growing::new(out, spill);
     let mut decompressor = zstd::bulk::Decompressor::new().map_err(NativeError::Write)?;
     let mut buffer = vec![0; COPY_BUFFER];
     let mut answer = (0, Bytes::new());
     for piece in pieces {
         match piece {
             Piece::Here { from, blocks } => {
-                let file = local.file(from);
-                let (mut at, end) =
-                    (u64::from(from.block) * BLOCK as u64, u64::from(from.block + blocks) * BLOCK as u64);
-                while at < end {
-                    let want = COPY_BUFFER.min((end - at) as usize);
-                    // A block that rotted since is as good as one that is not here.
-                    file.read_exact_at(&mut buffer[..want], at).map_err(|_| NativeError::Mismatch)?;
-                    blob.copy(&buffer[..want], file, at).map_err(NativeError::Write)?;
-                    at += want as u64;
-                }
+                blob.copy_blocks(local.file(from), from.block, blocks, &mut buffer)?;
             }
             Piece::Fetched(frame) => {
                 while answer.0 + answer.1.len() as u64 <= frame.range.start {
@@ -266,7 +268,7 @@ fn write(
             }
         }
     }
-    blob.finish(native)
+    Ok(blob.finish(native)?)
 }
 
 /// Makes the blob from the bytes of the whole layer.
@@ -279,7 +281,7 @@ pub(crate) fn from_stream(
     // Frames say how large they are; none of ours needs more than its 16 KiB.
     let mut decoder = zstd::stream::read::Decoder::new(layer).map_err(Assembled::Read)?;
     decoder.window_log_max(MAX_WINDOW_LOG).map_err(Assembled::Read)?;
-    let mut blob = Growing { out, at: 0, name: Namer::new(spill), watch: Watch::default() };
+    let mut blob = Growing::new(out, spill);
     let mut buffer = vec![0; COPY_BUFFER];
     let mut left = native.extent.image_bytes();
     loop {
@@ -300,8 +302,8 @@ pub(crate) fn from_stream(
         return Err(Assembled::Mismatch);
     }
     blob.finish(native).map_err(|error| match error {
-        NativeError::Write(error) => Assembled::Write(error),
-        _ => Assembled::Mismatch,
+        GrowthError::Write(error) => Assembled::Write(error),
+        GrowthError::Mismatch => Assembled::Mismatch,
     })
 }
 
@@ -314,62 +316,6 @@ pub(crate) enum Assembled {
     Read(io::Error),
     Write(io::Error),
     Mismatch,
-}
-
-/// A blob that is being written, from the first byte to the last.
-struct Growing<'a> {
-    out: &'a File,
-    at: u64,
-    name: Namer,
-    watch: Watch,
-}
-
-impl Growing<'_> {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all_at(bytes, self.at)?;
-        self.count(bytes)
-    }
-
-    /// Appends `bytes`, which are in `file` at `offset`: the file system shares them where it can.
-    fn copy(&mut self, bytes: &[u8], file: &File, offset: u64) -> io::Result<()> {
-        let (mut from, mut to) = (offset, self.at);
-        let copied = rustix::fs::copy_file_range(file, Some(&mut from), self.out, Some(&mut to), bytes.len());
-        // Whatever the reason (another file system, an old kernel): the bytes are at hand.
-        let copied = copied.unwrap_or(0);
-        self.out.write_all_at(&bytes[copied..], self.at + copied as u64)?;
-        self.count(bytes)
-    }
-
-    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.at += bytes.len() as u64;
-        self.watch.wrote(self.out, bytes.len())?;
-        self.name.update(bytes)
-    }
-
-    fn finish(self, native: &Native) -> Result<(), NativeError> {
-        let mut leaves = Tail { out: self.out, at: self.at };
-        let (name, size) = self.name.finish(None, &mut leaves).map_err(NativeError::Write)?;
-        let right: (Digest, u64) = (native.blob, native.extent.bytes());
-        if (name, size) == right { Ok(()) } else { Err(NativeError::Mismatch) }
-    }
-}
-
-/// Writes on from an offset.
-struct Tail<'a> {
-    out: &'a File,
-    at: u64,
-}
-
-impl io::Write for Tail<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write_at(bytes, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 const _: () = assert!(COPY_BUFFER >= FRAME_BYTES && GROUP_BLOCKS.is_multiple_of(FRAME_BLOCKS));

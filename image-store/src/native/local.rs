@@ -39,6 +39,11 @@ impl Local {
         self.blobs.is_empty()
     }
 
+    /// The file of the blob with this name.
+    pub(crate) fn named(&self, name: &Digest) -> Option<&Arc<File>> {
+        self.blobs.iter().find(|(blob, _)| blob == name).map(|(_, file)| file)
+    }
+
     /// The file that a place is in.
     pub(crate) fn file(&self, place: Place) -> &Arc<File> {
         &self.blobs[place.blob as usize].1

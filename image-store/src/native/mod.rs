@@ -16,13 +16,16 @@
 //! The format is described in `docs/native-images.md`. The 8 bytes between make the rest a skippable frame
 //! (RFC 8878, section 3.1.2), so any zstd program makes the image out of the whole file.
 //!
-//! **Absent:** patches from earlier versions.
+//! Where a publisher offers patches from earlier versions ([`patch`]), and one of them is less than the frames would be, it comes instead.
 
 mod assemble;
+mod choose;
 mod encode;
 mod export;
+mod growing;
 mod layout;
 mod local;
+pub mod patch;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -33,10 +36,14 @@ use crate::leaves::Extent;
 use crate::registry::document::Descriptor;
 use crate::tar::Limits;
 
-pub(crate) use assemble::{Assembled, NativeError, Parts, from_parts, from_stream, plan};
+pub(crate) use assemble::{Assembled, NativeError, Parts, Plan, from_parts, from_stream, plan};
+pub(crate) use choose::{Offer, cheapest_patch, worth_a_look};
 pub use encode::{Encoded, encode};
+pub use export::ExportedNative;
 pub use layout::Layout;
 pub(crate) use local::Local;
+pub use patch::WrittenPatch;
+pub(crate) use patch::{Patch, PatchError, apply};
 
 /// The media type of a native layer.
 pub const MEDIA_TYPE: &str = "application/vnd.bennu.layer.v1.erofs+zstd";

@@ -4,8 +4,9 @@ use bennu_manifests::model::Digest;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::patched::Patches;
 use super::{Pull, stack};
-use crate::native::{self, Local, Native, NativeError, Parts};
+use crate::native::{self, Native, NativeError, Parts, Plan};
 use crate::pull_error::PullError;
 use crate::registry::document::{Descriptor, Platform};
 use crate::source::{Source, blocking};
@@ -29,8 +30,24 @@ pub struct LayerEstimate {
     pub digest: Digest,
     /// Its bytes.
     pub size: u64,
-    /// Bytes of it that would be fetched.
+    /// Bytes that would be fetched for it.
     pub bytes: u64,
+    /// How it would come.
+    pub way: Way,
+}
+
+/// How a layer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// It is here.
+    Here,
+    /// The whole of it.
+    Whole,
+    /// Those parts of it that nothing here has.
+    Parts,
+    /// As a patch to an earlier version that is here.
+    Patch,
 }
 
 impl Store {
@@ -55,29 +72,36 @@ impl Store {
         let described = pull.describe().await?;
         let stacked = stack::known(self, &described.layers).await?;
         let here = pull.present(&described.wanted(&stacked)).await?;
+        let patches = Patches::of(&described.served.bytes);
         let mut layers: Vec<LayerEstimate> = Vec::with_capacity(described.layers.len());
         for ((diff_id, layer), stacked) in described.layers.iter().zip(&stacked) {
             let again = layers.iter().any(|earlier| earlier.digest == layer.digest);
             let here = again || stacked.is_some() || here.contains_key(diff_id);
-            let bytes = if here { 0 } else { pull.layer_bytes(layer).await? };
-            layers.push(LayerEstimate { digest: layer.digest, size: layer.size, bytes });
+            let (way, bytes) = if here { (Way::Here, 0) } else { pull.way(layer, &patches).await? };
+            layers.push(LayerEstimate { digest: layer.digest, size: layer.size, bytes, way });
         }
         Ok(Estimate { bytes: layers.iter().map(|layer| layer.bytes).sum(), layers })
     }
 }
 
 impl Pull<'_> {
-    /// Bytes that would be fetched of a layer that is not here.
-    async fn layer_bytes(&self, layer: &Descriptor) -> Result<u64, PullError> {
+    /// How a layer that is not here would come, and how many bytes that takes.
+    async fn way(&self, layer: &Descriptor, patches: &Patches) -> Result<(Way, u64), PullError> {
+        let whole = (Way::Whole, layer.size);
         let Some(native) = Native::of(layer).filter(|_| layer.media_type == native::MEDIA_TYPE) else {
-            return Ok(layer.size);
+            return Ok(whole);
         };
-        let store = self.store.clone();
-        let local = blocking(move || Local::of(&store)).await?;
-        match native::plan(&native, Parts { source: self.source, layer }, &local).await {
-            Ok(plan) => Ok((plan.index_bytes + plan.frame_bytes()).min(layer.size)),
-            Err(NativeError::Source(error)) => Err(self.failed(error)),
-            Err(_) => Ok(layer.size),
-        }
+        let local = self.local().await?;
+        let planned = match native::plan(&native, Parts { source: self.source, layer }, &local).await {
+            Err(NativeError::Source(error)) => return Err(self.failed(error)),
+            planned => planned.and_then(|plan| plan.worth_it(layer.size)).ok(),
+        };
+        let otherwise = planned.as_ref().map_or(layer.size, Plan::frame_bytes);
+        let index = planned.as_ref().map_or(0, |plan| plan.index_bytes);
+        Ok(match (self.patch_for(&native, otherwise, &local, patches).await, planned) {
+            (Some(patch), _) => (Way::Patch, index + patch.layer.size),
+            (None, Some(plan)) => (Way::Parts, index + plan.frame_bytes()),
+            (None, None) => whole,
+        })
     }
 }

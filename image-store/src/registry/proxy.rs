@@ -21,7 +21,9 @@ pub struct Proxies {
 
 /// This is no proxy that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} is no proxy: http://HOST:PORT or https://HOST:PORT is expected")]
+#[error(
+    "{variable} is not understood: http://HOST:PORT or https://HOST:PORT is a proxy, and a domain, an address or a network an exception"
+)]
 pub struct NotAProxy {
     /// Where it was found.
     pub variable: &'static str,
@@ -62,6 +64,17 @@ impl Proxies {
             https: proxy("HTTPS_PROXY")?,
             exceptions: exceptions.split([',', ' ']).filter_map(exception).take(MAX_EXCEPTIONS).collect(),
         })
+    }
+
+    /// One proxy for everything but some exceptions, in the words of `NO_PROXY`.
+    ///
+    /// # Errors
+    /// [`NotAProxy`]; also where an exception is not understood.
+    pub fn one<'a>(url: &str, exceptions: impl IntoIterator<Item = &'a str>) -> Result<Self, NotAProxy> {
+        let proxy = address(url, "the address")?;
+        let exceptions: Option<Vec<_>> = exceptions.into_iter().map(exception).collect();
+        let exceptions = exceptions.ok_or(NotAProxy { variable: "an exception" })?;
+        Ok(Self { http: Some(proxy.clone()), https: Some(proxy), exceptions })
     }
 
     /// The address of the proxy for this host and port. Loopback is never reached through one.
@@ -169,6 +182,17 @@ mod tests {
         let find =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| text.to_string());
         Proxies::from_env(find)
+    }
+
+    #[test]
+    fn one_proxy_is_for_everything_but_its_exceptions() {
+        let one = Proxies::one("http://p.example:3128", ["192.0.2.0/24", "own.example"]).expect("sound");
+        assert_eq!(one.of(true, "registry.example", 443), Some("http://p.example:3128"));
+        assert_eq!(one.of(false, "registry.example", 80), Some("http://p.example:3128"));
+        assert_eq!(one.of(true, "a.own.example", 443), None);
+        assert_eq!(one.of(true, "192.0.2.7", 443), None);
+        Proxies::one("ftp://p.example", []).expect_err("another protocol");
+        Proxies::one("http://p.example", ["192.0.2.0/99"]).expect_err("no network");
     }
 
     #[test]

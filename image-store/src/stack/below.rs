@@ -208,7 +208,8 @@ impl Below {
                 names.entry(name).or_default().push((*layer, nid));
             }
             if self.names > MAX_NAMES {
-                let reason = Reason::TooMuch { what: "names in the layers below", limit: MAX_NAMES as u64 };
+                let reason =
+                    Reason::TooMuch { what: "names in the layers below".into(), limit: MAX_NAMES as u64 };
                 return Err(self.refuse(place, b"", reason));
             }
         }

@@ -247,7 +247,7 @@ impl Rewrite {
             self.copied = self.copied.saturating_add(inode.size);
             let limit = self.limits.bytes;
             if self.copied > limit {
-                let reason = Reason::TooMuch { what: "bytes in files that are linked to", limit };
+                let reason = Reason::TooMuch { what: "bytes in files that are linked to".into(), limit };
                 return Err(self.below.refuse(place, name, reason));
             }
         }

@@ -81,10 +81,10 @@ impl<'a> Header<'a> {
         let minor = self.number(337..345, "devminor")?;
         // What fits into the kernel's `dev_t` (`include/linux/kdev_t.h`: 12 and 20 bits).
         if major >= 1 << 12 {
-            return Err(Reason::Number("devmajor"));
+            return Err(Reason::Number("devmajor".into()));
         }
         if minor >= 1 << 20 {
-            return Err(Reason::Number("devminor"));
+            return Err(Reason::Number("devminor".into()));
         }
         Ok((major as u32, minor as u32))
     }
@@ -96,7 +96,7 @@ impl<'a> Header<'a> {
 
     /// The number in a field of this form, at least 0.
     pub(super) fn number_in(field: &[u8], name: &'static str) -> Result<u64, Reason> {
-        number(field).and_then(|number| u64::try_from(number).ok()).ok_or(Reason::Number(name))
+        number(field).and_then(|number| u64::try_from(number).ok()).ok_or(Reason::Number(name.into()))
     }
 
     fn number(&self, range: std::ops::Range<usize>, name: &'static str) -> Result<u64, Reason> {
@@ -104,7 +104,7 @@ impl<'a> Header<'a> {
     }
 
     fn signed_number(&self, range: std::ops::Range<usize>, name: &'static str) -> Result<i64, Reason> {
-        number(&self.0[range]).ok_or(Reason::Number(name))
+        number(&self.0[range]).ok_or(Reason::Number(name.into()))
     }
 }
 

@@ -16,8 +16,11 @@ mod pax;
 mod reader;
 mod sparse;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
+
+use serde::{Deserialize, Serialize};
 
 pub(crate) use path::printable;
 pub use path::{EntryPath, MAX_COMPONENT, MAX_PATH};
@@ -27,7 +30,8 @@ pub use reader::Reader;
 pub(crate) const RECORD: usize = 512;
 
 /// How much of an archive is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Limits {
     /// Bytes of the whole archive, headers and padding included; the holes of sparse files count as if they were there.
     pub bytes: u64,
@@ -130,7 +134,7 @@ pub enum TarError {
 }
 
 /// What is refused about an archive, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{}: {reason}", place(*.offset, .path))]
 pub struct Refusal {
     /// Bytes from the beginning of the archive to the header at fault.
@@ -149,7 +153,8 @@ fn place(offset: u64, path: &Option<String>) -> String {
 }
 
 /// What is wrong with an archive or an entry.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reason {
     /// The archive ends inside a header or inside the data of an entry.
@@ -160,9 +165,9 @@ pub enum Reason {
     Checksum,
     /// A number field holds no number, or one that is out of range.
     #[error("field '{0}' holds no usable number")]
-    Number(&'static str),
+    Number(Cow<'static, str>),
     /// A kind of entry that is not taken.
-    #[error("entries of type '{0}' are not supported")]
+    #[error("entries of type '{}' are not supported", .0.escape_default())]
     Type(char),
     /// A character device 0:0: to overlayfs it is a whiteout, which only a name with the prefix `.wh.` may ask for.
     #[error("the character device 0:0 would hide what is below it")]
@@ -197,13 +202,13 @@ pub enum Reason {
         /// The attribute.
         name: String,
         /// What is wrong with it.
-        fault: &'static str,
+        fault: Cow<'static, str>,
     },
     /// More than a limit allows.
     #[error("more than {limit} {what}")]
     TooMuch {
         /// Of what.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The limit.
         limit: u64,
     },
@@ -225,7 +230,8 @@ pub enum Reason {
 }
 
 /// What is wrong with a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum PathFault {
     /// A component is `..`.

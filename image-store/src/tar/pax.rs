@@ -71,7 +71,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Pax, Reason> {
             b"uid" => pax.uid = number(value, "uid")?,
             b"gid" => pax.gid = number(value, "gid")?,
             b"mtime" => {
-                pax.mtime = if given { Some(time(value).ok_or(Reason::Number("mtime"))?) } else { None }
+                pax.mtime =
+                    if given { Some(time(value).ok_or(Reason::Number("mtime".into()))?) } else { None }
             }
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR) {
@@ -79,7 +80,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Pax, Reason> {
                     xattr_bytes += name.len() + value.len() + 8;
                     if xattr_bytes > MAX_XATTRS {
                         return Err(Reason::TooMuch {
-                            what: "bytes of attributes",
+                            what: "bytes of attributes".into(),
                             limit: MAX_XATTRS as u64,
                         });
                     }
@@ -91,7 +92,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Pax, Reason> {
     }
     // Readers of layers know star's form only. Another value in libarchive's would be a second meaning.
     match of_libarchive.iter().find(|(name, value)| pax.xattrs.get(*name) != Some(value)) {
-        Some((name, _)) => Err(Reason::Xattr { name: printable(name), fault: "has two meanings" }),
+        Some((name, _)) => Err(Reason::Xattr { name: printable(name), fault: "has two meanings".into() }),
         None => Ok(pax),
     }
 }
@@ -122,7 +123,7 @@ fn check_xattr(name: &[u8], value: &[u8]) -> Result<(), Reason> {
     } else {
         return Ok(());
     };
-    Err(Reason::Xattr { name: printable(name), fault })
+    Err(Reason::Xattr { name: printable(name), fault: fault.into() })
 }
 
 /// `LENGTH KEY=VALUE\n`, where the length counts the whole record.
@@ -175,7 +176,7 @@ fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn number(value: &[u8], name: &'static str) -> Result<Option<u64>, Reason> {
-    if value.is_empty() { Ok(None) } else { digits(value).map(Some).ok_or(Reason::Number(name)) }
+    if value.is_empty() { Ok(None) } else { digits(value).map(Some).ok_or(Reason::Number(name.into())) }
 }
 
 /// A decimal number without a sign.

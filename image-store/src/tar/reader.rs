@@ -132,9 +132,8 @@ impl<R: Read> Reader<R> {
         self.holes = self.holes.saturating_add(map.size().saturating_sub(self.remaining));
         if self.offset.saturating_add(self.holes) > self.limits.bytes {
             let limit = self.limits.bytes;
-            return Err(
-                self.refuse(Some(&entry.path), Reason::TooMuch { what: "bytes in the archive", limit })
-            );
+            return Err(self
+                .refuse(Some(&entry.path), Reason::TooMuch { what: "bytes in the archive".into(), limit }));
         }
         self.sparse = Some(map);
         Ok(entry)
@@ -242,7 +241,7 @@ impl<R: Read> Reader<R> {
         self.offset = self.offset.saturating_add(bytes);
         if self.offset > self.limits.bytes {
             let limit = self.limits.bytes;
-            return Err(self.refuse(None, Reason::TooMuch { what: "bytes in the archive", limit }));
+            return Err(self.refuse(None, Reason::TooMuch { what: "bytes in the archive".into(), limit }));
         }
         seek(&mut self.inner, bytes).map_err(TarError::Read)
     }
@@ -256,12 +255,22 @@ impl<R: Read> Reader<R> {
         let mut buffer = [0; 4096];
         self.sparse = None;
         while self.read_stored(&mut buffer)? > 0 {}
-        self.remaining = std::mem::take(&mut self.padding);
-        while self.read_stored(&mut buffer)? > 0 {}
+        let mut padding = std::mem::take(&mut self.padding) as usize;
+        while padding > 0 {
+            match self.read_some(&mut buffer[..padding])? {
+                // Some writers pad only what something follows; all data is there, so nobody can read it as anything else.
+                0 => {
+                    self.ended = true;
+                    break;
+                }
+                n => padding -= n,
+            }
+        }
         Ok(())
     }
 
-    /// The next header, or `None` at the end: two blocks of zeros, or the end of the input where a header would begin.
+    /// The next header, or `None` at the end: two blocks of zeros, or the end of the input where a header would begin, or in the
+    /// padding before it.
     fn header(&mut self) -> Result<Option<[u8; RECORD]>, TarError> {
         if self.ended {
             return Ok(None);
@@ -282,7 +291,7 @@ impl<R: Read> Reader<R> {
                     self.entries += 1;
                     if self.entries > self.limits.entries {
                         let limit = self.limits.entries;
-                        return Err(self.refuse(None, Reason::TooMuch { what: "entries", limit }));
+                        return Err(self.refuse(None, Reason::TooMuch { what: "entries".into(), limit }));
                     }
                     return Ok(Some(block));
                 }
@@ -297,7 +306,9 @@ impl<R: Read> Reader<R> {
     /// The data of an extension header, whole.
     fn small_data(&mut self, size: u64, limit: u64) -> Result<Vec<u8>, TarError> {
         if size > limit {
-            return Err(self.refuse(None, Reason::TooMuch { what: "bytes in an extended header", limit }));
+            return Err(
+                self.refuse(None, Reason::TooMuch { what: "bytes in an extended header".into(), limit })
+            );
         }
         self.expect_data(size);
         let mut data = vec![0; size as usize];
@@ -336,7 +347,7 @@ impl<R: Read> Reader<R> {
                     if self.offset.saturating_add(self.holes) > self.limits.bytes {
                         let limit = self.limits.bytes;
                         return Err(
-                            self.refuse(None, Reason::TooMuch { what: "bytes in the archive", limit })
+                            self.refuse(None, Reason::TooMuch { what: "bytes in the archive".into(), limit })
                         );
                     }
                     return Ok(n);
@@ -365,10 +376,10 @@ fn assemble(header: &Header<'_>, extension: Extension, size: u64) -> Result<Entr
     if size != 0 && !matches!(kind, Kind::File { .. }) {
         return Err(blame(Reason::UnexpectedData));
     }
-    let id = |pax: Option<u64>, header: Result<u64, Reason>, name| {
+    let id = |pax: Option<u64>, header: Result<u64, Reason>, name: &'static str| {
         let id = pax.map_or(header, Ok)?;
         // The highest number means "no user" to the kernel.
-        u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(Reason::Number(name))
+        u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(Reason::Number(name.into()))
     };
     let meta = Meta {
         mode: header.mode().map_err(blame)?,

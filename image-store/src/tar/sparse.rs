@@ -236,7 +236,7 @@ impl TextMap {
 
 fn push(parts: &mut Vec<(u64, u64)>, part: (u64, u64)) -> Result<(), Reason> {
     if parts.len() == MAX_PARTS {
-        return Err(Reason::TooMuch { what: "parts of a sparse file", limit: MAX_PARTS as u64 });
+        return Err(Reason::TooMuch { what: "parts of a sparse file".into(), limit: MAX_PARTS as u64 });
     }
     parts.push(part);
     Ok(())

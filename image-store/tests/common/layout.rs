@@ -73,7 +73,7 @@ pub(crate) fn pulled(layers: &[Vec<u8>]) -> (tempfile::TempDir, Result<(Store, I
     let dir = tempfile::tempdir().expect("a directory");
     let layout = dir.path().join("layout");
     write_layout(&layout, layers);
-    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let store = Store::open(&dir.path().join("store"), super::confined()).expect("a store");
     let image = pull(&store, &layout).map(|image| (store, image));
     (dir, image)
 }

@@ -2,10 +2,16 @@
 #![expect(dead_code, reason = "each test file uses its own part of this")]
 
 pub(crate) mod layout;
+pub(crate) mod live;
+pub(crate) mod native;
 pub(crate) mod oracle;
 pub(crate) mod registry;
 
 use std::io::Write;
+use std::path::Path;
+
+use bennu_image_store::Confinement;
+use bennu_image_store::worker::Program;
 
 /// Builds an archive, byte by byte, so that it can say what no honest program would.
 #[derive(Default)]
@@ -120,4 +126,14 @@ pub(crate) fn has_program(name: &str) -> bool {
 fn skipped(why: &str) {
     assert!(std::env::var_os("BENNU_TESTS_MUST_RUN").is_none(), "this test has to run: {why}");
     println!("skipped: {why}");
+}
+
+/// Layers are parsed in processes of their own, as hosts do it.
+pub(crate) fn confined() -> Confinement {
+    Confinement::Process(worker())
+}
+
+/// The program that tests start to parse layers.
+pub(crate) fn worker() -> Program {
+    Program::at(Path::new(env!("CARGO_BIN_EXE_layer-worker")))
 }

@@ -88,7 +88,7 @@ fn both(layers: &[Vec<u8>]) -> (BTreeMap<String, Facts>, BTreeMap<String, Facts>
     let output = unpack(&layout, &unpacked);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
-    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let store = Store::open(&dir.path().join("store"), super::confined()).expect("a store");
     let image = pull(&store, &layout).expect("pulled");
     assert_eq!(store.verify().expect("looked at"), []);
     if can_mount() {

@@ -47,6 +47,7 @@ fn companions(table: &TableInfo, key: &str) -> &'static str {
         ("network.NAME", "kind") => "parent = \"eth0\"\nsubnet = \"10.0.0.0/24\"",
         ("network.NAME", "parent") => "kind = \"macvlan\"\nsubnet = \"10.0.0.0/24\"",
         ("network.NAME", "vlan") => "kind = \"macvlan\"\nparent = \"eth0\"\nsubnet = \"10.0.0.0/24\"",
+        ("network.NAME", "gateway") => "subnet = \"10.30.0.0/24\"",
         ("container.NAME" | "job.NAME", "addresses") => "networks = [\"front\"]",
         ("registry.\"HOST\"", "client-certificate") => "client-key = \"registry-client-key\"",
         ("registry.\"HOST\"", "client-key") => "client-certificate = \"registry-client\"",

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::Name;
 use crate::document::Wrong;
 use crate::language::{
-    Reader, Words, each, flag, integer, later, needed, optional, or_empty, otherwise, section_of, sub_table,
-    table, text, word,
+    Reader, Words, each, flag, integer, needed, optional, or_empty, otherwise, section_of, sub_table, table,
+    text, word,
 };
 use crate::text::first_unsafe_in_script;
 use crate::units::{MIB, TIB};
-use crate::values::{age_armour, age_recipient, calendar, mode, owner, partly, size};
+use crate::values::{age_armour, age_recipient, calendar, mode, owner, size};
 
 /// The most bytes of a config.
 const MAX_CONFIG: usize = 512 * 1024;
@@ -19,17 +19,17 @@ table! {
     /// A named place for data.
     pub struct Volume {
         /// How long what is written there lives.
-        pub life: VolumeLife = "life", needed(partly(word("life of a volume", VolumeLife::WORDS), |life| *life != VolumeLife::Snapshot)), "\"keep\"";
+        pub life: VolumeLife = "life", needed(word("life of a volume", VolumeLife::WORDS)), "\"keep\"";
         /// The most it may hold.
-        pub size: Option<u64> = "size", later(optional(size("a size", MIB, 1024 * TIB))), "\"10GiB\"";
+        pub size: Option<u64> = "size", optional(size("a size", MIB, 1024 * TIB)), "\"10GiB\"";
         /// Who owns its root, `UID:GID`, when it is made.
         pub owner: Option<String> = "owner", optional(owner()), "\"999:999\"";
         /// The permissions of its root, in octal, when it is made.
         pub mode: Option<String> = "mode", optional(mode()), "\"0750\"";
         /// Copies of its state that are made by themselves.
-        pub snapshots: Option<Snapshots> = "snapshots", later(optional(sub_table::<Snapshots>("volume.NAME.snapshots"))), "{ schedule = \"daily\", keep = 7 }";
+        pub snapshots: Option<Snapshots> = "snapshots", optional(sub_table::<Snapshots>("volume.NAME.snapshots")), "{ schedule = \"daily\", keep = 7 }";
         /// Whether changes to this entry need the threshold of the `os` role.
-        pub protected: bool = "protected", crate::language::os(later(otherwise(flag(), false, "false"))), "true";
+        pub protected: bool = "protected", otherwise(flag(), false, "false"), "true";
         /// Says that leaving this volume out of a later manifest, or this entry itself, may destroy its data.
         pub destroy: bool = "destroy", otherwise(flag(), false, "false"), "true";
     }

@@ -24,21 +24,21 @@ pub(crate) use container::Dependencies;
 pub use container::{Condition, Container, Dependency, Restart, Tmpfs, VolumeMount};
 pub use data::{Config, FileMount, Secret, Snapshots, Volume, VolumeLife};
 pub use health::{Health, OnFailure, Probe, Readiness};
-pub use host::{Forward, ForwardKind, Interface, Logs, Os};
+pub use host::{Forward, ForwardKind, Interface, Logs, Os, Runtime};
 pub use isolation::{Bind, Device, Scope, Seccomp, Ulimit};
 pub use job::{Job, When};
 pub use limits::Limits;
 pub(crate) use name::serde_as_text;
-pub use name::{Digest, ImageRef, Name, NotADigest, NotAName, NotASubnet, Subnet};
+pub use name::{Digest, ImageRef, Name, NotADigest, NotAName, NotASubnet, NotASubnet6, Subnet, Subnet6};
 pub use network::{Dns, Network, NetworkKind};
 pub use port::{Port, Protocol};
-pub use registry::{Credentials, ImagePolicy, Registry};
+pub use registry::{Credentials, ImagePolicy, Proxy, Registry};
 pub use update::{FleetLock, Order, Replacement, Updates, Window};
 
 use crate::document::read_name;
 use crate::language::{
-    flag, flatten, integer, later, moment, needed, optional, or_empty, os, otherwise, standing_in, sub_table,
-    table, tables,
+    flag, flatten, integer, moment, needed, optional, or_empty, os, otherwise, standing_in, sub_table, table,
+    tables,
 };
 use crate::values::{COUNTER, MAX_CONTAINERS, MAX_NETWORKS, name, name_key, registry_key, repository_key};
 
@@ -52,6 +52,8 @@ table! {
         pub registries: BTreeMap<String, Registry> = "registry",
             or_empty(tables(registry_key(), crate::values::read_registry, registry::registry_reader(), 64)),
             "{ \"registry.example:5000\" = { plain-http = true } }";
+        /// Through whom registries are reached. Left out, they are reached directly.
+        pub proxy: Option<Proxy> = "proxy", optional(sub_table::<Proxy>("proxy")), "{ url = \"http://proxy.example:3128\" }";
         /// Whose signatures images must carry, by the beginning of their names. The longest beginning that fits counts.
         pub image_policies: BTreeMap<String, ImagePolicy> = "image-policy",
             or_empty(tables(repository_key(), crate::values::read_repository_prefix, sub_table::<ImagePolicy>("image-policy.\"HOST/PATH\""), 64)),
@@ -81,14 +83,15 @@ table! {
             "{ backup = { image = \"docker.io/library/backup:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\", when = \"daily\" } }";
         /// The host itself below the containers.
         pub os: Option<Os> = "os",
-            os(later(optional(sub_table::<Os>("os")))),
+            os(optional(sub_table::<Os>("os"))),
             "{ host-name = \"attic\" }";
         /// When a host may change, and when a change is kept.
         pub update: Option<Updates> = "update",
             optional(sub_table::<Updates>("update")), "{ health-deadline = \"5m\" }";
         /// Where logs go beside the host's own journal.
         pub logs: Option<Logs> = "logs",
-            later(optional(sub_table::<Logs>("logs"))), "{ keep = \"1GiB\" }";
+            optional(sub_table::<Logs>("logs")),
+            "{ forward = { central = { kind = \"syslog\", url = \"tls://logs.example:6514\" } } }";
     }
 }
 
@@ -96,6 +99,21 @@ impl Manifest {
     /// Everything that runs at some time: containers, and what jobs run.
     pub fn programs(&self) -> impl Iterator<Item = (&Name, &Container)> {
         self.containers.iter().chain(self.jobs.iter().map(|(name, job)| (name, &job.container)))
+    }
+
+    /// The image of the operating system, where one is declared.
+    pub fn os_image(&self) -> Option<&ImageRef> {
+        self.os.as_ref()?.image.as_ref()
+    }
+
+    /// The program that makes its containers.
+    pub fn runtime(&self) -> Runtime {
+        self.os.as_ref().map(|os| os.runtime).unwrap_or_default()
+    }
+
+    /// Every image that it needs: those of all programs, and that of the operating system. One may be named more than once.
+    pub fn images(&self) -> impl Iterator<Item = &ImageRef> {
+        self.programs().map(|(_, program)| &program.image).chain(self.os_image())
     }
 }
 

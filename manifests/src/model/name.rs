@@ -1,7 +1,7 @@
 //! Names, digests, references and subnets: values with one text form.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,54 @@ impl Subnet {
     }
 }
 
+/// An IPv6 subnet in CIDR notation with a clear host part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subnet6 {
+    /// The network address.
+    pub address: Ipv6Addr,
+    /// The prefix length in bits, 48 to 124.
+    pub prefix: u8,
+}
+
+impl Subnet6 {
+    /// Whether the address lies in it.
+    pub fn holds(&self, address: Ipv6Addr) -> bool {
+        (address.to_bits() ^ self.address.to_bits()) >> (128 - self.prefix) == 0
+    }
+
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.holds(other.address) || other.holds(self.address)
+    }
+}
+
+/// A string that is no [`Subnet6`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a subnet is an IPv6 network address, '/' and a prefix length of 48 to 124, as fd00:20::/64")]
+pub struct NotASubnet6;
+
+impl FromStr for Subnet6 {
+    type Err = NotASubnet6;
+
+    fn from_str(text: &str) -> Result<Self, NotASubnet6> {
+        let (address, prefix) = text.split_once('/').ok_or(NotASubnet6)?;
+        let address: Ipv6Addr = address.parse().map_err(|_| NotASubnet6)?;
+        let plain = prefix.bytes().all(|b| b.is_ascii_digit()) && !prefix.starts_with('0');
+        let prefix = prefix.parse().ok().filter(|bits| plain && (48..=124).contains(bits));
+        let prefix: u8 = prefix.ok_or(NotASubnet6)?;
+        if address.to_bits() & (u128::MAX >> prefix) != 0 {
+            return Err(NotASubnet6);
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+impl fmt::Display for Subnet6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 /// A string that is no [`Subnet`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a subnet is an IPv4 network address, '/' and a prefix length of 8 to 30, as 10.20.0.0/24")]
@@ -210,4 +258,4 @@ macro_rules! serde_as_text {
 }
 pub(crate) use serde_as_text;
 
-serde_as_text!(Name, Digest, ImageRef, Subnet);
+serde_as_text!(Name, Digest, ImageRef, Subnet, Subnet6);

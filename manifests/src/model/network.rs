@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-use super::Subnet;
+use super::{Subnet, Subnet6};
 use crate::document::Wrong;
 use crate::language::{
-    Reader, Words, each, flag, integer, later, optional, or_empty, otherwise, section_of, table, word,
+    Reader, Words, each, flag, integer, optional, or_empty, otherwise, section_of, table, word,
 };
 use crate::values::{self, MAX_ENTRIES, address, dns_domain, dns_option, interface_name};
 
@@ -19,10 +19,11 @@ table! {
         /// The IPv4 subnet: network address, `/` and a prefix length of 8 to 30. Left out, the host chooses one that is
         /// free.
         pub subnet: Option<Subnet> = "subnet", optional(values::subnet()), "\"10.30.0.0/24\"";
-        /// The IPv6 subnet: network address, `/` and a prefix length of 48 to 124.
-        pub subnet6: Option<String> = "subnet6", later(optional(values::subnet6())), "\"fd00:20::/64\"";
-        /// The router's address. Left out, it is the first of the subnet, which the host has.
-        pub gateway: Option<IpAddr> = "gateway", later(optional(address())), "\"10.30.0.1\"";
+        /// The IPv6 subnet: network address, `/` and a prefix length of 48 to 124. Left out, the network has no IPv6.
+        pub subnet6: Option<Subnet6> = "subnet6", optional(values::subnet6()), "\"fd00:20::/64\"";
+        /// The router's address, in the subnet of its kind. On a `bridge` the host has it; beside the host it is that of the
+        /// router there. Left out, it is the first of the subnet.
+        pub gateway: Option<IpAddr> = "gateway", optional(address()), "\"10.30.0.1\"";
         /// Whether containers on it are kept from reaching anything beyond it.
         pub internal: bool = "internal", otherwise(flag(), false, "false"), "true";
         /// Whether containers on it are kept from reaching each other.
@@ -33,6 +34,31 @@ table! {
         pub vlan: Option<u64> = "vlan", optional(integer(1..=4094)), "20";
         /// The largest packet, in bytes. Left out, it is that of the way out.
         pub mtu: Option<u64> = "mtu", optional(integer(1280..=65535)), "1450";
+    }
+}
+
+impl Network {
+    /// Whether a machine on it may have an address: it lies in a declared subnet, and is neither the first address of an
+    /// IPv4 or IPv6 subnet nor the last one of an IPv4 subnet (RFC 1122, section 3.2.1.3; RFC 4291, section 2.6.1).
+    pub(crate) fn may_have(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.subnet.is_some_and(|subnet| {
+                let last = subnet.address.to_bits() | (u32::MAX >> subnet.prefix);
+                subnet.holds(address) && address != subnet.address && address.to_bits() != last
+            }),
+            IpAddr::V6(address) => {
+                self.subnet6.is_some_and(|subnet| subnet.holds(address) && address != subnet.address)
+            }
+        }
+    }
+
+    /// The router's address among those of one kind: what is declared, else the first of the subnet after the network's own.
+    pub(crate) fn router(&self, v6: bool) -> Option<IpAddr> {
+        let first = match v6 {
+            false => self.subnet.map(|subnet| IpAddr::from((subnet.address.to_bits() + 1).to_be_bytes())),
+            true => self.subnet6.map(|subnet| IpAddr::from((subnet.address.to_bits() + 1).to_be_bytes())),
+        };
+        self.gateway.filter(|gateway| gateway.is_ipv6() == v6).or(first)
     }
 }
 
@@ -96,6 +122,10 @@ pub(crate) fn reader() -> impl Reader<Out = Network> {
         let bare = matches!(network.kind, NetworkKind::Host | NetworkKind::None);
         if bare && (network.subnet.is_some() || network.subnet6.is_some() || network.gateway.is_some()) {
             return Err(Wrong::new("a network of kind `host` or `none` has no addresses of its own"));
+        }
+        if network.gateway.is_some_and(|gateway| !network.may_have(gateway)) {
+            let wrong = Wrong::new("the gateway is no address for a machine in the network's subnet");
+            return Err(wrong.hint("name a `subnet` or `subnet6` that holds it"));
         }
         Ok(())
     })

@@ -31,6 +31,17 @@ table! {
     }
 }
 
+table! {
+    /// Through whom the host reaches registries.
+    pub struct Proxy {
+        /// Where it is. One that asks for a user and a password cannot be used.
+        pub url: String = "url", needed(crate::values::url()), "\"http://proxy.example:3128\"";
+        /// Who is reached directly: domains (`example.org`, with all below it; `.example.org`, those below it alone), addresses, networks
+        /// (`192.0.2.0/24`), each with `:PORT` where only that is meant. This machine itself always is.
+        pub except: Vec<String> = "except", or_empty(each(text("an exception", 256), MAX_ENTRIES)), "[\"registry.example.org\", \"192.0.2.0/24\"]";
+    }
+}
+
 pub(crate) fn registry_reader() -> impl Reader<Out = Registry> {
     section_of::<Registry>("registry.\"HOST\"", |registry| {
         match (&registry.client_certificate, &registry.client_key) {

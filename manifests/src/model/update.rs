@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::language::{
-    Words, flag, integer, later, list, needed, optional, or_empty, otherwise, sub_table, table, word,
+    Words, flag, integer, list, needed, optional, or_empty, otherwise, sub_table, table, word,
 };
 use crate::units::{MIB, TIB};
 use crate::values::{calendar, duration, size, time_zone, url};
@@ -39,23 +39,23 @@ table! {
     /// When a host may change, and when a change is kept. All gates must say yes at once.
     pub struct Updates {
         /// How long everything has to become healthy, before the generation before is taken back.
-        pub health_deadline_ms: u64 = "health-deadline", later(otherwise(duration("from 10s to 24h", 10_000, 86_400_000), 300_000, "\"5m\"")), "\"10m\"";
+        pub health_deadline_ms: u64 = "health-deadline", otherwise(duration("from 10s to 24h", 10_000, 86_400_000), 300_000, "\"5m\""), "\"10m\"";
         /// How long everything must stay healthy, before the change is kept.
-        pub trial_ms: u64 = "trial", later(otherwise(duration("from 0s to 168h", 0, 604_800_000), 60_000, "\"1m\"")), "\"30m\"";
+        pub trial_ms: u64 = "trial", otherwise(duration("from 0s to 168h", 0, 604_800_000), 60_000, "\"1m\""), "\"30m\"";
         /// The change is undone unless somebody runs `hostctl confirm` within this time.
-        pub confirm_within_ms: Option<u64> = "confirm-within", later(optional(duration("from 10s to 168h", 10_000, 604_800_000))), "\"10m\"";
+        pub confirm_within_ms: Option<u64> = "confirm-within", optional(duration("from 10s to 168h", 10_000, 604_800_000)), "\"10m\"";
         /// Times at which it may begin. Left out, it may at any time.
-        pub windows: Vec<Window> = "windows", later(or_empty(list(sub_table::<Window>("update.windows[]"), 32))), "[{ start = \"Sat *-*-* 02:00:00\", duration = \"3h\" }]";
+        pub windows: Vec<Window> = "windows", or_empty(list(sub_table::<Window>("update.windows[]"), 32)), "[{ start = \"Sat *-*-* 02:00:00\", duration = \"3h\" }]";
         /// Times at which it must not begin, whatever `windows` say.
-        pub deny_windows: Vec<Window> = "deny-windows", later(or_empty(list(sub_table::<Window>("update.deny-windows[]"), 32))), "[{ start = \"*-12-24 00:00:00\", duration = \"72h\" }]";
+        pub deny_windows: Vec<Window> = "deny-windows", or_empty(list(sub_table::<Window>("update.deny-windows[]"), 32)), "[{ start = \"*-12-24 00:00:00\", duration = \"72h\" }]";
         /// The free space that there must be.
-        pub free_space: Option<u64> = "free-space", later(optional(size("a size", MIB, 1024 * TIB))), "\"2GiB\"";
+        pub free_space: Option<u64> = "free-space", optional(size("a size", MIB, 1024 * TIB)), "\"2GiB\"";
         /// Whether somebody must have said yes on the host.
-        pub approval: bool = "approval", later(otherwise(flag(), false, "false")), "true";
+        pub approval: bool = "approval", otherwise(flag(), false, "false"), "true";
         /// A service that lets hosts restart one after the other.
-        pub fleet_lock: Option<FleetLock> = "fleet-lock", later(optional(sub_table::<FleetLock>("update.fleet-lock"))), "{ url = \"https://lock.example/\" }";
+        pub fleet_lock: Option<FleetLock> = "fleet-lock", optional(sub_table::<FleetLock>("update.fleet-lock")), "{ url = \"https://lock.example/\" }";
         /// How often one generation is tried.
-        pub attempts: u64 = "attempts", later(otherwise(integer(1..=100), 1, "1")), "3";
+        pub attempts: u64 = "attempts", otherwise(integer(1..=100), 1, "1"), "3";
         /// Try a generation that was rejected before once more.
         pub retry: bool = "retry", otherwise(flag(), false, "false"), "true";
     }

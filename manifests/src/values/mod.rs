@@ -215,31 +215,6 @@ pub(crate) fn mirror() -> impl Reader<Out = String> {
     spec("a place in a registry", "`HOST[:PORT][/PATH]`", "", MAX_LABEL, read_repository_prefix)
 }
 
-/// What `of` takes, where hosts of this release carry out only what `today` is true of.
-pub(crate) fn partly<R: Reader>(of: R, today: fn(&R::Out) -> bool) -> impl Reader<Out = R::Out> {
-    struct Partly<R: Reader>(R, fn(&R::Out) -> bool);
-    impl<R: Reader> Reader for Partly<R> {
-        type Out = R::Out;
-
-        fn form(&self) -> crate::language::Form {
-            self.0.form()
-        }
-
-        fn read(&self, item: &crate::document::Item<'_>) -> Option<R::Out> {
-            let value = self.0.read(item)?;
-            if !(self.1)(&value) {
-                item.faults.not_yet(&item.span, &format!("this value of {}", item.path));
-            }
-            Some(value)
-        }
-
-        fn stand_in(&self) -> Option<R::Out> {
-            self.0.stand_in()
-        }
-    }
-    Partly(of, today)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

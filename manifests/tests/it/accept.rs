@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bennu_manifests::model::Digest;
 use bennu_manifests::{
     Floors, HostFacts, MANIFEST_NAMESPACE, NotAccepted, Refusal, Rule, TRUST_NAMESPACE, Trust, Verified,
-    check_trust, verify, verify_again,
+    check_trust, protected_changes, verify, verify_again,
 };
 use jiff::Timestamp;
 
@@ -262,6 +262,39 @@ fn power_over_the_host_needs_the_os_role() {
     bench.trust.roles.insert(bennu_manifests::Role::Os, role);
     assert_eq!(rule(bench.offer(&dangerous)), Rule::RoleOs, "alice has the role `deploy` only");
     assert!(bench.verify(&dangerous, &bench.sign(&["alice", "bob"], &dangerous)).is_ok());
+}
+
+#[test]
+fn a_protected_volume_is_changed_by_the_os_role_alone_and_left_alone_by_anybody() {
+    let mut bench = Bench::new(1);
+    let bob = std::collections::BTreeSet::from(["bob".parse().expect("a name")]);
+    let role = bennu_manifests::RoleKeys { keys: bob, threshold: 1 };
+    bench.trust.roles.insert(bennu_manifests::Role::Os, role);
+    let with = |volume: &str| format!("{HEADER}allow-empty = true\n{volume}");
+    let entry = "[volume.data]\nlife = \"keep\"\nsize = \"1GiB\"\nprotected = true\n";
+    let now = bench.offer(&with(entry)).expect("protecting takes nothing from anybody").into_manifest();
+    let offered = |text: &str, names: &[&str]| {
+        let verified = bench.verify(text, &bench.sign(names, text)).expect("each is signed for itself");
+        verified.require_os(&protected_changes(&now, verified.manifest()), &bench.trust).map(|()| verified)
+    };
+    let others = "[volume.other]\nlife = \"scratch\"\n";
+    assert!(offered(&with(&format!("{others}{entry}")), &["alice"]).is_ok(), "it is as it was");
+    let changes = [
+        String::new(),
+        others.to_owned(),
+        entry.replace("protected = true\n", ""),
+        entry.replace("true", "false"),
+        entry.replace("keep", "scratch").replace("protected = true\n", ""),
+        entry.replace("keep", "snapshot"),
+        entry.replace("1GiB", "2GiB"),
+        format!("{entry}destroy = true\n"),
+    ];
+    for changed in changes {
+        let refused = refusal(offered(&with(&changed), &["alice"]));
+        assert_eq!(refused.rule, Rule::RoleOs, "{changed}");
+        assert!(refused.reason.starts_with("`volume.data`: "), "{}", refused.reason);
+        assert!(offered(&with(&changed), &["alice", "bob"]).is_ok(), "{changed}");
+    }
 }
 
 #[test]

@@ -51,7 +51,8 @@ fn the_schema_takes_what_is_valid_and_refuses_what_a_schema_can_see() {
     let schema = jsonschema::draft202012::new(&schema).expect("a schema");
     let examples = ["../manifests/examples/demo.toml", "../manifests/examples/demo-second.toml"];
     let digest = format!("@sha256:{}", "0".repeat(64));
-    let mut valid = vec![full(), with_container("ports = [\"8000-8010:80-90\", \"[::1]:53:53/udp\"]")];
+    let v6 = "networks = [\"n\"]\nports = [\"8000-8010:80-90\", \"[::1]:53:53/udp\"]\n[network.n]\nsubnet6 = \"fd00:20::/64\"\ngateway = \"fd00:20::fe\"";
+    let mut valid = vec![full(), with_container(v6)];
     for example in examples {
         let text =
             std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(example)).expect("an example");

@@ -40,8 +40,10 @@ pub(crate) fn mount_state(device: &Path) -> Result<(), Failure> {
 
 /// Mounts the root from the open blob, with everything that belongs below it.
 pub(crate) fn mount_root(blob: &File) -> Result<(), Failure> {
-    // By descriptor, so that what was measured is what is mounted, whatever happens to the name.
-    let source = format!("/proc/self/fd/{}", blob.as_raw_fd());
+    // By descriptor, so that what was measured is what is mounted, whatever happens to the name. Not by that of `self`: the name
+    // stays in the table of mounts, and whoever reads it there would find a descriptor of its own. mkfs.btrfs(8) does, and took the
+    // device that it had open for mounted.
+    let source = format!("/proc/1/fd/{}", blob.as_raw_fd());
     attach(&source, SYSROOT, "erofs", MsFlags::MS_RDONLY | MsFlags::MS_NODEV, "")?;
     attach("scratch", SCRATCH, "tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, SCRATCH_SIZE)?;
     for name in ["etc", "var"] {

@@ -35,6 +35,15 @@ const LEFT_OUT: &[&str] = &[
     "var/lib/dpkg",
     "usr/lib/systemd",
     "etc/systemd",
+    // What PostgreSQL needs to compile queries, and the scripts around it.
+    "usr/lib/llvm-19",
+    "usr/lib/x86_64-linux-gnu/libLLVM.so.19.1",
+    "usr/lib/x86_64-linux-gnu/libz3.so.4",
+    "usr/share/i18n",
+    "usr/lib/postgresql/17/lib/bitcode",
+    "usr/lib/x86_64-linux-gnu/perl",
+    "usr/lib/x86_64-linux-gnu/perl-base",
+    "usr/share/perl",
 ];
 
 /// Makes the tars of all layers in `scratch`, each without what the layers below it hold.

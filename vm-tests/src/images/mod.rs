@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::cache;
 use crate::error::{Error, IoContext, run};
 
-pub use recipe::{Recipe, recipes};
+pub use recipe::{Recipe, recipes, test_recipes};
 
 /// An image in an OCI layout (OCI image specification, image-layout.md).
 #[derive(Debug, Clone)]
@@ -78,12 +78,11 @@ pub fn build(recipe: &Recipe) -> Result<Image, Error> {
     Ok(Image { name: recipe.name.to_owned(), tag: recipe.tag.to_owned(), digest, size, layout })
 }
 
-/// All images of the demo and the tests, see [`recipes`].
+/// Builds images, or finds them in the cache: those of [`recipes`] for the demo, of [`test_recipes`] for the tests.
 ///
 /// # Errors
 /// As [`build`].
-pub fn all() -> Result<Vec<Image>, Error> {
-    let recipes = recipes();
+pub fn all(recipes: &[Recipe]) -> Result<Vec<Image>, Error> {
     // Side by side: most of the time goes into waiting for packages and into one gzip each.
     std::thread::scope(|scope| {
         let builds: Vec<_> = recipes.iter().map(|recipe| scope.spawn(|| build(recipe))).collect();

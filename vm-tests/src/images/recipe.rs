@@ -37,6 +37,13 @@ pub fn recipes() -> Vec<Recipe> {
     vec![nginx("1", "first"), nginx("2", "second"), redis(), test()]
 }
 
+/// All images of the tests: those of [`recipes`], and one that only a test of data needs.
+pub fn test_recipes() -> Vec<Recipe> {
+    let mut all = recipes();
+    all.push(postgres());
+    all
+}
+
 /// nginx with a page at `/` that names its edition, and at `/cache` a counter that it keeps in redis, found by the name `cache`.
 fn nginx(tag: &'static str, edition: &str) -> Recipe {
     let page = format!(
@@ -78,6 +85,34 @@ fn redis() -> Recipe {
         command: &["redis-server", "/etc/redis/redis.conf"],
         stop_signal: "SIGTERM",
         port: 6379,
+    }
+}
+
+/// PostgreSQL, which keeps its data in `/var/lib/postgresql` with checksums, and is reached by its socket in `/tmp`.
+fn postgres() -> Recipe {
+    let packages = Layer { packages: &["postgresql-17"], ..Layer::default() };
+    let files = Layer {
+        files: vec![
+            (
+                "etc/passwd",
+                0o644,
+                "root:x:0:0:root:/root:/bin/sh\npostgres:x:999:999::/var/lib/postgresql:/bin/sh\n".to_owned(),
+            ),
+            ("etc/group", 0o644, "root:x:0:\npostgres:x:999:\n".to_owned()),
+            ("usr/local/bin/serve", 0o755, POSTGRES.to_owned()),
+        ],
+        directories: &["tmp"],
+        ..Layer::default()
+    };
+    Recipe {
+        name: "postgres",
+        tag: "17",
+        layers: vec![base(), packages, files],
+        entrypoint: &[],
+        command: &["serve"],
+        // A fast shutdown (PostgreSQL 17, "Shutting Down the Server").
+        stop_signal: "SIGINT",
+        port: 5432,
     }
 }
 
@@ -221,4 +256,17 @@ dir /data
 save ""
 appendonly yes
 appendfsync always
+"#;
+
+/// Makes the database where there is none yet; a power cut meanwhile leaves none.
+const POSTGRES: &str = r#"#!/bin/sh
+set -eu
+PATH=/usr/lib/postgresql/17/bin:$PATH
+data=/var/lib/postgresql/data
+if [ ! -d "$data" ]; then
+    rm -rf "$data.new"
+    initdb --pgdata="$data.new" --data-checksums --auth=trust --username=postgres --locale=C --encoding=UTF8
+    mv "$data.new" "$data"
+fi
+exec postgres -D "$data" -c listen_addresses= -c unix_socket_directories=/tmp -c jit=off
 "#;

@@ -17,6 +17,10 @@ fn boots_and_is_reachable() -> Result<(), Failure> {
 
         let failed = host.vm.guest_ok("systemctl --failed --plain --no-legend --no-pager")?;
         assert_eq!(failed, "", "no unit failed");
+
+        for part in ["pkg:deb/debian/systemd@", "pkg:deb/debian/linux-image-", "pkg:cargo/tokio@"] {
+            host.vm.guest_ok(&format!("grep -qF '{part}' /usr/share/bennu/sbom.spdx.json"))?;
+        }
         Ok(())
     })
 }
@@ -38,6 +42,8 @@ fn the_root_cannot_be_written() -> Result<(), Failure> {
 /// What `hostd` may use of the processor in half a minute, in ticks of 10 ms (proc_pid_stat(5), fields 14 and 15): a
 /// third of a hundredth, translated, so that one wake-up that falls on a tick does not count as work.
 const MOST_TICKS: u64 = 10;
+/// How many half minutes are looked at.
+const WINDOWS: usize = 4;
 
 #[test]
 fn hostd_idles() -> Result<(), Failure> {
@@ -47,17 +53,26 @@ fn hostd_idles() -> Result<(), Failure> {
         host.converge("host.toml", &text)?;
 
         let process = host.vm.guest_ok("systemctl show --property=MainPID --value hostd.service")?;
-        // What converging left to do (writing back, closing connections) is done within the first ten seconds.
+        // What converging left to do (writing back, closing connections) is done within the first ten seconds. Of some windows the
+        // least counts: what others take from this machine meanwhile looks like work in the guest, and work that the daemon does
+        // is in each of them.
+        host.vm.guest_ok("sleep 10")?;
         let window = format!(
-            "sleep 10; cut -d' ' -f14,15 /proc/{process}/stat; sleep 30; cut -d' ' -f14,15 /proc/{process}/stat"
+            "cut -d' ' -f14,15 /proc/{process}/stat; sleep 30; cut -d' ' -f14,15 /proc/{process}/stat"
         );
-        let text = host.vm.guest_ok(&window)?;
-        let ticks: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [user_before, system_before, user_after, system_after] = ticks[..] else {
-            panic!("two lines of two numbers, not {text:?}")
-        };
-        let used = (user_after + system_after) - (user_before + system_before);
-        assert!(used <= MOST_TICKS, "{used} ticks of 10 ms in 30 s");
+        let mut least = u64::MAX;
+        for _ in 0..WINDOWS {
+            let text = host.vm.guest_ok(&window)?;
+            let ticks: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let [user_before, system_before, user_after, system_after] = ticks[..] else {
+                panic!("two lines of two numbers, not {text:?}")
+            };
+            least = least.min((user_after + system_after) - (user_before + system_before));
+            if least <= MOST_TICKS {
+                break;
+            }
+        }
+        assert!(least <= MOST_TICKS, "{least} ticks of 10 ms in 30 s");
 
         let resident = host
             .vm

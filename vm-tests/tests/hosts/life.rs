@@ -162,3 +162,83 @@ fn a_container_waits_for_its_job_and_gets_its_secrets_and_configs() -> Result<()
         Ok(())
     })
 }
+
+#[test]
+fn what_the_kernel_ends_for_want_of_memory_is_counted_over_restarts_and_told() -> Result<(), Failure> {
+    on_host("what_the_kernel_ends_for_want_of_memory_is_counted_over_restarts_and_told", |host| {
+        // Its first process itself is what grows, so it is what ends.
+        let waits = "[ -e /fill/go ] && exec dd if=/dev/zero of=/fill/x bs=1024k; sleep 0.2";
+        let hungry = format!(
+            "limits = {{ memory = \"32MiB\", swap = \"0B\" }}\ntmpfs = [\"/fill:512MiB\"]\n\
+             command = [\"sh\", \"-c\", \"while :; do {waits}; done\"]\n"
+        );
+        // What a unit writes down when it ends has as long as the container has to stop.
+        let hungry = sleeper(&host.registry, "hungry", &hungry).replace("\"1s\"", "\"30s\"");
+        host.converge("host.toml", &manifest(&host.registry, 1, &hungry))?;
+        let hostctl = host.hostctl();
+        let kills = |times: u64| {
+            let counted = |one: &serde_json::Value| {
+                one["usage"]["oom_kills"] == times && one["restarts"] == times && one["state"] == "running"
+            };
+            wait::until_good("the kill", Duration::from_secs(60), || hostctl.container("hungry"), counted)
+        };
+        hostctl.run(&["exec", "hungry", "--", "busybox", "touch", "/fill/go"])?.done()?;
+        kills(1)?;
+        // The daemon sees nothing of the second one.
+        host.vm.guest_ok(
+            "systemctl stop hostd\n\
+             crun --root=/run/bennu/runtime/hungry-1 --cgroup-manager=disabled exec hungry-1 busybox touch /fill/go\n\
+             until [ \"$(systemctl show -P NRestarts bennu-hungry-1.service)\" = 2 ]; do sleep 0.2; done\n\
+             systemctl start hostd",
+        )?;
+        host.wait_for_api()?;
+        kills(2)?;
+        let told = || hostctl.run(&["events", "--json"])?.done().map(|events| events.stdout);
+        let whole = |events: &String| {
+            let events = events.lines().filter_map(|line| serde_json::from_str(line).ok());
+            let kills: Vec<serde_json::Value> =
+                events.filter(|one: &serde_json::Value| one["event"] == "oom-kill").collect();
+            let of = |one: &serde_json::Value| one["container"] == "hungry" && one["limit"] == 32 << 20;
+            kills.iter().all(of) && kills.iter().filter_map(|one| one["killed"].as_u64()).sum::<u64>() == 2
+        };
+        wait::until_good("both events", Duration::from_secs(60), told, whole)?;
+        assert_eq!(hostctl.status()?["oom_kills"]["hungry-1"]["count"], 2);
+        Ok(())
+    })
+}
+
+/// Kills the first process of container `one` and waits until systemd has started it again, with nothing of the run before
+/// in its way.
+pub(crate) fn killed_and_started_again(host: &mut Host) -> Result<(), Failure> {
+    let hostctl = host.hostctl();
+    let before = hostctl.container("one")?;
+    let (pid, instance) = (&before["pid"], before["instance"].as_str().expect("an instance"));
+    host.vm.guest_ok(&format!("kill -9 {pid}"))?;
+    let again = |now: &serde_json::Value| now["pid"] != *pid && now["pid"] != 0 && now["state"] == "running";
+    let now =
+        wait::until_good("another process", Duration::from_secs(90), || hostctl.container("one"), again)?;
+    assert_eq!(now["restarts"], 1, "the first attempt succeeds: {now}");
+    let said = host.vm.guest_ok(&format!("journalctl --output=cat --unit=bennu-{instance}.service"))?;
+    assert!(!said.contains("exist"), "nothing of it was there any more: {said}");
+    Ok(())
+}
+
+/// What there is of containers: what the runtime knows, mounts, control groups and processes of runtimes.
+pub(crate) fn left(host: &mut Host) -> Result<String, Failure> {
+    let script = "ls /run/bennu/runtime; ls -d /sys/fs/cgroup/bennu.slice/*/ | xargs -n 1 basename\n\
+                  sed -n 's|.* \\(/run/bennu/instances/[^ ]*/rootfs\\) .*|\\1|p' /proc/mounts\n\
+                  cat /proc/[0-9]*/comm | grep -E 'crun|runc' || true";
+    Ok(host.vm.guest_ok(script)?)
+}
+
+#[test]
+fn a_container_that_has_no_time_to_end_is_started_again_at_once() -> Result<(), Failure> {
+    on_host("a_container_that_has_no_time_to_end_is_started_again_at_once", |host| {
+        // No process could do anything within it, so all that a unit does by processes when it ends is cut off.
+        let one = sleeper(&host.registry, "one", "").replace("\"1s\"", "\"1ms\"");
+        host.converge("host.toml", &manifest(&host.registry, 1, &one))?;
+        killed_and_started_again(host)?;
+        assert_eq!(left(host)?.trim(), "one-1\nbennu-one-1.service\n/run/bennu/instances/one-1/rootfs");
+        Ok(())
+    })
+}

@@ -11,6 +11,11 @@ pub(crate) fn manifest(registry: &Stocked, serial: u64, rest: &str) -> String {
     )
 }
 
+/// The same manifest, which says that it may declare no container.
+pub(crate) fn allow_empty(manifest: &str) -> String {
+    manifest.replacen("\nserial", "\nallow-empty = true\nserial", 1)
+}
+
 /// A container of the smallest image, which sleeps; `more` are further keys.
 pub(crate) fn sleeper(registry: &Stocked, name: &str, more: &str) -> String {
     format!(

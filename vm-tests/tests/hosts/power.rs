@@ -65,3 +65,70 @@ fn a_volume_survives_and_nothing_else_does() -> Result<(), Failure> {
         })
     })
 }
+
+#[test]
+fn what_is_thrown_away_cannot_be_read_from_the_disk() -> Result<(), Failure> {
+    on_host("what_is_thrown_away_cannot_be_read_from_the_disk", |host| {
+        let registry = &host.registry;
+        let mounts = "volumes = [\"kept:/data\", \"fresh:/srv\"]\nread-only-root = false";
+        let rest = format!(
+            "[volume.kept]\nlife = \"keep\"\n[volume.fresh]\nlife = \"scratch\"\n{}",
+            sleeper(registry, "one", mounts)
+        );
+        host.converge("host.toml", &manifest(registry, 1, &rest))?;
+        let written = |path: &str| -> Result<String, Failure> {
+            let shell = format!("head -c 4096 /dev/urandom >{path}; sync; base64 {path}");
+            let block =
+                host.hostctl().run(&["exec", "one", "--", "busybox", "sh", "-c", &shell])?.done()?.stdout;
+            Ok(block.split_whitespace().collect())
+        };
+        let [kept, fresh, root] = [written("/data/x")?, written("/srv/x")?, written("/var/x")?];
+        // What is counted is what a thief of the disk would find.
+        host.vm.guest_ok("sync")?;
+        host.vm.power_off();
+        let disk = host.vm.files().disk();
+        let found = vm_tests::disk::count(&disk, [&kept, &fresh, &root])?;
+        assert_eq!(found, [1, 0, 0], "a volume that is kept, one that is not, and the container's own root");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_rebirth_leaves_what_is_declared_and_its_receipt_tells_what_was_lost() -> Result<(), Failure> {
+    on_host("a_rebirth_leaves_what_is_declared_and_its_receipt_tells_what_was_lost", |host| {
+        let registry = &host.registry;
+        let body = "[volume.kept]\nlife = \"keep\"\n";
+        let one = sleeper(registry, "one", "volumes = [\"kept:/data\"]\nread-only-root = false");
+        let text = manifest(registry, 1, &format!("[update]\ntrial = \"1s\"\n{body}{one}"));
+        host.converge("host.toml", &text)?;
+        let settled = |status: &serde_json::Value| status["update"]["phase"] == "settled";
+        let hostctl = host.hostctl();
+        wait::until_good(
+            "the generation to be kept",
+            Duration::from_secs(120),
+            || hostctl.status(),
+            settled,
+        )?;
+        let shell = "head -c 8192 /dev/zero | tee /var/x >/data/x";
+        host.hostctl().run(&["exec", "one", "--", "sh", "-c", shell])?.done()?;
+
+        let before = host.vm.boot_id()?;
+        host.hostctl().run(&["rebirth"])?.done()?;
+        host.vm.wait_for_boot(&before)?;
+        host.wait_until_converged()?;
+        let left = host.hostctl().run(&["exec", "one", "--", "sh", "-c", "ls /data/x /var/x"])?;
+        assert_eq!(left.stdout, "/data/x\n", "{}", left.stderr);
+        let told = || host.hostctl().json(&["receipt"]);
+        // That of the activation stands before it.
+        let ended = |told: &serde_json::Value| told["receipts"][1]["ended"].is_string();
+        let told = wait::until_good("the receipt", Duration::from_secs(60), told, ended)?;
+        let receipt = &told["receipts"][1];
+        assert_eq!((&receipt["change"], &receipt["to"]), (&"reborn".into(), &1.into()), "{receipt}");
+        assert_eq!(receipt["interruption"]["class"], "reboot", "{receipt}");
+        assert_eq!(receipt["survived"][0]["volume"], "kept", "{receipt}");
+        let destroyed = receipt["destroyed"].as_array().expect("what is gone");
+        let layer = destroyed.iter().find(|gone| gone["what"] == "layer").expect("what the container wrote");
+        assert_eq!(layer["holds"]["bytes"], 8192, "{receipt}");
+        Ok(())
+    })
+}

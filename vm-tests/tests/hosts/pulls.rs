@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vm_tests::gate::Rule;
+use vm_tests::signing::{Key, signature};
 use vm_tests::{Failure, on_host, wait};
 
 use crate::manifest::{manifest, sleeper, web};
@@ -102,6 +103,39 @@ fn an_image_that_nobody_signed_is_not_run_where_a_policy_asks_for_signatures() -
 
         // A manifest that does not ask for signatures takes its place.
         host.converge("third.toml", &manifest(registry, 3, &sleeper(registry, "two", "")))?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_bundle_brings_all_that_a_host_needs_which_reaches_no_registry() -> Result<(), Failure> {
+    on_host("a_bundle_brings_all_that_a_host_needs_which_reaches_no_registry", |host| {
+        let registry = &host.registry;
+        // A registry of this machine, and for the host an address of its own at which nobody answers.
+        let text = manifest(registry, 1, &web(registry, "1", ""))
+            .replace(&registry.from_guest(), &registry.from_here());
+        let file = host.signed("site.toml", &text)?;
+        let bundle = |name: &str| -> Result<_, Failure> {
+            let bundle = host.directory.path().join(name);
+            let (from, to) = (file.to_string_lossy(), bundle.to_string_lossy());
+            host.hostctl().run(&["bundle", "create", &from, "-o", &to])?.done()?;
+            Ok(bundle)
+        };
+        let site = bundle("site.tar")?;
+        std::fs::remove_file(signature(&file))?;
+        Key::generate(&host.directory.path().join("stranger"), "stranger")?.sign(&file)?;
+        let strangers = bundle("strangers.tar")?;
+        registry.gate.rule(Rule::BreakAfter(0));
+
+        let images = || host.hostctl().json(&["images"]);
+        let before = images()?;
+        let ran = host.push(&strangers, &["--bundle"])?;
+        assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
+        assert_eq!(images()?, before, "nothing of what a stranger signed was brought into the store");
+
+        let ran = host.push(&site, &["--bundle", "--wait", "--timeout", "180"])?;
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        host.wait_for_page("first edition")?;
         Ok(())
     })
 }

@@ -1,7 +1,8 @@
 //! One run of a program, and what it took.
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,8 @@ pub(super) struct Run {
     pub(super) seconds: f64,
     /// User and system time of the program and of the children it waited for, in seconds.
     pub(super) processor: f64,
-    /// The most memory that any one of them held, in KiB.
+    /// The most memory that they held together, in KiB: pages that several of them share are counted once. It is looked at every
+    /// 10 ms, so it is never less than what the largest of them held.
     pub(super) peak: i64,
     /// The end of what it wrote to standard error.
     pub(super) said: String,
@@ -35,13 +37,15 @@ pub(super) fn child(command: &[String]) -> Result<(), Failure> {
     use nix::sys::time::TimeValLike as _;
     let (program, arguments) = command.split_first().expect("clap asks for one");
     let began = Instant::now();
-    let ended = Command::new(program)
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?
-        .wait_with_output()?;
-    let seconds = began.elapsed().as_secs_f64();
+    let child = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let (id, done) = (child.id(), AtomicBool::new(false));
+    let (ended, together) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| most_held(id, &done));
+        let ended = child.wait_with_output();
+        done.store(true, Ordering::Relaxed);
+        (ended, watcher.join().expect("a thread that only reads"))
+    });
+    let (ended, seconds) = (ended?, began.elapsed().as_secs_f64());
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     let kept = &ended.stderr[ended.stderr.len().saturating_sub(MAX_SAID)..];
@@ -49,11 +53,37 @@ pub(super) fn child(command: &[String]) -> Result<(), Failure> {
         code: ended.status.code(),
         seconds,
         processor: microseconds as f64 / 1e6,
-        peak: usage.max_rss(),
+        peak: usage.max_rss().max(together),
         said: String::from_utf8_lossy(kept).into_owned(),
     };
     println!("{}", serde_json::to_string(&run)?);
     Ok(())
+}
+
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The most KiB that a process and its descendants held together until `done`.
+fn most_held(root: u32, done: &AtomicBool) -> i64 {
+    let mut most = 0;
+    while !done.load(Ordering::Relaxed) {
+        most = most.max(held(root));
+        std::thread::sleep(LOOK);
+    }
+    most
+}
+
+/// KiB that a process and its descendants hold: their proportional sets (proc_pid_smaps(5)). Who is gone holds nothing.
+fn held(process: u32) -> i64 {
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let rollup = read(format!("/proc/{process}/smaps_rollup"));
+    let own =
+        rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = tasks.map(|task| read(format!("{}/children", task.path().display())));
+    let below: i64 =
+        children.map(|ids| ids.split(' ').filter_map(|id| id.parse().ok()).map(held).sum::<i64>()).sum();
+    own.unwrap_or(0) + below
 }
 
 /// Runs a program in a process of its own that measures it.

@@ -1,10 +1,12 @@
 //! `hostctl store` beside what people use instead.
 //!
-//! Every run has a new ext4 file system and nothing in the kernel's caches. A pull ends when the program ends, and what it left
+//! Every run has a new file system, ext4 where nothing else is said, and nothing in the kernel's caches. A pull ends when the program ends, and what it left
 //! to be written is not waited for. Processor time and memory are those of the program, its children, and its daemon.
 
 mod daemon;
+mod delta;
 mod images;
+mod newer;
 mod packages;
 mod peers;
 mod scratch;
@@ -24,7 +26,7 @@ use crate::build::target_dir;
 use crate::{Failure, packages as distribution};
 use images::{APP, BIG, Recipe};
 use peers::{Peer, Target};
-use scratch::Scratch;
+use scratch::{Kind, Scratch};
 use traffic::{Mark, Traffic};
 
 /// What is measured, and how often.
@@ -36,6 +38,9 @@ pub(crate) struct Options {
     /// How often each pull is measured; the middle one is shown
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     runs: u8,
+    /// Measure this `hostctl` and not the one of this workspace, which is built for it
+    #[arg(long, value_name = "PATH")]
+    hostctl: Option<PathBuf>,
 }
 
 /// One table.
@@ -49,6 +54,8 @@ enum Part {
     Second,
     /// A version of which every layer is new
     Update,
+    /// Later versions beside what fetches differences, in bytes alone
+    Delta,
 }
 
 /// Times that the store may take in a cold pull: of the best peer, and of the floor.
@@ -71,7 +78,7 @@ pub(super) fn bench(options: &Options) -> Result<(), Failure> {
         return Err("the peers and their file systems need root; run this as root".into());
     }
     distribution::install(distribution::BENCH)?;
-    let hostctl = super::build()?;
+    let hostctl = options.hostctl.clone().map_or_else(super::build, Ok)?;
     let shelf = target_dir().join("bench");
     std::fs::create_dir_all(&shelf)?;
     let folder = tempfile::tempdir_in(&shelf)?;
@@ -88,8 +95,8 @@ pub(super) fn bench(options: &Options) -> Result<(), Failure> {
     if wanted(Part::Cold) {
         let big = lab.stock(&shelf, &BIG)?;
         for images in [&app, &big] {
-            let rows = lab.rows(&format!("{}, cold", images.recipe.name), images, None, "one")?;
-            over.extend(cold_bounds(images.recipe.name, &rows));
+            let rows = lab.rows(&format!("{}, cold", images.name), images, None, "one")?;
+            over.extend(cold_bounds(&images.name, &rows));
         }
     }
     if wanted(Part::NoChange) {
@@ -108,6 +115,9 @@ pub(super) fn bench(options: &Options) -> Result<(), Failure> {
     if wanted(Part::Update) {
         lab.rows("app, every layer new, of upgraded packages", &app, Some("one"), "upgraded")?;
     }
+    if wanted(Part::Delta) {
+        over.extend(lab.deltas(&shelf)?);
+    }
     if over.is_empty() { Ok(()) } else { Err(format!("over the bound: {}", over.join(", ")).into()) }
 }
 
@@ -121,7 +131,8 @@ struct Lab {
 
 /// The versions of an image in the registry.
 struct Images {
-    recipe: &'static Recipe,
+    /// Of the repository.
+    name: String,
     /// Digest of the manifest and of the layers, by tag.
     versions: BTreeMap<&'static str, (String, Vec<String>)>,
 }
@@ -147,16 +158,20 @@ impl Lab {
             let from = format!("oci:{}:{}", made.layout.display(), made.tag);
             let to = format!("docker://{}/{}:{}", self.address, recipe.name, made.tag);
             succeed(Command::new("skopeo").args(["copy", "--quiet", "--dest-tls-verify=false", &from, &to]))?;
-            let inspect = ["inspect", "--raw", "--tls-verify=false", &to];
-            let manifest = read(Command::new("skopeo").args(inspect))?;
-            let parsed: Value = serde_json::from_str(&manifest)?;
-            let layers = parsed["layers"].as_array().into_iter().flatten();
-            let layers = layers.filter_map(|layer| layer["digest"].as_str().map(str::to_owned)).collect();
-            let digest = ["inspect", "--tls-verify=false", "--format={{.Digest}}", &to];
-            let digest = read(Command::new("skopeo").args(digest))?.trim().to_owned();
-            versions.insert(made.tag, (digest, layers));
+            versions.insert(made.tag, self.described(recipe.name, made.tag)?);
         }
-        Ok(Images { recipe, versions })
+        Ok(Images { name: recipe.name.to_owned(), versions })
+    }
+
+    /// Digests of the manifest and of the layers of an image in the registry.
+    fn described(&self, name: &str, tag: &str) -> Result<(String, Vec<String>), Failure> {
+        let image = format!("docker://{}/{name}:{tag}", self.address);
+        let manifest = read(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &image]))?;
+        let parsed: Value = serde_json::from_str(&manifest)?;
+        let layers = parsed["layers"].as_array().into_iter().flatten();
+        let layers = layers.filter_map(|layer| layer["digest"].as_str().map(str::to_owned)).collect();
+        let digest = ["inspect", "--tls-verify=false", "--format={{.Digest}}", &image];
+        Ok((read(Command::new("skopeo").args(digest))?.trim().to_owned(), layers))
     }
 
     /// Every peer in turn, the middle of its runs each, printed as they come. The store is the first.
@@ -174,7 +189,7 @@ impl Lab {
         let mut rows: Vec<(Peer, Pulled)> = Vec::new();
         for peer in Peer::ALL.into_iter().filter(|peer| first.is_none() || peer.keeps()) {
             let runs: Result<Vec<_>, _> =
-                (0..self.runs).map(|_| self.run(peer, images, first, then)).collect();
+                (0..self.runs).map(|_| self.run(peer, images, first, then, Kind::Ext4)).collect();
             let row = middle(runs.map_err(|failure| format!("{}: {failure}", peer.name()))?);
             let ours = rows.first().map_or(row, |(_, ours)| *ours);
             println!(
@@ -196,13 +211,20 @@ impl Lab {
     }
 
     /// One pull on a file system of its own, after that of `first`.
-    fn run(&self, peer: Peer, images: &Images, first: Option<&str>, then: &str) -> Result<Pulled, Failure> {
-        let scratch = Scratch::mount()?;
+    fn run(
+        &self,
+        peer: Peer,
+        images: &Images,
+        first: Option<&str>,
+        then: &str,
+        on: Kind,
+    ) -> Result<Pulled, Failure> {
+        let scratch = Scratch::mount(on)?;
         let folder = scratch.path();
         let daemon = peer.daemon(&folder)?;
         let pull = |tag: &str| {
             let (digest, layers) = &images.versions[tag];
-            let (registry, name) = (self.address.as_str(), images.recipe.name);
+            let (registry, name) = (self.address.as_str(), images.name.as_str());
             let run = measure::run(&peer.pull(
                 &self.hostctl,
                 &folder,

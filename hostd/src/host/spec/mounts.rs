@@ -29,9 +29,7 @@ pub(super) fn mounts(wanted: &Wanted<'_>) -> Result<Vec<Mount>, SpecError> {
         let source = volumes
             .get(&volume.volume)
             .ok_or_else(|| SpecError::NoVolume { volume: volume.volume.clone() })?;
-        // On disk the ids are the container's (0 to 65535), whichever range it has on this host.
-        let idmap = if has_own_users(container) { ",idmap" } else { "" };
-        let options = format!("bind,{},nosuid,nodev,private{idmap}", access(volume.read_only));
+        let options = format!("bind,{},nosuid,nodev,private", access(volume.read_only));
         let target = Path::new(&volume.target);
         declared.insert(target, mount(target, "bind", source, &options)?);
     }

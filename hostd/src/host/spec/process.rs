@@ -15,7 +15,7 @@ use oci_spec::runtime::{
 use super::{INIT, SpecError, Wanted, hostname};
 
 /// Where programs are looked for when the image does not say.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(in crate::host) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Open files of one process: what it has, and what it may ask for (the values that systemd gives a service).
 const OPEN_FILES: (u64, u64) = (1024, 524_288);

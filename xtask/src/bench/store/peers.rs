@@ -1,9 +1,12 @@
 //! Who pulls: the store, and what people use instead of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bennu_image_store::{Confinement, Store};
+
 use super::daemon::Daemon;
+use super::newer;
 use crate::Failure;
 
 /// What a run is about.
@@ -24,6 +27,8 @@ pub(super) struct Target<'a> {
 pub(super) enum Peer {
     Store,
     Podman,
+    /// podman that fetches parts of layers where it can, for [`super::delta`] alone: the one of [`newer`].
+    PodmanPartial,
     Containerd,
     Docker,
     Umoci,
@@ -40,6 +45,7 @@ impl Peer {
         match self {
             Self::Store => "`hostctl store pull`",
             Self::Podman => "podman",
+            Self::PodmanPartial => "podman, parts of layers",
             Self::Containerd => "containerd (`ctr`)",
             Self::Docker => "docker",
             Self::Umoci => "skopeo and umoci",
@@ -52,12 +58,25 @@ impl Peer {
         self != Self::Floor
     }
 
-    /// Starts what it needs to run beforehand, all of it below `folder`.
+    /// Writes and starts what it needs to run beforehand, all of it below `folder`.
     ///
     /// # Errors
     /// Where a daemon does not come up.
     pub(super) fn daemon(self, folder: &Path) -> Result<Option<Daemon>, Failure> {
         let socket = folder.join("s");
+        if self == Self::Store {
+            // The others' daemons have made their directories, too, when a pull begins.
+            Store::open(&store(folder), Confinement::None)?;
+        }
+        if self == Self::PodmanPartial {
+            // containers-storage.conf(5); it has no option on the command line.
+            let (root, run) = (folder.join("root"), folder.join("run"));
+            let text = format!(
+                "[storage]\ndriver = \"overlay\"\ngraphroot = {root:?}\nrunroot = {run:?}\n[storage.options]\n\
+                 pull_options = {{enable_partial_images = \"true\", use_hard_links = \"false\", ostree_repos = \"\"}}\n"
+            );
+            std::fs::write(folder.join("storage.conf"), text)?;
+        }
         let (command, ready) = match self {
             Self::Containerd => {
                 let config = folder.join("c.toml");
@@ -79,7 +98,7 @@ impl Peer {
                 ready.arg("version");
                 (command, ready)
             }
-            Self::Store | Self::Podman | Self::Umoci | Self::Floor => return Ok(None),
+            Self::Store | Self::Podman | Self::PodmanPartial | Self::Umoci | Self::Floor => return Ok(None),
         };
         Daemon::start(command, &folder.join("log"), ready).map(Some)
     }
@@ -92,12 +111,17 @@ impl Peer {
         match self {
             Self::Store => {
                 command = Command::new(hostctl);
-                command.args(["store", "--root"]).arg(folder.join("store")).args(["pull", &pinned]);
+                command.args(["store", "--root"]).arg(store(folder)).args(["pull", &pinned]);
             }
             Self::Podman => {
                 command = Command::new("podman");
                 command.arg("--root").arg(folder.join("root")).arg("--runroot").arg(folder.join("run"));
                 command.args(["--storage-driver=overlay", "pull", "--quiet", "--tls-verify=false", &pinned]);
+            }
+            Self::PodmanPartial => {
+                command = newer::command("podman", folder);
+                command.env("CONTAINERS_STORAGE_CONF", folder.join("storage.conf"));
+                command.args(["pull", "--quiet", "--tls-verify=false", &pinned]);
             }
             Self::Containerd => {
                 command = Command::new("ctr");
@@ -136,6 +160,10 @@ impl Peer {
         }
         command
     }
+}
+
+fn store(folder: &Path) -> PathBuf {
+    folder.join("store")
 }
 
 /// Debian's client; another one may stand before it in `PATH`.

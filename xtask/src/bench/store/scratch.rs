@@ -12,7 +12,26 @@ use crate::bench::program::succeed;
 /// Length of the sparse file that the file system is in: more than any image unpacked twice.
 const SIZE: u64 = 8 << 30;
 
-/// An ext4 file system on a loop device; it is gone when this value is dropped.
+/// Which file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Ext4,
+    /// Where files can share blocks.
+    Btrfs,
+}
+
+impl Kind {
+    /// The program that makes one, and the options that it is mounted with. Nothing initialises the inode tables of ext4 while it
+    /// is mounted, which would be counted as the work of whoever is measured.
+    fn commands(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Ext4 => (&["mkfs.ext4", "-q", "-E", "lazy_itable_init=1"], "loop,noinit_itable"),
+            Self::Btrfs => (&["mkfs.btrfs", "-q"], "loop"),
+        }
+    }
+}
+
+/// A file system on a loop device; it is gone when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Scratch {
     folder: tempfile::TempDir,
@@ -23,23 +42,24 @@ pub(super) struct Scratch {
 pub(super) struct Used {
     /// Bytes of blocks that are not free.
     pub(super) bytes: u64,
+    /// Nothing on a file system that does not count them.
     pub(super) inodes: u64,
 }
 
 impl Scratch {
-    /// Makes and mounts one. Its path is short, because a socket's path has at most 108 bytes. Nothing initialises its
-    /// inode tables while it is mounted, which would be counted as the work of whoever is measured.
+    /// Makes and mounts one. Its path is short, because a socket's path has at most 108 bytes.
     ///
     /// # Errors
     /// Where this process may not mount, or there is no loop device.
-    pub(super) fn mount() -> Result<Self, Failure> {
+    pub(super) fn mount(kind: Kind) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("bb").tempdir_in("/tmp")?;
         let image = folder.path().join("image");
         File::create(&image)?.set_len(SIZE)?;
-        succeed(Command::new("mkfs.ext4").args(["-q", "-E", "lazy_itable_init=1"]).arg(&image))?;
+        let (make, options) = kind.commands();
+        succeed(Command::new(make[0]).args(&make[1..]).arg(&image))?;
         std::fs::create_dir(folder.path().join("m"))?;
         let scratch = Self { folder };
-        succeed(Command::new("mount").args(["-o", "loop,noinit_itable"]).arg(&image).arg(scratch.path()))?;
+        succeed(Command::new("mount").args(["-o", options]).arg(&image).arg(scratch.path()))?;
         Ok(scratch)
     }
 

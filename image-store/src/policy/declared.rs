@@ -1,12 +1,14 @@
 //! The signatures that images must carry, as a manifest says it in words of the trust document.
 
-use bennu_image_store::cosign::NamedKey;
-use bennu_image_store::policy::{NotAPolicy, Policy};
 use bennu_manifests::Trust;
 use bennu_manifests::model::{ImagePolicy, Manifest, Name};
 
+use super::{NotAPolicy, Policy};
+use crate::cosign::NamedKey;
+
 /// Why the policies of a manifest cannot be asked for.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PolicyError {
     /// A key that nobody knows here.
     #[error("image-policy \"{prefix}\": the trust document has no key `{key}`")]
@@ -30,7 +32,7 @@ pub enum PolicyError {
 ///
 /// # Errors
 /// [`PolicyError`]
-pub fn all(manifest: &Manifest, trust: &Trust) -> Result<Vec<Policy>, PolicyError> {
+pub fn declared(manifest: &Manifest, trust: &Trust) -> Result<Vec<Policy>, PolicyError> {
     let one = |(prefix, policy): (&String, &ImagePolicy)| {
         let key = |name: &Name| {
             let key = trust.keys.get(name).cloned();
@@ -60,7 +62,7 @@ mod tests {
             "schema = 1\nname = \"a\"\nserial = 1\nsigned-at = 2026-01-01T00:00:00Z\nexpires = 2036-01-01T00:00:00Z\n{lines}"
         );
         let manifest = bennu_manifests::check(text.as_bytes()).expect("a manifest");
-        all(&manifest, &trust)
+        declared(&manifest, &trust)
     }
 
     #[test]

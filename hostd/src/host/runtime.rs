@@ -1,0 +1,177 @@
+//! How the program that makes containers is spoken to. What one of them wants otherwise than another one is here, and nowhere
+//! else.
+//!
+//! ```text
+//!        control group of the container      terminal of a command
+//! crun   the unit's: it makes none            made in the container, handed over by a socket
+//! runc   `container` in the unit's            runc's own, which stays between it and ours
+//! ```
+//! runc always makes a control group. It makes it below that of the unit, so the unit's limits and its filter of devices
+//! hold, and all of it goes away with the unit. For that no process may be in the unit's own group (cgroup-v2, "No Internal
+//! Process Constraint"): systemd starts runc in one beside it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bennu_manifests::model::Runtime;
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder, LinuxResourcesBuilder,
+    Spec,
+};
+
+use super::idrange;
+
+/// The control group of a container that has one of its own, below that of its unit.
+const CONTAINER: &str = "container";
+
+/// Where systemd starts a runtime that may not be in the unit's own group.
+const STARTED_IN: &str = "runtime";
+
+/// Where control groups are (systemd mounts them there).
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The program.
+pub(super) fn program(runtime: Runtime) -> PathBuf {
+    Path::new("/").join(runtime.program())
+}
+
+/// Those that this operating system has.
+pub(super) fn there() -> Vec<Runtime> {
+    Runtime::ALL
+        .into_iter()
+        .filter(|runtime| fs::metadata(program(*runtime)).is_ok_and(|file| file.is_file()))
+        .collect()
+}
+
+/// The program, told all that comes before a command. It gets nothing of the daemon's own environment: runtimes wait for word from
+/// the container where they find the `NOTIFY_SOCKET` of a service manager, and runc waits for ever where the container ends first.
+pub(super) fn command(runtime: Runtime, state: &Path) -> Command {
+    let mut command = Command::new(program(runtime));
+    command.env_clear().args(options(runtime, state));
+    command
+}
+
+/// What it is told before any command: where it keeps what it knows, and that the control group is not its own affair.
+pub(super) fn options(runtime: Runtime, state: &Path) -> Vec<String> {
+    let root = format!("--root={}", state.display());
+    match runtime {
+        Runtime::Crun => vec![root, "--cgroup-manager=disabled".to_owned()],
+        Runtime::Runc => vec![root],
+    }
+}
+
+/// The group below the unit's that systemd starts it in, where it may not be the unit's own.
+pub(super) fn started_in(runtime: Runtime) -> Option<&'static str> {
+    match runtime {
+        Runtime::Crun => None,
+        Runtime::Runc => Some(STARTED_IN),
+    }
+}
+
+/// The control group of a container, given that of its unit.
+pub(super) fn group(runtime: Runtime, unit: &Path) -> PathBuf {
+    match runtime {
+        Runtime::Crun => unit.to_owned(),
+        Runtime::Runc => unit.join(CONTAINER),
+    }
+}
+
+/// All that may be control groups of a container, given that of its unit.
+pub(super) fn groups(unit: &Path) -> [PathBuf; 2] {
+    Runtime::ALL.map(|runtime| group(runtime, unit))
+}
+
+/// What it is told so that a command that runs in the group `name` of the container's stays in it.
+pub(super) fn stay_in(runtime: Runtime, name: &str) -> Option<OsString> {
+    match runtime {
+        Runtime::Crun => None,
+        Runtime::Runc => Some(format!("--cgroup={name}").into()),
+    }
+}
+
+/// Whether it hands over the other end of a terminal, and stays until its command has ended. Else it has to be run at a
+/// terminal itself.
+pub(super) fn hands_over_terminals(runtime: Runtime) -> bool {
+    match runtime {
+        Runtime::Crun => true,
+        // With a socket it does not stay (runc 1.1, `utils_linux.go`, `checkTerminal`), and the command's code is lost.
+        Runtime::Runc => false,
+    }
+}
+
+/// Adds to a specification what this runtime has to be told besides: the container's control group, and the ids of its users,
+/// which it does not ask their namespace for.
+pub(super) fn complete(
+    runtime: Runtime,
+    spec: &mut Spec,
+    group: &Path,
+    host_start: Option<u32>,
+) -> Result<(), OciSpecError> {
+    let (Runtime::Runc, Some(linux)) = (runtime, spec.linux_mut()) else { return Ok(()) };
+    // Absolute is below the root of all groups (runc, `libcontainer/cgroups/fs2/defaultpath.go`).
+    let path = Path::new("/").join(group.strip_prefix(CGROUPS).unwrap_or(group));
+    let all =
+        LinuxDeviceCgroupBuilder::default().allow(true).typ(LinuxDeviceType::A).access("rwm").build()?;
+    linux.set_cgroups_path(Some(path));
+    // It always sets a filter. The unit's own is above it and says which devices there are.
+    linux.set_resources(Some(LinuxResourcesBuilder::default().devices(vec![all]).build()?));
+    let mapping = host_start.map(mapping).transpose()?;
+    linux.set_uid_mappings(mapping.map(|mapping| vec![mapping]));
+    linux.set_gid_mappings(mapping.map(|mapping| vec![mapping]));
+    Ok(())
+}
+
+fn mapping(host_start: u32) -> Result<LinuxIdMapping, OciSpecError> {
+    LinuxIdMappingBuilder::default().host_id(host_start).container_id(0_u32).size(idrange::COUNT).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNIT: &str = "/sys/fs/cgroup/bennu.slice/bennu-web-3.service";
+
+    fn completed(runtime: Runtime, host_start: Option<u32>) -> serde_json::Value {
+        let mut spec = Spec::default();
+        complete(runtime, &mut spec, &group(runtime, Path::new(UNIT)), host_start).unwrap();
+        serde_json::to_value(spec).unwrap()["linux"].take()
+    }
+
+    #[test]
+    fn runc_is_told_of_a_group_below_the_units_of_all_devices_and_of_the_containers_ids() {
+        let linux = completed(Runtime::Runc, Some(1 << 20));
+        assert_eq!(linux["cgroupsPath"], "/bennu.slice/bennu-web-3.service/container");
+        let all = serde_json::json!([{ "allow": true, "type": "a", "access": "rwm" }]);
+        assert_eq!(linux["resources"]["devices"], all, "the filter of the unit is the one that holds");
+        let ids = serde_json::json!([{ "containerID": 0, "hostID": 1 << 20, "size": idrange::COUNT }]);
+        assert_eq!((&linux["uidMappings"], &linux["gidMappings"]), (&ids, &ids));
+        let hosts = completed(Runtime::Runc, None);
+        assert!(hosts["uidMappings"].is_null(), "with the host's users nothing is mapped");
+    }
+
+    #[test]
+    fn a_runtime_knows_nothing_of_the_daemons_environment() {
+        for runtime in Runtime::ALL {
+            let command = command(runtime, Path::new("/run/state"));
+            assert!(format!("{command:?}").starts_with("env -i "), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn crun_is_told_nothing_besides() {
+        let mut spec = Spec::default();
+        complete(Runtime::Crun, &mut spec, Path::new(UNIT), Some(1 << 20)).unwrap();
+        assert_eq!(spec, Spec::default());
+    }
+
+    #[test]
+    fn a_command_stays_in_its_own_group_and_the_runtime_out_of_the_units() {
+        assert_eq!(stay_in(Runtime::Runc, "exec-3").unwrap(), "--cgroup=exec-3");
+        assert_eq!(started_in(Runtime::Runc), Some("runtime"));
+        assert_eq!((stay_in(Runtime::Crun, "exec-3"), started_in(Runtime::Crun)), (None, None));
+        assert_eq!(groups(Path::new(UNIT)), [PathBuf::from(UNIT), Path::new(UNIT).join("container")]);
+    }
+}

@@ -1,0 +1,229 @@
+//! The EFI system partition: boot entries and boot images, written so that a power cut leaves the old way to boot or the new one.
+//!
+//! Renames on FAT are not journaled: a cut in the middle may leave neither name. So no entry is ever changed in place: a new one
+//! is whole on the disk before an old one goes, and which there are to be is decided in [`bennu_planner::update`].
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use bennu_image_store::durable;
+use bennu_manifests::model::Digest;
+use bennu_planner::update::{Entry, EntryName, EspStep};
+use nix::mount::{MsFlags, mount, umount};
+
+/// The partition, by its name in the partition table.
+const DEVICE: &str = "/dev/disk/by-partlabel/bennu-esp";
+/// Where the loader looks for entries (UAPI group, Boot Loader Specification, "Type #1").
+const ENTRIES: &str = "loader/entries";
+/// Where our boot images are. The loader lists by itself what is in `EFI/Linux`, and must not list these twice.
+const IMAGES: &str = "EFI/bennu";
+/// The most bytes of an entry's file that are read.
+const MAX_ENTRY: u64 = 16 << 10;
+/// The most entries that are looked at.
+const MAX_ENTRIES: usize = 1000;
+
+/// Why the boot partition could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}", path.display())]
+pub struct EspError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EspError {
+    let path = path.to_owned();
+    move |source| EspError { doing, path, source }
+}
+
+/// What is on the partition of ours.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// The entries.
+    pub(super) entries: Vec<Entry>,
+    /// Roots of which the boot image is there.
+    pub(super) images: BTreeSet<Digest>,
+}
+
+/// The partition, mounted for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Esp {
+    root: PathBuf,
+    mounted: bool,
+}
+
+impl Esp {
+    /// Mounts the partition below `run`. It is not mounted else, so that nothing writes to it by mistake.
+    ///
+    /// # Errors
+    /// Where it can't be mounted.
+    pub(super) fn mount(run: &Path) -> Result<Self, EspError> {
+        let root = run.join("esp");
+        std::fs::create_dir_all(&root).map_err(failed("make", &root))?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+        mount(Some(DEVICE), &root, Some("vfat"), flags, Some("umask=0077"))
+            .map_err(|errno| failed("mount the boot partition at", &root)(errno.into()))?;
+        Ok(Self { root, mounted: true })
+    }
+
+    /// The same for a directory that is there, in tests.
+    #[cfg(test)]
+    fn at(root: &Path) -> Self {
+        Self { root: root.to_owned(), mounted: false }
+    }
+
+    /// What is there. A file that nobody understands is an entry without a root: it is as good as gone.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub(super) fn contents(&self) -> Result<Contents, EspError> {
+        let mut contents = Contents::default();
+        for file in names(&self.root.join(ENTRIES))? {
+            if let Some(name) = EntryName::parse(&file) {
+                let path = self.root.join(ENTRIES).join(&file);
+                let root = read(&path).ok().and_then(|text| Entry::root_of(&text));
+                contents.entries.push(Entry { name, root });
+            }
+        }
+        let images = names(&self.root.join(IMAGES))?.into_iter();
+        contents.images =
+            images.filter_map(|file| format!("sha256:{}", file.strip_suffix(".efi")?).parse().ok()).collect();
+        Ok(contents)
+    }
+
+    /// Carries steps out, each durable before the next one. `title` is what entries are called; `image` opens the boot image of a
+    /// root.
+    ///
+    /// # Errors
+    /// At the first step that does not work. What was done before stays, and leaves a way to boot.
+    pub(super) fn carry_out(
+        &self,
+        steps: &[EspStep],
+        title: &str,
+        mut image: impl FnMut(&Digest) -> io::Result<Box<dyn io::Read>>,
+    ) -> Result<(), EspError> {
+        let (entries, images) = (self.root.join(ENTRIES), self.root.join(IMAGES));
+        for dir in [&entries, &images] {
+            std::fs::create_dir_all(dir).map_err(failed("make", dir))?;
+        }
+        self.remove_leftovers(&[&entries, &images])?;
+        for step in steps {
+            match step {
+                EspStep::WriteImage(root) => {
+                    let path = images.join(format!("{}.efi", root.hex()));
+                    let mut source = image(root).map_err(failed("open the boot image for", &path))?;
+                    durable::replace_by(&path, 0o600, |file| io::copy(&mut source, file).map(drop))
+                        .map_err(failed("write", &path))?;
+                }
+                EspStep::WriteEntry(name, root) => {
+                    let path = entries.join(name.to_string());
+                    let text = Entry::text(name.generation, root, title);
+                    durable::replace(&path, text.as_bytes()).map_err(failed("write", &path))?;
+                }
+                EspStep::RemoveEntry(name) => {
+                    let path = entries.join(name.to_string());
+                    durable::remove(&path).map_err(failed("remove", &path))?;
+                }
+                EspStep::RemoveImage(root) => {
+                    let path = images.join(format!("{}.efi", root.hex()));
+                    durable::remove(&path).map_err(failed("remove", &path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a write that was cut short left: it would fill the partition.
+    fn remove_leftovers(&self, dirs: &[&Path]) -> Result<(), EspError> {
+        for dir in dirs {
+            for file in names(dir)?.iter().filter(|file| file.starts_with(durable::TEMPORARY_PREFIX)) {
+                let path = dir.join(file);
+                std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Esp {
+    fn drop(&mut self) {
+        if self.mounted
+            && let Err(error) = umount(&self.root)
+        {
+            tracing::warn!(%error, "unmount the boot partition");
+        }
+    }
+}
+
+/// The names in a directory, which need not be there, in order.
+fn names(dir: &Path) -> Result<Vec<String>, EspError> {
+    let list = match std::fs::read_dir(dir) {
+        Ok(list) => list,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("list", dir)(error)),
+    };
+    let mut names = Vec::new();
+    for item in list.take(MAX_ENTRIES) {
+        names.extend(item.map_err(failed("list", dir))?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_ENTRY).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Digest = Digest::from_bytes([0xaa; 32]);
+    const B: Digest = Digest::from_bytes([0xbb; 32]);
+
+    fn image(_: &Digest) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(&b"boot image"[..]))
+    }
+
+    fn no_image(_: &Digest) -> io::Result<Box<dyn io::Read>> {
+        Err(io::Error::other("it is not there"))
+    }
+
+    #[test]
+    fn what_is_carried_out_is_there_and_what_was_left_is_gone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let esp = Esp::at(dir.path());
+        assert_eq!(esp.contents().expect("an empty one"), Contents::default());
+        let fresh = EntryName::fresh(9);
+        esp.carry_out(&[EspStep::WriteImage(A), EspStep::WriteEntry(fresh, A)], "Bennu", image)
+            .expect("written");
+        let leftover = dir.path().join(IMAGES).join(format!("{}left", durable::TEMPORARY_PREFIX));
+        std::fs::write(&leftover, "half an image").expect("written");
+        std::fs::write(dir.path().join(ENTRIES).join("bennu-3+3.conf"), "garbage").expect("written");
+        std::fs::write(dir.path().join(ENTRIES).join("other.conf"), "not ours").expect("written");
+        let there = esp.contents().expect("read");
+        let broken = Entry { name: EntryName::fresh(3), root: None };
+        assert_eq!(there.entries, [broken, Entry { name: fresh, root: Some(A) }]);
+        assert_eq!(there.images, BTreeSet::from([A]));
+
+        let steps = [EspStep::RemoveEntry(fresh), EspStep::RemoveImage(A)];
+        esp.carry_out(&steps, "Bennu", no_image).expect("removed");
+        esp.carry_out(&steps, "Bennu", no_image).expect("what is gone already is no error");
+        assert_eq!(esp.contents().expect("read").images, BTreeSet::new());
+        assert!(!leftover.exists());
+        assert!(dir.path().join(ENTRIES).join("other.conf").exists(), "what is not ours stays");
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_brought_leaves_no_entry() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let esp = Esp::at(dir.path());
+        let steps = [EspStep::WriteImage(B), EspStep::WriteEntry(EntryName::fresh(9), B)];
+        esp.carry_out(&steps, "Bennu", no_image).expect_err("there is no image");
+        assert_eq!(esp.contents().expect("read"), Contents::default());
+    }
+}

@@ -1,0 +1,91 @@
+//! Asking the gates: what each of them needs to know is gathered here, and decided in [`bennu_planner::update`].
+
+use std::path::Path;
+
+use bennu_planner::update::{Attempt, Gate, GateFacts, Lock, gates, may_ask_for_lock};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::fleet_lock;
+use crate::core::Core;
+use crate::ledger::Applicable;
+
+/// Below the directory of the daemon: each file in it says no to changes, and its name says who does.
+const INHIBITORS: &str = "inhibit";
+/// How many of their names are told.
+const MAX_INHIBITORS: usize = 16;
+
+/// What the gates are asked about.
+#[derive(Debug)]
+pub(crate) struct Facts<'a> {
+    /// What is to become active.
+    pub pending: &'a Applicable,
+    /// How it was tried before.
+    pub before: Option<&'a Attempt>,
+    /// Whether the machine has to start again for it.
+    pub restarts: bool,
+}
+
+/// Asks all gates, and takes the lock where it is the only one that is left.
+///
+/// # Errors
+/// What keeps the host from changing, for a person.
+pub(super) async fn pass(core: &Core, facts: &Facts<'_>) -> Result<(), String> {
+    let lock = core.updates().lock.clone();
+    let mut answers = ask(core, facts, &lock).await;
+    if may_ask_for_lock(&answers, Timestamp::now()) {
+        let lock = fleet_lock::take(core, facts.pending).await;
+        core.updates().lock = lock.clone();
+        answers = ask(core, facts, &lock).await;
+    }
+    let closed: Vec<String> =
+        answers.iter().filter(|gate| !gate.open).map(|gate| format!("{}: {}", gate.gate, gate.why)).collect();
+    core.updates().gates = answers;
+    if closed.is_empty() { Ok(()) } else { Err(closed.join("; ")) }
+}
+
+async fn ask(core: &Core, facts: &Facts<'_>, lock: &Lock) -> Vec<Gate> {
+    let inhibitors = inhibitors(core.host.run_directory());
+    let generation = facts.pending.generation.number;
+    gates(&GateFacts {
+        updates: facts.pending.manifest.update.as_ref(),
+        now: Timestamp::now(),
+        runs: core.ledger.lock().await.active().is_some(),
+        restarts: facts.restarts,
+        free_space: free_space(core.store.root()),
+        approved: core.updates().approved.contains(&generation),
+        inhibitors: &inhibitors,
+        attempts: facts.before.map_or(0, |before| before.tries),
+        not_before: facts.before.and_then(|before| before.not_before),
+        lock,
+        zones: |name| TimeZone::get(name).ok(),
+    })
+}
+
+/// Names of the files that say no.
+fn inhibitors(run: &Path) -> Vec<String> {
+    let Ok(list) = std::fs::read_dir(run.join(INHIBITORS)) else { return Vec::new() };
+    let mut names: Vec<_> =
+        list.take(MAX_INHIBITORS).flatten().map(|f| f.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Bytes that are free where the store is.
+fn free_space(path: &Path) -> u64 {
+    nix::sys::statvfs::statvfs(path).map_or(0, |stat| stat.blocks_available() * stat.fragment_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_file_in_the_directory_of_inhibitors_says_no() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(inhibitors(dir.path()), Vec::<String>::new());
+        std::fs::create_dir(dir.path().join(INHIBITORS)).expect("made");
+        std::fs::write(dir.path().join(INHIBITORS).join("backup"), "").expect("written");
+        assert_eq!(inhibitors(dir.path()), ["backup"]);
+    }
+}

@@ -1,0 +1,301 @@
+//! Updates as the daemon carries them out: what is decided in [`bennu_planner::update`] is asked for, written down and done here.
+//!
+//! ```text
+//!  stage ──► advance ──► gates closed: wait
+//!                   ├──► containers alone: activate, on trial
+//!                   └──► another OS: write down the attempt ─► boot entry ─► the machine starts again
+//!  start ──► begin: what did the boot mean? ─► arrived · once more · rejected · fell back
+//!  round ──► judge: kept, taken back, or not decided yet
+//! ```
+//! The order of writes is always: the ledger says what is intended, then the boot partition is changed, then the machine starts
+//! again. So a power cut leaves what was, or something that is taken up at the next start.
+
+mod baseline;
+mod clock;
+mod esp;
+mod fleet_lock;
+mod gates;
+mod os_image;
+mod rebirth;
+mod receipt;
+mod rejected;
+mod state;
+mod trial;
+
+pub use esp::EspError;
+pub use os_image::{NotAnOs, OsImage};
+pub use rebirth::{Rebirth, rebirth};
+pub use rejected::{Rejected, contents};
+pub use state::Updates;
+
+use std::io;
+use std::time::Duration;
+
+use bennu_api::{Happening, Phase, Problem, ProblemKind};
+use bennu_manifests::model::Digest;
+use bennu_planner::update::{AfterBoot, Attempt, Baseline, Booted, Pointer, after_boot, esp_steps};
+use jiff::Timestamp;
+
+use crate::core::{Core, chain};
+use crate::foresee::foresee;
+use crate::ledger::{Applicable, LedgerError};
+use crate::volumes;
+use esp::{Contents, Esp};
+
+pub(crate) use gates::Facts;
+pub use trial::{confirm, roll_back};
+
+pub(crate) use fleet_lock::release as release_lock;
+pub(crate) use receipt::settle as settle_receipt;
+pub(crate) use trial::judge;
+
+/// Why an update could not be carried on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The ledger can't be written.
+    #[error("write down how far the update is")]
+    Ledger(#[from] LedgerError),
+    /// The boot partition can't be read or written.
+    #[error(transparent)]
+    Esp(#[from] EspError),
+    /// The image of the OS is none.
+    #[error(transparent)]
+    Os(#[from] NotAnOs),
+    /// What was rejected can't be written down.
+    #[error("write down what was rejected")]
+    Rejected(#[source] io::Error),
+    /// The machine does not start again.
+    #[error("start the machine again")]
+    Restart(#[source] crate::host::BusError),
+    /// The volumes that go back with the generation can't be kept or put back.
+    #[error("{0}")]
+    Volumes(String),
+    /// The host can't be looked at.
+    #[error("look what the update would do")]
+    Look(#[from] crate::host::ObserveError),
+    /// It is not known which OS runs, so no other one can be tried.
+    #[error("the OS that runs was not started by a boot entry of ours, so another one can't be tried")]
+    UnknownOs,
+}
+
+/// What became of a generation for which all is in the store.
+#[derive(Debug)]
+pub(crate) enum Advanced {
+    /// It is the active one.
+    Active,
+    /// Something keeps the host from changing.
+    Waits(String),
+    /// It is given up: another plan than the one that was asked for would be carried out.
+    GivenUp,
+    /// The machine is about to start again.
+    Restarting,
+}
+
+/// Takes up what a boot means for an update that was under way. Called once, when the daemon starts. Whether the machine is about to
+/// start again is returned.
+///
+/// # Errors
+/// Where it can't be written down; the daemon is started again then.
+pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
+    let Some(running) = core.running_root() else { return Ok(false) };
+    let contents = look(core).unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "read the boot partition");
+        Contents::default()
+    });
+    let ledger = core.ledger.lock().await;
+    let is_rejected = |number| core.updates().rejected.all().iter().any(|known| known.generation == number);
+    let written = ledger.pointer().clone();
+    // What was active when the machine stopped wrote to its volumes; before an attempt has arrived that is what was kept.
+    let had_volumes = written.active;
+    let pointer = Pointer { returning: false, ..written }.settled(is_rejected);
+    let root_of = |number: u64| ledger.root_of(number);
+    let goes_back = pointer.returning && pointer.active.and_then(root_of).is_some_and(|root| root != running);
+    let kept = if pointer.active == pointer.kept { pointer.kept.and_then(root_of) } else { None };
+    let previous = pointer.previous.and_then(|number| Some((number, root_of(number)?)));
+    let (attempt, entries, now) = (pointer.attempt.as_ref(), &contents.entries, Timestamp::now());
+    let meaning = after_boot(&Booted { running, attempt, kept, previous, entries, now });
+    let next = pointer.clone().booted(&meaning, root_of);
+    drop(ledger);
+    if meaning != AfterBoot::GoOn {
+        tracing::info!(?meaning, "an update was under way when the machine started");
+    }
+    // What is rejected is written down before the pointer moves: after a cut between the two it is rejected again.
+    if let (AfterBoot::GiveUp { why }, Some(attempt)) = (&meaning, attempt) {
+        let tries = entries.iter().filter(|entry| entry.name.generation == attempt.generation);
+        let evidence = tries.map(|entry| format!("boot entry {}", entry.name)).collect();
+        trial::reject(core, attempt.generation, why, trial::Fault::Boot(evidence)).await?;
+    }
+    match &meaning {
+        AfterBoot::GiveUp { why } => receipt::of_boot_that_failed(core, next.active, why).await,
+        AfterBoot::Again { .. } => {
+            receipt::of_boot_that_failed(core, next.active, "its OS did not come up; it is tried again")
+                .await;
+        }
+        AfterBoot::GoOn | AfterBoot::Arrived | AfterBoot::FellBack { .. } => {}
+    }
+    if let (Some(from), Some(to)) = (had_volumes, next.active)
+        && from != to
+    {
+        give_volumes_back(core, from, to).await?;
+    }
+    core.ledger.lock().await.point(|_| next)?;
+    // The OS came up: where it is not on trial its entry gets all its tries again. That can wait for the next start.
+    if let Err(error) = write_entries(core, false).await {
+        tracing::error!(error = chain(&error), "write the boot entries");
+    }
+    if goes_back {
+        core.host.restart_machine().await.map_err(UpdateError::Restart)?;
+    }
+    Ok(goes_back)
+}
+
+/// Brings a generation on whose images are all in the store: it waits, becomes the active one, or has the machine start again.
+///
+/// # Errors
+/// [`UpdateError`]; what runs goes on running.
+pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advanced, UpdateError> {
+    let generation = pending.generation.number;
+    let running = core.running_root();
+    let root = match pending.manifest.os_image() {
+        Some(image) => {
+            let os = OsImage::of(&core.store, &image.digest)?;
+            // Before anything is written or started again: containers could not be made there.
+            os.require_runtime(&core.store, pending.manifest.runtime())?;
+            Some(os.root)
+        }
+        None => running,
+    };
+    let restarts = root != running;
+    if restarts && running.is_none() {
+        return Err(UpdateError::UnknownOs);
+    }
+    let (before, kept) = {
+        let ledger = core.ledger.lock().await;
+        let pointer = ledger.pointer();
+        let before = pointer.attempt.clone().filter(|attempt| attempt.generation == generation);
+        (before, pointer.kept.and_then(|kept| ledger.root_of(kept)))
+    };
+    if let Err(why) = gates::pass(core, &Facts { pending, before: before.as_ref(), restarts }).await {
+        core.updates().phase = Phase::Waiting;
+        return Ok(Advanced::Waits(why));
+    }
+    let active = core.generations().await.0;
+    let foreseen = foresee(core, pending, active.as_ref()).await?;
+    let required = core.ledger.lock().await.required_plan(generation);
+    // What was tried before has passed here: a boot that came to nothing is no other situation.
+    if let Some(required) = required.filter(|required| *required != foreseen.digest && before.is_none()) {
+        give_up(core, generation, &plan_changed(required, foreseen.digest)).await?;
+        return Ok(Advanced::GivenUp);
+    }
+    receipt::of_activation(core, pending, &foreseen).await;
+    let first = Attempt::at(generation, root, running, kept);
+    let attempt = match before {
+        Some(before) => Attempt { os: first.os, arrived: first.arrived, not_before: None, ..before },
+        None => Attempt { baseline: baseline(core).await, ..first },
+    };
+    let within = pending.manifest.update.as_ref().and_then(|updates| updates.confirm_within_ms);
+    let confirm_by =
+        within.and_then(|within| Timestamp::now().checked_add(Duration::from_millis(within)).ok());
+    let attempt = Attempt { confirm_by, confirmed: false, ..attempt };
+    keep_volumes(core, pending).await.map_err(UpdateError::Volumes)?;
+    core.events.add(Happening::Tried { generation, os: root.filter(|_| restarts) });
+    if attempt.os.is_some() {
+        core.ledger.lock().await.point(|pointer| pointer.attempting(attempt.clone()))?;
+        write_entries(core, true).await?;
+    }
+    if restarts {
+        core.updates().phase = Phase::Restarting;
+        core.host.restart_machine().await.map_err(UpdateError::Restart)?;
+        return Ok(Advanced::Restarting);
+    }
+    let attempt = Attempt { arrived: true, ..attempt };
+    core.ledger.lock().await.point(|pointer| pointer.activated(generation, Some(attempt)))?;
+    crate::pins::follow(core).await.map_err(NotAnOs::Store)?;
+    core.updates().phase = Phase::Trial;
+    Ok(Advanced::Active)
+}
+
+/// Why a plan is not carried out that is not the one that was asked for.
+pub(crate) fn plan_changed(required: Digest, now: Digest) -> Problem {
+    let message = format!("the plan {required} is required, and the host would carry out {now}");
+    Problem { kind: ProblemKind::Refused, rule: "plan.changed".to_owned(), message, detail: String::new() }
+}
+
+/// Gives the pending generation up. What runs goes on running.
+async fn give_up(core: &Core, generation: u64, why: &Problem) -> Result<(), UpdateError> {
+    {
+        let mut ledger = core.ledger.lock().await;
+        // The reason first: after a cut between the two it is given up again, and not forgotten why.
+        ledger.record(generation, Err(&why.message))?;
+        ledger.point(Pointer::without_pending)?;
+    }
+    core.settled();
+    core.events.add(Happening::Refused { rule: why.rule.clone(), reason: why.message.clone() });
+    crate::pins::follow(core).await.map_err(NotAnOs::Store)?;
+    Ok(())
+}
+
+/// Keeps the state in which the active generation leaves the volumes that go back with it.
+async fn keep_volumes(core: &Core, pending: &Applicable) -> Result<(), String> {
+    let (active, history) = (core.generations().await.0, core.history().await.entries);
+    match active {
+        Some(active) => {
+            volumes::before_activation(core, &active, &pending.manifest, &history, Timestamp::now()).await
+        }
+        None => Ok(()),
+    }
+}
+
+/// Puts the volumes that go back with their generation into the state in which generation `to` left them, after generation `from`
+/// had them. It can be repeated.
+async fn give_volumes_back(core: &Core, from: u64, to: u64) -> Result<(), UpdateError> {
+    let Some(from) = core.ledger.lock().await.generation(from)? else { return Ok(()) };
+    let hands = core.hands.lock().await;
+    let back = volumes::restore_to_generation(core, &hands, &from, to, Timestamp::now()).await;
+    back.map(drop).map_err(UpdateError::Volumes)
+}
+
+/// What answers now, or nothing where the host can't be looked at.
+async fn baseline(core: &Core) -> Baseline {
+    match core.host.observe().await {
+        Ok(seen) => baseline::observe(&seen).await,
+        Err(_) => Baseline::default(),
+    }
+}
+
+/// What is on the boot partition.
+fn look(core: &Core) -> Result<Contents, EspError> {
+    Esp::mount(core.host.run_directory())?.contents()
+}
+
+/// Makes the boot entries those that the ledger asks for. `rearm` gives the attempt all its tries.
+///
+/// # Errors
+/// [`UpdateError`]; there is a way to boot at any time.
+pub(crate) async fn write_entries(core: &Core, rearm: bool) -> Result<(), UpdateError> {
+    let Some(running) = core.running_root() else { return Ok(()) };
+    let (wanted, images) = {
+        let ledger = core.ledger.lock().await;
+        let pointer = ledger.pointer();
+        let wanted = pointer.wanted_entries(running, rearm, |number| ledger.root_of(number));
+        // Where the boot image of a root may come from: the images of the generations that name them.
+        let generations =
+            pointer.generations().into_iter().filter_map(|number| ledger.generation(number).ok()?);
+        let images: Vec<Digest> = generations
+            .filter_map(|generation| generation.manifest.os_image().map(|image| image.digest))
+            .collect();
+        (wanted, images)
+    };
+    let esp = Esp::mount(core.host.run_directory())?;
+    let contents = esp.contents()?;
+    let steps = esp_steps(&wanted, &contents.entries, &contents.images);
+    let boot_image = |root: &Digest| -> io::Result<Box<dyn io::Read>> {
+        let mut known = images.iter().filter_map(|image| OsImage::of(&core.store, image).ok());
+        let os = known.find(|os| os.root == *root);
+        let os = os.ok_or_else(|| io::Error::other(format!("no image in the store has the root {root}")))?;
+        Ok(Box::new(os.boot_image(&core.store).map_err(io::Error::other)?))
+    };
+    esp.carry_out(&steps, "Bennu", boot_image)?;
+    Ok(())
+}
