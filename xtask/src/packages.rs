@@ -139,9 +139,11 @@ pub(crate) fn tools() -> Result<PathBuf, Failure> {
             || cargo().args([subcommand, "--version"]).output().is_ok_and(|output| output.status.success());
         if !found {
             eprintln!("tool to install: {package}");
-            // Away from the checkout, whose settings are not meant for it.
+            // They run for seconds: building them fast counts for more than what they take.
             let mut install = cargo();
-            install.args(["install", "--quiet", "--locked", package, "--root"]).arg(&root).current_dir("/");
+            install.args(["install", "--quiet", "--locked", "--debug", package, "--root"]).arg(&root);
+            // Away from the checkout, whose settings are not meant for it.
+            install.env("CARGO_PROFILE_DEV_DEBUG", "0").current_dir("/");
             succeed(&mut install)?;
         }
     }

@@ -22,7 +22,7 @@ fn hostctl(host: &Host, arguments: &[&str]) -> Command {
 }
 
 /// Runs it with this input, which then ends.
-fn fed(host: &Host, arguments: &[&str], input: &[u8]) -> Result<Output, Failure> {
+pub(crate) fn fed(host: &Host, arguments: &[&str], input: &[u8]) -> Result<Output, Failure> {
     let mut command = hostctl(host, arguments);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().expect("piped").write_all(input)?;
@@ -30,7 +30,7 @@ fn fed(host: &Host, arguments: &[&str], input: &[u8]) -> Result<Output, Failure>
 }
 
 /// Runs shell text in a terminal of 50 lines and 132 columns; `$HOSTCTL` is `hostctl` for the host.
-fn in_terminal(host: &Host, script: &str) -> Result<Output, Failure> {
+pub(crate) fn in_terminal(host: &Host, script: &str) -> Result<Output, Failure> {
     let known = host.hostctl();
     let program = format!(
         "{} --host {} --identity {}",
@@ -43,7 +43,7 @@ fn in_terminal(host: &Host, script: &str) -> Result<Output, Failure> {
     Ok(output(Command::new("script").args(["--quiet", "--return", "--command", &text, "/dev/null"]))?)
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace('\r', "")
 }
 

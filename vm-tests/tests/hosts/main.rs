@@ -19,4 +19,5 @@ mod power;
 mod pulls;
 mod refusals;
 mod rotation;
+mod runtimes;
 mod updates;

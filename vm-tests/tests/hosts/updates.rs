@@ -13,10 +13,10 @@ use crate::manifest::{manifest, sleeper, web};
 const DECIDED: Duration = Duration::from_secs(600);
 
 /// What `[update]` says in these tests: a short trial.
-const SHORT: &str = "[update]\ntrial = \"5s\"\nhealth-deadline = \"90s\"\n";
+pub(crate) const SHORT: &str = "[update]\ntrial = \"5s\"\nhealth-deadline = \"90s\"\n";
 
 /// A manifest with an OS of `releases`.
-fn with_os(host: &Host, releases: &Releases, serial: u64, os: &Release, rest: &str) -> String {
+pub(crate) fn with_os(host: &Host, releases: &Releases, serial: u64, os: &Release, rest: &str) -> String {
     let head = format!(
         "[registry.\"{}\"]\nplain-http = true\n[os]\nimage = \"{}\"\n",
         releases.from_guest(),
@@ -26,7 +26,7 @@ fn with_os(host: &Host, releases: &Releases, serial: u64, os: &Release, rest: &s
 }
 
 /// Waits for a status; the API may be away for as long as the machine takes to start again.
-fn status(host: &mut Host, what: &str, good: impl Fn(&Value) -> bool) -> Result<Value, Error> {
+pub(crate) fn status(host: &mut Host, what: &str, good: impl Fn(&Value) -> bool) -> Result<Value, Error> {
     let hostctl = host.hostctl();
     wait::until_good(
         what,
@@ -39,7 +39,7 @@ fn status(host: &mut Host, what: &str, good: impl Fn(&Value) -> bool) -> Result<
     )
 }
 
-fn kept(status: &Value, generation: u64) -> bool {
+pub(crate) fn kept(status: &Value, generation: u64) -> bool {
     status["update"]["kept"] == generation
         && status["converged"] == true
         && status["update"]["phase"] == "settled"
