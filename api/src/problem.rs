@@ -18,6 +18,13 @@ pub struct Problem {
     pub detail: String,
 }
 
+impl Problem {
+    /// One that no rule has a code for, and no document has a place for.
+    pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
+        Self { kind, rule: String::new(), message: message.into(), detail: String::new() }
+    }
+}
+
 /// The kinds of [`Problem`], each with one exit code of `hostctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

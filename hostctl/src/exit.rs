@@ -243,12 +243,7 @@ mod tests {
 
     #[test]
     fn what_a_host_says_cannot_move_the_terminal() {
-        let problem = Problem {
-            kind: ProblemKind::Refused,
-            rule: String::new(),
-            message: "a\u{1b}[2Jb".to_owned(),
-            detail: String::new(),
-        };
+        let problem = Problem::new(ProblemKind::Refused, "a\u{1b}[2Jb");
         assert!(!Failure::from(problem).text().contains('\u{1b}'));
     }
 }

@@ -75,12 +75,9 @@ async fn received<B: AsRef<[u8]>>(
 fn require_room(store: &Store, bytes: u64) -> Result<(), Problem> {
     match store.shortage(bytes).map_err(failed)? {
         None => Ok(()),
-        Some(shortage) => Err(Problem {
-            kind: ProblemKind::Failed,
-            rule: String::new(),
-            message: format!("the bundle does not fit: {shortage}"),
-            detail: String::new(),
-        }),
+        Some(shortage) => {
+            Err(Problem::new(ProblemKind::Failed, format!("the bundle does not fit: {shortage}")))
+        }
     }
 }
 
@@ -95,7 +92,9 @@ fn opened(file: &File) -> Result<(Files, SignedManifest), Problem> {
 
 /// Brings what `manifest` names into the store, with the signatures that came along.
 async fn imported(core: &Core, manifest: &Manifest, files: Arc<Files>) -> Result<Vec<Image>, Problem> {
-    let mut signatures = files.image_signatures().map_err(unreadable)?;
+    let reader = files.clone();
+    let read = tokio::task::spawn_blocking(move || reader.image_signatures()).await;
+    let mut signatures = read.map_err(failed)?.map_err(unreadable)?;
     let source = Source::Archive(files);
     let mut images = Vec::new();
     for image in manifest.images() {
@@ -111,7 +110,7 @@ async fn imported(core: &Core, manifest: &Manifest, files: Arc<Files>) -> Result
 
 fn not_imported(image: &str, error: &PullError) -> Problem {
     let message = format!("take {image} from the bundle: {}", chain(error));
-    Problem { kind: kind(error.fault()), rule: String::new(), message, detail: String::new() }
+    Problem::new(kind(error.fault()), message)
 }
 
 fn unreadable(error: BundleError) -> Problem {
@@ -128,10 +127,5 @@ fn kind(fault: Fault) -> ProblemKind {
 }
 
 fn no_bundle(why: &str) -> Problem {
-    Problem {
-        kind: ProblemKind::Invalid,
-        rule: String::new(),
-        message: format!("the bundle is not taken: {why}"),
-        detail: String::new(),
-    }
+    Problem::new(ProblemKind::Invalid, format!("the bundle is not taken: {why}"))
 }

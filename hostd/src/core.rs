@@ -12,7 +12,7 @@ use bennu_image_store::registry::Client;
 use bennu_image_store::registry::document::Platform;
 use bennu_image_store::verity::{self, Measured};
 use bennu_image_store::{Store, policy};
-use bennu_manifests::model::{Digest, ImageRef, Manifest, Name, Runtime};
+use bennu_manifests::model::{Digest, ImageRef, Manifest, Name};
 use bennu_manifests::{
     Freshness, HostFacts, NotAccepted, Verified, protected_changes, verify, verify_trust_chain,
 };
@@ -253,7 +253,7 @@ impl Core {
              [update] is tried once more",
             known.generation, known.why
         );
-        Err(Problem { kind: ProblemKind::Invalid, rule: String::new(), message, detail: String::new() })
+        Err(Problem::new(ProblemKind::Invalid, message))
     }
 
     /// Refuses a manifest for the operating system that runs, where that does not have the program to make its containers. What
@@ -263,15 +263,8 @@ impl Core {
         let stays = manifest
             .os_image()
             .is_none_or(|image| root(image).is_some_and(|root| Some(root) == self.running_root()));
-        match missing_runtime(manifest, &self.host.runtimes()).filter(|_| stays) {
-            None => Ok(()),
-            Some(message) => Err(Problem {
-                kind: ProblemKind::Invalid,
-                rule: String::new(),
-                message,
-                detail: String::new(),
-            }),
-        }
+        let missing = self.host.missing_runtime(manifest).filter(|_| stays);
+        missing.map_or(Ok(()), |message| Err(Problem::new(ProblemKind::Invalid, message)))
     }
 
     /// What a manifest would do, decided from what the host is now; nothing changes.
@@ -304,12 +297,8 @@ impl Core {
             .require_os(&changes, ledger.trust())
             .map_err(|error| not_accepted(error, "manifest", &submission.manifest))?;
         // Known before anything is fetched: a policy that names nobody could never be fulfilled.
-        policy::declared(verified.manifest(), ledger.trust()).map_err(|error| Problem {
-            kind: ProblemKind::Invalid,
-            rule: String::new(),
-            message: chain(&error),
-            detail: String::new(),
-        })?;
+        policy::declared(verified.manifest(), ledger.trust())
+            .map_err(|error| Problem::new(ProblemKind::Invalid, chain(&error)))?;
         Ok(verified)
     }
 
@@ -446,9 +435,7 @@ impl Core {
         let receipts = self.ledger.lock().await.receipts(generation).map_err(failed)?;
         let which = generation.map(|number| format!(" of generation {number}")).unwrap_or_default();
         let message = format!("there is no receipt{which}: it never became active, or is forgotten");
-        let missing =
-            || Problem { kind: ProblemKind::NotFound, rule: String::new(), message, detail: String::new() };
-        receipts.ok_or_else(missing)
+        receipts.ok_or_else(|| Problem::new(ProblemKind::NotFound, message))
     }
 
     /// Somebody says yes to the pending generation, which is given back.
@@ -544,32 +531,15 @@ fn applicable(number: u64, verified: &Verified) -> Applicable {
     Applicable { generation, manifest: Arc::new(verified.manifest().clone()) }
 }
 
-/// What is wrong with a manifest where only these runtimes are there.
-fn missing_runtime(manifest: &Manifest, there: &[Runtime]) -> Option<String> {
-    let wanted = manifest.runtime();
-    if there.contains(&wanted) {
-        return None;
-    }
-    let there: Vec<_> = there.iter().map(ToString::to_string).collect();
-    let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-    Some(format!(
-        "os.runtime: the operating system that runs has no container runtime {wanted}, but {there}; name one that is there, or an \
-         `image` in [os] that has {wanted}"
-    ))
-}
-
 fn refuse_dangers(manifest: &Manifest, seen: &Seen) -> Result<(), Problem> {
     let dangers = guard(manifest, seen);
     if dangers.is_empty() {
         return Ok(());
     }
     let lines: Vec<_> = dangers.iter().map(ToString::to_string).collect();
-    Err(Problem {
-        kind: ProblemKind::Invalid,
-        rule: String::new(),
-        message: format!("the manifest would destroy what it does not say it destroys: {}", lines.join("; ")),
-        detail: String::new(),
-    })
+    let message =
+        format!("the manifest would destroy what it does not say it destroys: {}", lines.join("; "));
+    Err(Problem::new(ProblemKind::Invalid, message))
 }
 
 /// Why a document was not accepted; `text` is that of what is called `what`.
@@ -592,37 +562,11 @@ fn not_accepted(error: NotAccepted, what: &str, text: &str) -> Problem {
 
 /// A failure of the host itself, with all its causes on one line.
 pub fn failed(error: impl std::error::Error) -> Problem {
-    Problem { kind: ProblemKind::Failed, rule: String::new(), message: chain(&error), detail: String::new() }
+    Problem::new(ProblemKind::Failed, chain(&error))
 }
 
 /// An error and its causes on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn manifest(rest: &str) -> Manifest {
-        let text = format!(
-            "schema = 1\nname = \"test\"\nserial = 1\nsigned-at = 2026-01-01T00:00:00Z\n\
-             expires = 2036-01-01T00:00:00Z\n{rest}"
-        );
-        bennu_manifests::check(text.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn a_runtime_that_is_not_there_is_named_with_those_that_are() {
-        let runc = manifest("[os]\nruntime = \"runc\"\n");
-        assert_eq!(missing_runtime(&runc, &[Runtime::Crun, Runtime::Runc]), None);
-        assert_eq!(missing_runtime(&manifest(""), &[Runtime::Crun]), None, "the usual one needs no word");
-        let why = missing_runtime(&runc, &[Runtime::Crun]).unwrap();
-        assert!(
-            why.starts_with("os.runtime: ") && why.contains("no container runtime runc, but crun"),
-            "{why}"
-        );
-        assert!(missing_runtime(&runc, &[]).unwrap().contains("but none"));
-    }
 }

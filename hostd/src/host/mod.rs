@@ -56,7 +56,7 @@ use std::sync::Arc;
 
 use bennu_image_store::Store;
 use bennu_image_store::mount::{MountError, Mounts};
-use bennu_manifests::model::{Name, Runtime};
+use bennu_manifests::model::{Manifest, Name};
 use bennu_planner::Instance;
 use futures_util::Stream;
 
@@ -165,9 +165,9 @@ impl Host {
         &self.paths.run
     }
 
-    /// The programs for making containers that this operating system has.
-    pub fn runtimes(&self) -> Vec<Runtime> {
-        runtime::there()
+    /// What is wrong with a manifest where this operating system does not have the program to make its containers.
+    pub fn missing_runtime(&self, manifest: &Manifest) -> Option<String> {
+        runtime::missing(manifest, &runtime::there())
     }
 
     /// Has the machine start again, orderly. It goes on for a while after this returned.

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bennu_manifests::model::Runtime;
+use bennu_manifests::model::{Manifest, Runtime};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder, LinuxResourcesBuilder,
@@ -44,6 +44,20 @@ pub(super) fn there() -> Vec<Runtime> {
         .into_iter()
         .filter(|runtime| fs::metadata(program(*runtime)).is_ok_and(|file| file.is_file()))
         .collect()
+}
+
+/// What is wrong with a manifest where only these runtimes are there.
+pub(super) fn missing(manifest: &Manifest, there: &[Runtime]) -> Option<String> {
+    let wanted = manifest.runtime();
+    if there.contains(&wanted) {
+        return None;
+    }
+    let there: Vec<_> = there.iter().map(ToString::to_string).collect();
+    let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+    Some(format!(
+        "os.runtime: the operating system that runs has no container runtime {wanted}, but {there}; name one that is there, or an \
+         `image` in [os] that has {wanted}"
+    ))
 }
 
 /// The program, told all that comes before a command. It gets nothing of the daemon's own environment: runtimes wait for word from
@@ -173,5 +187,26 @@ mod tests {
         assert_eq!(started_in(Runtime::Runc), Some("runtime"));
         assert_eq!((stay_in(Runtime::Crun, "exec-3"), started_in(Runtime::Crun)), (None, None));
         assert_eq!(groups(Path::new(UNIT)), [PathBuf::from(UNIT), Path::new(UNIT).join("container")]);
+    }
+
+    fn manifest(rest: &str) -> Manifest {
+        let text = format!(
+            "schema = 1\nname = \"test\"\nserial = 1\nsigned-at = 2026-01-01T00:00:00Z\n\
+             expires = 2036-01-01T00:00:00Z\n{rest}"
+        );
+        bennu_manifests::check(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_runtime_that_is_not_there_is_named_with_those_that_are() {
+        let runc = manifest("[os]\nruntime = \"runc\"\n");
+        assert_eq!(missing(&runc, &[Runtime::Crun, Runtime::Runc]), None);
+        assert_eq!(missing(&manifest(""), &[Runtime::Crun]), None, "the usual one needs no word");
+        let why = missing(&runc, &[Runtime::Crun]).unwrap();
+        assert!(
+            why.starts_with("os.runtime: ") && why.contains("no container runtime runc, but crun"),
+            "{why}"
+        );
+        assert!(missing(&runc, &[]).unwrap().contains("but none"));
     }
 }

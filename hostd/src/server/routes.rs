@@ -116,16 +116,11 @@ impl From<QueryRejection> for Refused {
 }
 
 pub(super) fn invalid(message: String) -> Problem {
-    Problem { kind: ProblemKind::Invalid, rule: String::new(), message, detail: String::new() }
+    Problem::new(ProblemKind::Invalid, message)
 }
 
 pub(super) fn not_found(message: &str) -> Problem {
-    Problem {
-        kind: ProblemKind::NotFound,
-        rule: String::new(),
-        message: message.to_owned(),
-        detail: String::new(),
-    }
+    Problem::new(ProblemKind::NotFound, message)
 }
 
 async fn manifest(

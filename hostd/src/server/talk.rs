@@ -59,11 +59,8 @@ fn open(
     purpose: Purpose,
 ) -> Result<Response, Refused> {
     let upgrade = upgrade.map_err(|rejection| invalid(rejection.body_text()))?;
-    let place = PLACES.try_acquire().map_err(|_| Problem {
-        kind: ProblemKind::Failed,
-        rule: String::new(),
-        message: "so many commands are talked with already; end one of them first".to_owned(),
-        detail: String::new(),
+    let place = PLACES.try_acquire().map_err(|_| {
+        Problem::new(ProblemKind::Failed, "so many commands are talked with already; end one of them first")
     })?;
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     Ok(upgrade.on_upgrade(move |socket| serve(core, caller, socket, purpose, place)))

@@ -107,12 +107,10 @@ fn refuse_full(core: &Core, volume: &Name, replace: bool) -> Result<(), Problem>
     if empty || replace {
         return Ok(());
     }
-    Err(Problem {
-        kind: ProblemKind::Invalid,
-        rule: String::new(),
-        message: format!(
+    Err(Problem::new(
+        ProblemKind::Invalid,
+        format!(
             "volume {volume} holds data; say --replace to put the archive in its place (what it holds is kept as a snapshot)"
         ),
-        detail: String::new(),
-    })
+    ))
 }

@@ -84,7 +84,7 @@ fn of_volume(error: VolumeError) -> Problem {
         VolumeError::NoVolume { .. } | VolumeError::NoSnapshot { .. } => ProblemKind::NotFound,
         _ => ProblemKind::Failed,
     };
-    Problem { kind, rule: String::new(), message: chain(&error), detail: String::new() }
+    Problem::new(kind, chain(&error))
 }
 
 fn of_data(error: DataError) -> Problem {
@@ -93,5 +93,5 @@ fn of_data(error: DataError) -> Problem {
         DataError::Archive(ArchiveError::Refused { .. } | ArchiveError::CutShort(_)) => ProblemKind::Invalid,
         DataError::Archive(_) => ProblemKind::Failed,
     };
-    Problem { kind, rule: String::new(), message: chain(&error), detail: String::new() }
+    Problem::new(kind, chain(&error))
 }
