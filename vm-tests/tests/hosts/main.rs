@@ -10,6 +10,7 @@ mod escapes;
 mod faults;
 mod integrity;
 mod isolation;
+mod leaks;
 mod life;
 mod looking;
 mod manifest;
