@@ -242,3 +242,39 @@ fn a_container_that_has_no_time_to_end_is_started_again_at_once() -> Result<(), 
         Ok(())
     })
 }
+
+#[test]
+fn t18_a_container_that_ends_at_once_again_and_again_disturbs_nobody_and_fills_no_log() -> Result<(), Failure>
+{
+    on_host("t18_a_container_that_ends_at_once_again_and_again_disturbs_nobody_and_fills_no_log", |host| {
+        let ends = "command = [\"sh\", \"-c\", \"i=0; while [ $i -lt 100 ]; do echo turn $i; i=$((i+1)); done; exit 1\"]\n";
+        let all = sleeper(&host.registry, "steady", "") + &sleeper(&host.registry, "flapping", ends);
+        let file = host.signed("host.toml", &manifest(&host.registry, 1, &all))?;
+        host.push(&file, &[])?.done()?;
+        let hostctl = host.hostctl();
+        let steady = |hostctl: &vm_tests::hostctl::Hostctl| -> Result<_, Error> {
+            let one = hostctl.container("steady")?;
+            Ok((one["state"].clone(), one["pid"].clone(), one["restarts"].clone()))
+        };
+        let runs = |(state, ..): &(serde_json::Value, _, _)| state == "running";
+        let before = wait::until_good("the other one", Duration::from_secs(120), || steady(&hostctl), runs)?;
+        let used = "cut -d' ' -f14,15 /proc/$(systemctl show --property=MainPID --value hostd.service)/stat";
+        let told = "journalctl --boot | wc -c; journalctl --boot --grep='^turn 0$' --output=cat | wc -l";
+        let numbers = |host: &mut Host, command: &str| -> Result<Vec<u64>, Failure> {
+            let text = host.vm.guest_ok(command)?;
+            Ok(text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+        };
+        let (ticks, logged) = (numbers(host, used)?, numbers(host, told)?);
+        host.vm.guest_within("sleep 120", Duration::from_secs(240))?;
+        let (ticks_after, logged_after) = (numbers(host, used)?, numbers(host, told)?);
+
+        let ticks = ticks_after.iter().sum::<u64>() - ticks.iter().sum::<u64>();
+        // Of 120 s, in ticks of 10 ms (proc_pid_stat(5), fields 14 and 15).
+        assert!(ticks <= 240, "{ticks} ticks are more than 2 of 100");
+        let (bytes, starts) = (logged_after[0] - logged[0], logged_after[1] - logged[1]);
+        assert!((2..=30).contains(&starts), "{starts} starts in 120 s, with pauses that grow");
+        assert!(bytes < 2 << 20, "{bytes} bytes more in the journal, where 10 MB in 10 minutes are too many");
+        assert_eq!(steady(&hostctl)?, before, "the other one goes on");
+        Ok(())
+    })
+}
