@@ -59,6 +59,7 @@ pub(super) fn peers() -> Recipe {
             ("usr/sbin/iptables-restore", "iptables-nft-restore"),
         ],
         directories: &["dev", "proc", "sys", "run", "tmp", "root", "var/lib"],
+        ..Layer::default()
     };
     Recipe {
         name: "peers",
