@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use crate::Failure;
-use crate::build::{target_dir, workspace};
+use crate::build;
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -44,10 +44,7 @@ pub(crate) fn bench(what: &Bench) -> Result<(), Failure> {
     }
 }
 
-/// `hostctl` as it is released.
+/// `hostctl` as it is released, built together with all that is: alone it would have other features of what it is made of.
 fn build() -> Result<PathBuf, Failure> {
-    let mut command = vm_tests::programs::cargo();
-    command.args(["build", "--quiet", "--release", "--package=hostctl"]).current_dir(workspace());
-    let status = command.status()?;
-    if status.success() { Ok(target_dir().join("release/hostctl")) } else { Err("cargo failed".into()) }
+    Ok(build::programs()?.hostctl)
 }
