@@ -95,7 +95,7 @@ fn postgres_keeps_every_acknowledged_row_and_its_own_checks_pass() -> Result<(),
         host.hostctl().run(&["exec", "db", "--", "pgbench", "-i", "-s", "1", "-q", "postgres"])?.done()?;
         let mut known = 0;
 
-        for action in [Action::Nothing, Action::Reboot, Action::PowerCut, Action::PowerCut] {
+        for action in [Action::Nothing, Action::Reboot, Action::PowerCut] {
             let load = Load::begin(host, known + 1)?;
             load.wait_for(known + 20)?;
             match action {
