@@ -10,7 +10,7 @@ use crate::manifest::{allow_empty, manifest, sleeper};
 /// How many containers there are, and how often all of them are replaced where `BENNU_ROUNDS` does not say it: 20 rounds make 200
 /// starts and 200 stops, which take some ten minutes where the machine is translated.
 const CONTAINERS: usize = 10;
-const ROUNDS: u64 = 5;
+const ROUNDS: u64 = 3;
 
 /// What containers could leave behind, a number a line.
 const COUNT: &str = "daemon=$(systemctl show --property=MainPID --value hostd.service)\n\

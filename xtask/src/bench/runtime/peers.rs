@@ -41,7 +41,13 @@ pub(super) fn peers() -> Recipe {
                 0o644,
                 "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n".to_owned(),
             ),
-            ("etc/containers/storage.conf", 0o644, "[storage]\ndriver = \"overlay\"\n".to_owned()),
+            (
+                "etc/containers/storage.conf",
+                0o644,
+                "[storage]\ndriver = \"overlay\"\nrunroot = \"/run/containers/storage\"\n\
+                 graphroot = \"/var/lib/containers/storage\"\n"
+                    .to_owned(),
+            ),
             // There is no systemd in this root to make groups with, and no journal to write to.
             (
                 "etc/containers/containers.conf",
