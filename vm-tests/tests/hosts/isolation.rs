@@ -63,6 +63,11 @@ pub(crate) fn is_as_declared(host: &mut Host, unit: &str) -> Result<(), Failure>
 fn what_is_declared_of_a_container_is_what_it_finds() -> Result<(), Failure> {
     on_host("what_is_declared_of_a_container_is_what_it_finds", |host| {
         host.converge("host.toml", &manifest(&host.registry, 1, &declared(&host.registry)))?;
-        is_as_declared(host, "bennu-one-1.service")
+        is_as_declared(host, "bennu-one-1.service")?;
+        // Not so with every version of another runtime.
+        let command = ["exec", "one", "--", "sh", "-c", "ulimit -Sn; ulimit -Hn"];
+        let limits = host.hostctl().run(&command)?.done()?.stdout;
+        assert_eq!(limits, "100\n200\n", "a command has the limits of open files, too");
+        Ok(())
     })
 }

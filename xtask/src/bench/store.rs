@@ -1,7 +1,8 @@
 //! `hostctl store` beside what people use instead.
 //!
 //! Every run has a new file system, ext4 where nothing else is said, and nothing in the kernel's caches, unless it asks for what is
-//! there already. A pull ends when the program ends, and what it left to be written is not waited for. Processor time and memory are those of the program, its children, and its daemon.
+//! there already. A pull ends when the program ends, and what it left to be written is not waited for. Processor time and memory are
+//! those of the program, its children, and its daemon.
 
 mod daemon;
 mod delta;
