@@ -15,6 +15,7 @@
 mod apply;
 pub mod bundle;
 mod calendar;
+mod carry_out;
 pub mod contents;
 pub mod core;
 mod debug_shell;

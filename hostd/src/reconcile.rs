@@ -13,7 +13,7 @@ use bennu_manifests::model::{ImageRef, Manifest, Restart};
 use bennu_planner::{Health, Reason, Seen, State, Step, WaitsFor, Wanted, plan};
 use jiff::Timestamp;
 
-use crate::apply::apply;
+use crate::carry_out::{carry_out, line};
 use crate::core::{Core, chain};
 use crate::fetch::{Staging, fetch};
 use crate::forward::Forwards;
@@ -241,18 +241,14 @@ async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
     let (manifest, completed) = (&active.manifest, &due.completed);
     let wanted = Wanted { generation, manifest, rejected: &rejected, due: &due.now, completed };
     let plan = plan(wanted, &seen);
-    let steps: Vec<_> = plan.steps.iter().filter(|step| !matches!(step, Step::Fetch { .. })).collect();
+    let steps: Vec<_> =
+        plan.steps.iter().filter(|step| !matches!(step, Step::Fetch { .. })).cloned().collect();
     let was_whole = core.now().settled == Some(generation);
-    for (index, step) in steps.iter().enumerate() {
-        if was_whole && is_drift(step) {
-            core.events.add(Happening::Drift { what: step.to_string().trim_start().to_owned() });
-        }
-        let line = step.to_string().trim_start().to_owned();
-        core.now().activity = Activity::Applying { step: line.clone(), number: index + 1, of: steps.len() };
-        if let Err(reason) = apply(core, active, step).await {
-            return fail(format!("{line}: {reason}"));
-        }
-        core.events.add(Happening::Applied { step: Box::new((*step).clone()) });
+    for step in steps.iter().filter(|step| was_whole && is_drift(step)) {
+        core.events.add(Happening::Drift { what: line(step) });
+    }
+    if let Err(reason) = carry_out(core, active, &steps).await {
+        return fail(reason);
     }
     if let Some(waiting) = plan.waiting.iter().find(|waiting| waiting.waits_for == WaitsFor::Somebody) {
         return fail(format!("{}: {}", waiting.what, waiting.why));

@@ -84,8 +84,11 @@ impl Store {
         Ok(names)
     }
 
-    /// What one pin holds; `None` where there is none.
-    pub(crate) fn pinned_by(&self, name: &str) -> Result<Option<Vec<Digest>>, StoreError> {
+    /// What one pin holds, sorted; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a pin that cannot be read is one.
+    pub fn pinned_by(&self, name: &str) -> Result<Option<Vec<Digest>>, StoreError> {
         let path = self.pin_path(name)?;
         let Some(bytes) = read_record(&path)? else { return Ok(None) };
         let pin: Result<PinRecord, _> = serde_json::from_slice(&bytes);

@@ -18,6 +18,7 @@ mod plan;
 mod seen;
 mod start;
 mod step;
+mod together;
 pub mod update;
 mod wanted;
 
@@ -31,4 +32,5 @@ pub use seen::{
     Astray, Health, Instance, NotAnInstance, Published, Quota, Seen, SeenInstance, SeenNetwork, State,
 };
 pub use step::{Plan, Reason, Step, Waiting, WaitsFor};
+pub use together::{needed, together};
 pub use wanted::{Wanted, contents, fingerprint};

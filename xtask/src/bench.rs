@@ -3,6 +3,7 @@
 mod manifest;
 mod measure;
 mod program;
+mod runtime;
 mod store;
 
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub(crate) enum Bench {
     Manifest,
     /// `hostctl store`: pulls beside podman, containerd, docker, skopeo with umoci, and the least that any of them could take
     Store(store::Options),
+    /// `hostd`: containers beside those of crun alone, podman and docker, in a virtual machine
+    Runtime(runtime::Options),
     /// Runs a program once and says what it took, for the others
     #[command(hide = true)]
     Measure {
@@ -36,6 +39,7 @@ pub(crate) fn bench(what: &Bench) -> Result<(), Failure> {
     match what {
         Bench::Manifest => manifest::bench(),
         Bench::Store(options) => store::bench(options),
+        Bench::Runtime(options) => runtime::bench(options),
         Bench::Measure { command } => measure::child(command),
     }
 }

@@ -137,6 +137,17 @@ impl Bus {
         self.job(&what, deadline, self.manager.start_transient_unit(unit, Mode::Fail, &variants, &[])).await
     }
 
+    /// Whether systemd has a unit of that name.
+    ///
+    /// # Errors
+    /// Where it can't be asked.
+    pub(super) async fn knows(&self, unit: &str) -> Result<bool, BusError> {
+        match within(&format!("look for {unit}"), ANSWER, self.manager.get_unit(unit)).await {
+            Err(BusError::Call { source, .. }) if is_missing(&source) => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
     /// Stops a unit, waits until it has stopped, and has systemd forget it. One that is not there is no error.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bennu_image_store::{Image, durable};
@@ -63,6 +64,10 @@ pub struct StartInstance<'a> {
     pub contents_digest: Digest,
     /// How long it may run, where that has a bound.
     pub deadline: Option<Duration>,
+    /// Those that are there and that it relies on: they stop after it when all stop.
+    pub after: &'a [Instance],
+    /// Those that are there and rely on it: they stop before it when all stop.
+    pub before: &'a [Instance],
 }
 
 /// Why an instance was not started. What had been made of it is removed.
@@ -196,7 +201,9 @@ impl Host {
         let instance = start.instance;
         let leftovers =
             |source| StartError::Leftovers { instance: instance.clone(), source: Box::new(source) };
-        self.stop(instance).await.map_err(leftovers)?;
+        if self.is_there(instance).await.map_err(leftovers)? {
+            self.stop(instance).await.map_err(leftovers)?;
+        }
         let started = self.make(start).await;
         if started.is_err()
             && let Err(error) = self.stop(instance).await
@@ -218,11 +225,24 @@ impl Host {
         for (dir, mode) in [(&bundle, 0o700), (&ns, 0o700), (&files, 0o711)] {
             volume::make_dir(dir, mode).map_err(io("make a directory"))?;
         }
-        namespaces::create(&ns, record.host_start, record.network_kind != NetworkKind::Host)
-            .await
-            .map_err(io("make namespaces"))?;
-        let network = |source| StartError::Network { instance: instance.clone(), source };
-        let answer = net::join(&self.paths, &record, &ns.join("net")).await.map_err(network)?;
+        let joined = async {
+            let (kept, host_start) = (ns.clone(), record.host_start);
+            let own_network = record.network_kind != NetworkKind::Host;
+            let made = move || namespaces::create(&kept, host_start, own_network);
+            let made = tokio::task::spawn_blocking(made).await.unwrap_or_else(|e| Err(e.into()));
+            made.map_err(io("make namespaces"))?;
+            let network = |source| StartError::Network { instance: instance.clone(), source };
+            let _alone = self.netavark.lock().await;
+            net::join(&self.paths, &record, &ns.join("net")).await.map_err(network)
+        };
+        let scratch = self.volumes.scratch();
+        let upper = (!container.read_only_root).then(|| Paths::upper(&scratch, instance));
+        let layers = &start.image.layers;
+        let mounting = rootfs::Wanted { layers, dir: &dir, upper, host_start: record.host_start };
+        // Both come to their end, whatever becomes of the other: what is half done could not be cleared away.
+        let (answer, mounted) = tokio::join!(joined, rootfs::mount(&self.store, &self.mounts, mounting));
+        let answer = answer?;
+        let rootfs = mounted.map_err(|source| StartError::Rootfs { instance: instance.clone(), source })?;
         let resolv_conf = match record.network_kind {
             NetworkKind::None => String::new(),
             kind => {
@@ -234,12 +254,6 @@ impl Host {
             }
         };
         write_files(&files, container, &record, &resolv_conf).map_err(io("write its files"))?;
-        let scratch = self.volumes.scratch();
-        let upper = (!container.read_only_root).then(|| Paths::upper(&scratch, instance));
-        let layers = &start.image.layers;
-        let mounting = rootfs::Wanted { layers, dir: &dir, upper, host_start: record.host_start };
-        let mounted = rootfs::mount(&self.store, &self.mounts, mounting).await;
-        let rootfs = mounted.map_err(|source| StartError::Rootfs { instance: instance.clone(), source })?;
         self.describe(start, &record, &rootfs, &dir).map_err(|error| match error {
             Described::Io(source) => io("put the parts together")(source),
             Described::User(error) => error.into(),
@@ -280,6 +294,8 @@ impl Host {
     /// The first id of a container's range, which is on disk before it is used.
     fn ids_of(&self, instance: &Instance) -> Result<u32, StartError> {
         let path = self.paths.ids();
+        // Whoever starts beside it gets other ones.
+        let _lock = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let io = |what| move |source| StartError::Io { what, instance: instance.clone(), source };
         let mut ranges: IdRanges = record::read(&path).map_err(io("read the given ids"))?.unwrap_or_default();
         if !ranges.is_sound() {
@@ -309,6 +325,8 @@ impl Host {
             hostd: &self.program,
             runtime_state: &self.paths.runtime_of(instance),
             state: &self.paths.state,
+            after: start.after,
+            before: start.before,
         });
         let deadline = unit::START_TIMEOUT + MARGIN;
         match self.bus.start(&unit::name(instance), &properties, deadline).await {
@@ -364,6 +382,13 @@ impl Host {
         last_lines(instance).await
     }
 
+    /// Whether anything is left of an instance, or runs.
+    async fn is_there(&self, instance: &Instance) -> Result<bool, StopError> {
+        let unit = |source| StopError::Unit { instance: instance.clone(), source };
+        Ok(self.paths.instance(instance).exists()
+            || self.bus.knows(&unit::name(instance)).await.map_err(unit)?)
+    }
+
     /// Stops an instance and removes all that it left; with nothing there it does nothing.
     ///
     /// # Errors
@@ -378,11 +403,12 @@ impl Host {
         // What the unit wrote down when it ended goes with the directory.
         self.kills.keep(instance, kills::of(&dir, instance));
         let namespace = dir.join("ns/net");
-        if let Some(record) = record.filter(|_| namespaces::is_kept(&namespace))
-            && let Err(error) = net::leave(&self.paths, &record, &namespace).await
-        {
-            // The interfaces vanish with the namespace anyway; the rest is put right when the next container joins.
-            tracing::warn!("take {instance} off its networks: {error}");
+        if let Some(record) = record.filter(|_| namespaces::is_kept(&namespace)) {
+            let _alone = self.netavark.lock().await;
+            if let Err(error) = net::leave(&self.paths, &record, &namespace).await {
+                // The interfaces vanish with the namespace anyway; the rest is put right when the next container joins.
+                tracing::warn!("take {instance} off its networks: {error}");
+            }
         }
         let upper = Paths::upper(&self.volumes.scratch(), instance);
         let (mounts, volumes) = (self.mounts.clone(), self.paths.volumes(instance));
@@ -394,7 +420,8 @@ impl Host {
             remove_empty(&volumes)?;
             // Its tree is unmounted; the layers that nobody else uses are now, too.
             mounts.unmount_image(&rootfs::path(&dir)).map_err(io::Error::other)?;
-            [dir, upper, known].iter().try_for_each(|dir| match std::fs::remove_dir_all(dir) {
+            // Its directory last: while that is there, so may the rest be.
+            [upper, known, dir].iter().try_for_each(|dir| match std::fs::remove_dir_all(dir) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             })

@@ -3,7 +3,8 @@
 //! ```text
 //! container + image ──► spec (config.json), unit (typed properties), network (netavark's request)   pure
 //!                             │
-//! start ──► record ──► namespaces ──► net ──► rootfs ──► volume ──► bus (StartTransientUnit)        effects
+//! start ──► record ─┬► namespaces ──► net ─┬► volume ──► bus (StartTransientUnit)                   effects
+//!                   └► rootfs ─────────────┘
 //! stop  ──► bus (StopUnit) ──► net ──► unmount ──► remove
 //! observe ◄── bus, records, volumes, ports, store
 //! ```
@@ -50,9 +51,10 @@ mod unit;
 mod user;
 mod volume;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bennu_image_store::Store;
 use bennu_image_store::mount::{MountError, Mounts};
@@ -93,6 +95,10 @@ pub struct Host {
     volumes: volume::Volumes,
     ports: ports::Ports,
     kills: kills::Watch,
+    /// Held while ids are given out.
+    ids: Mutex<()>,
+    /// Held while `netavark` runs, which counts on being alone, and while what it starts is started.
+    netavark: tokio::sync::Mutex<()>,
     /// The id of this boot.
     boot: String,
     /// The daemon's own program.
@@ -152,7 +158,16 @@ impl Host {
         let ports = ports::Ports::new(paths.firewall());
         let program = std::env::current_exe().map_err(prepare("/proc/self/exe".into()))?;
         let kills = kills::Watch::new().map_err(prepare("the watch over control groups".into()))?;
-        Ok(Self { paths, store, mounts, bus, volumes, ports, kills, boot, program })
+        let (ids, netavark) = Default::default();
+        Ok(Self { paths, store, mounts, bus, volumes, ports, kills, ids, netavark, boot, program })
+    }
+
+    /// The instances of which anything is there.
+    ///
+    /// # Errors
+    /// Where their directory can't be read.
+    pub fn instances(&self) -> io::Result<BTreeSet<Instance>> {
+        observe::names(&self.paths.instances())
     }
 
     /// The id of this boot (proc_sys_kernel(5), `random/boot_id`).

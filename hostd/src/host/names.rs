@@ -6,8 +6,10 @@
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::process::Command;
 
 use super::Host;
@@ -32,6 +34,12 @@ pub enum NamesError {
     /// The program can't be started.
     #[error("start {AARDVARK}")]
     Start(#[source] io::Error),
+    /// One that was started before can't be ended.
+    #[error("end process {process}, a {AARDVARK} that is not the one in use")]
+    Stray {
+        /// Its number.
+        process: i32,
+    },
     /// It was started and ended, or was not ready in time.
     #[error("start {AARDVARK}: {how}")]
     Ended {
@@ -47,9 +55,13 @@ impl Host {
     /// Where it does not start.
     pub async fn serve_names(&self) -> Result<(), NamesError> {
         let netavark = self.paths.netavark();
+        let _alone = self.netavark.lock().await;
         if !are_lost(&netavark) {
             return Ok(());
         }
+        // One that nobody knows any more would keep the addresses of the networks to itself.
+        let dir = netavark.join(DIRECTORY);
+        end(|| serving(&dir, Path::new("/proc"))).await?;
         // A scope of its own, or it would be ended with this daemon. It leaves its parent and keeps what it was given to
         // write to, so nothing is read from it.
         let mut command = Command::new("systemd-run");
@@ -73,6 +85,33 @@ pub(super) fn are_lost(netavark: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(&dir) else { return false };
     let names = entries.flatten().any(|entry| entry.file_name() != PID_FILE);
     names && !runs(&dir.join(PID_FILE), Path::new("/proc"))
+}
+
+/// Kills processes until there are none any more.
+async fn end(processes: impl Fn() -> Vec<Pid>) -> Result<(), NamesError> {
+    let deadline = Instant::now() + DEADLINE;
+    while let Some(process) = processes().first().copied() {
+        if Instant::now() > deadline {
+            return Err(NamesError::Stray { process: process.as_raw() });
+        }
+        // It may end by itself meanwhile.
+        let _ = kill(process, Signal::SIGKILL);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// The processes that answer for the names in this directory, which they were told of.
+fn serving(dir: &Path, proc: &Path) -> Vec<Pid> {
+    let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
+    let processes = entries.filter(|entry| {
+        let read = |name| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        let arguments = read("cmdline");
+        let mut arguments = arguments.split(|byte| *byte == 0);
+        read("comm").trim_ascii_end() == PROCESS.as_bytes()
+            && arguments.any(|argument| argument == dir.as_os_str().as_encoded_bytes())
+    });
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
 }
 
 fn runs(pid_file: &Path, proc: &Path) -> bool {
@@ -105,5 +144,23 @@ mod tests {
         assert!(!runs_as("7", "sleep\n"));
         assert!(!runs_as("8", "aardvark-dns\n"));
         assert!(!runs_as("none", "aardvark-dns\n"));
+    }
+    #[test]
+    fn only_those_that_serve_our_names_are_ended() {
+        let proc = tempfile::tempdir().unwrap();
+        let dir = Path::new("/run/bennu/netavark/aardvark-dns");
+        for (pid, comm, argument) in [
+            ("7", "aardvark-dns\n", "/run/bennu/netavark/aardvark-dns"),
+            ("8", "aardvark-dns\n", "/run/containers/networks/aardvark-dns"),
+            ("9", "sleep\n", "/run/bennu/netavark/aardvark-dns"),
+            ("self", "aardvark-dns\n", "/run/bennu/netavark/aardvark-dns"),
+        ] {
+            let process = proc.path().join(pid);
+            std::fs::create_dir(&process).unwrap();
+            std::fs::write(process.join("comm"), comm).unwrap();
+            std::fs::write(process.join("cmdline"), format!("{AARDVARK}\0--config\0{argument}\0run\0"))
+                .unwrap();
+        }
+        assert_eq!(serving(dir, proc.path()), [Pid::from_raw(7)]);
     }
 }

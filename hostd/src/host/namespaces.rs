@@ -6,25 +6,15 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
 
+use bennu_image_store::mount::{IdMap, Namespaces, namespaces};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
 
 use super::idrange;
-
-/// How long the helper has to be in its namespaces.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Enters new namespaces and runs a program there (util-linux).
-const UNSHARE: &str = "/usr/bin/unshare";
-
-/// Repeats what it reads, which tells that it runs, and ends when nothing more comes.
-const ECHO: &str = "/usr/bin/cat";
 
 /// Makes both namespaces and keeps them at `user` and `net` in `dir`, which exists and is empty. The ids of the user
 /// namespace are the range that begins at `host_start`; where that is `None` there is none, and its users are the host's. Nor
@@ -32,44 +22,32 @@ const ECHO: &str = "/usr/bin/cat";
 ///
 /// # Errors
 /// Whatever the kernel says.
-pub(super) async fn create(dir: &Path, host_start: Option<u32>, own_network: bool) -> io::Result<()> {
-    if host_start.is_none() && !own_network {
-        return Ok(());
-    }
-    let mut helper = Command::new(UNSHARE)
-        .args(host_start.map(|_| "--user"))
-        .args(own_network.then_some("--net"))
-        .args(["--", ECHO])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
-    let made = tokio::time::timeout(DEADLINE, keep(&mut helper, dir, host_start, own_network)).await;
-    drop(helper.stdin.take());
-    helper.start_kill()?;
-    helper.wait().await?;
-    made.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-}
-
-async fn keep(helper: &mut Child, dir: &Path, host_start: Option<u32>, own_network: bool) -> io::Result<()> {
-    // Once the byte comes back the program runs, so the namespaces are there.
-    let gone = || io::Error::other("unshare ended before its time");
-    helper.stdin.as_mut().ok_or_else(gone)?.write_all(b"x").await?;
-    helper.stdout.as_mut().ok_or_else(gone)?.read_exact(&mut [0]).await?;
-    let process = PathBuf::from("/proc").join(helper.id().ok_or_else(gone)?.to_string());
-    if let Some(host_start) = host_start {
-        // One write each (user_namespaces(7), "Defining user and group ID mappings").
-        let map = format!("0 {host_start} {}\n", idrange::COUNT);
-        std::fs::write(process.join("uid_map"), &map)?;
-        std::fs::write(process.join("gid_map"), &map)?;
-    }
-    for name in host_start.map(|_| "user").into_iter().chain(own_network.then_some("net")) {
+pub(super) fn create(dir: &Path, host_start: Option<u32>, own_network: bool) -> io::Result<()> {
+    let (user, network) = match host_start {
+        Some(host_start) => {
+            let Namespaces { user, network } =
+                namespaces(IdMap { host_start, count: idrange::COUNT }, own_network)?;
+            (Some(user), network)
+        }
+        None => (None, own_network.then(network_of_the_hosts).transpose()?),
+    };
+    for (name, namespace) in [("user", user), ("net", network)] {
+        let Some(namespace) = namespace else { continue };
         let kept = dir.join(name);
         File::create(&kept)?;
-        mount(Some(&process.join("ns").join(name)), &kept, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+        mount(Some(source.as_str()), &kept, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     }
     Ok(())
+}
+
+/// A network namespace that the host's own users own. A thread of its own goes there and ends.
+fn network_of_the_hosts() -> io::Result<OwnedFd> {
+    let made = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
+    });
+    made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Whether a namespace is kept at this path.

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! RuntimeDirectory               what the runtime keeps of the container: made by systemd, and removed at each end
-//! ExecStart         create       the runtime makes the container's first process, in the unit's control group; it waits
-//! PIDFile                        systemd takes it for the unit's main process
-//! ExecStartPost     start        it runs the program
+//! ExecStart         run          the runtime makes the container in the unit's control group, runs its program, and ends
+//! PIDFile                        systemd takes that for the unit's main process
+//! After, Before                  when all stop, what relies on others stops first
 //! ExecStopPost      hostd        writes down whom the kernel ended for want of memory (kills.rs)
 //! ```
 //!
@@ -120,6 +120,10 @@ pub(super) struct Wanted<'a> {
     pub runtime_state: &'a Path,
     /// Where the volumes are, so that the unit stops before they go away.
     pub state: &'a Path,
+    /// The instances that stop after it when all stop.
+    pub after: &'a [Instance],
+    /// The instances that stop before it when all stop.
+    pub before: &'a [Instance],
 }
 
 /// The name of an instance's unit.
@@ -145,8 +149,7 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
     let id = instance.to_string();
     let pid_file = path(&wanted.dir.join(PID_FILE));
     let bundle = path(&wanted.dir.join("bundle"));
-    let create = told(wanted, &["create", "--pid-file", &pid_file, "--bundle", &bundle, &id]);
-    let start = told(wanted, &["start", &id]);
+    let run = told(wanted, &["run", "--detach", "--pid-file", &pid_file, "--bundle", &bundle, &id]);
     let note = [kills::NOTE.to_owned(), path(wanted.dir), path(&group(instance))];
     let note = Command::new(wanted.hostd, note).that_may_fail();
     let signal =
@@ -158,8 +161,7 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
         ("RuntimeDirectoryMode", Value::Number(0o700)),
         ("Type", text("forking")),
         ("PIDFile", Value::Text(pid_file)),
-        ("ExecStart", Value::Commands(vec![create])),
-        ("ExecStartPost", Value::Commands(vec![start])),
+        ("ExecStart", Value::Commands(vec![run])),
         ("ExecStopPost", Value::Commands(vec![note])),
         ("TimeoutStartUSec", micros(START_TIMEOUT)),
         ("TimeoutStopUSec", micros(Duration::from_millis(container.stop_timeout_ms))),
@@ -176,6 +178,8 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
         ("SyslogIdentifier", text(instance.name.as_str())),
         ("LogExtraFields", Value::Bytes(log_fields(instance, container))),
         ("RequiresMountsFor", Value::Texts(vec![path(wanted.state)])),
+        ("After", Value::Texts(wanted.after.iter().map(name).collect())),
+        ("Before", Value::Texts(wanted.before.iter().map(name).collect())),
     ];
     properties.extend(runtime::started_in(wanted.runtime).map(|group| ("DelegateSubgroup", text(group))));
     properties.extend(wanted.deadline.map(|deadline| ("RuntimeMaxUSec", micros(deadline))));
@@ -316,6 +320,8 @@ mod tests {
             hostd: Path::new("/usr/bin/hostd"),
             runtime_state: Path::new("/run/bennu/runtime/web-3"),
             state: Path::new("/state"),
+            after: &[],
+            before: &[],
         }
     }
 
@@ -350,7 +356,7 @@ mod tests {
             Value::Commands(commands) => commands.clone(),
             other => panic!("{name} is {other:?}"),
         };
-        for command in [commands("ExecStart"), commands("ExecStartPost")].concat() {
+        for command in commands("ExecStart") {
             assert!(command.arguments.contains(&format!("--root=/run/{kept}")), "{command:?}");
         }
         assert!(
@@ -365,11 +371,20 @@ mod tests {
         let wanted = Wanted { runtime: Runtime::Runc, ..wanted(&instance, &container) };
         let properties = properties(&wanted);
         assert_eq!(*value(&properties, "DelegateSubgroup"), Value::Text("runtime".into()));
-        let start = Command::new(
-            Path::new("/usr/sbin/runc"),
-            ["--root=/run/bennu/runtime/web-3", "start", "web-3"].map(str::to_owned),
-        );
-        assert_eq!(*value(&properties, "ExecStartPost"), Value::Commands(vec![start]));
+        let Value::Commands(run) = value(&properties, "ExecStart") else { panic!("it has none") };
+        assert_eq!(run[0].program, Path::new("/usr/sbin/runc"));
+        assert_eq!(run[0].arguments[..3], ["/usr/sbin/runc", "--root=/run/bennu/runtime/web-3", "run"]);
+    }
+
+    #[test]
+    fn what_relies_on_others_stops_before_them_when_all_stop() {
+        let (instance, container) = ("web-3".parse().unwrap(), container());
+        let (after, before) = (["db-1".parse().unwrap()], ["edge-2".parse().unwrap()]);
+        let wanted = Wanted { after: &after, before: &before, ..wanted(&instance, &container) };
+        let properties = properties(&wanted);
+        let units = |name: &str| Value::Texts(vec![format!("bennu-{name}.service")]);
+        assert_eq!(*value(&properties, "After"), units("db-1"));
+        assert_eq!(*value(&properties, "Before"), units("edge-2"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!  RUN/layers/HEX   one EROFS mount for each blob, shared by all images      ─┐ clones with the ids of a container,
 //!  RUN/users/KEY    which layers the image at a target uses                   │ attached for a moment in RUN/lower,
-//!  TARGET           overlayfs                                                ◄┘ kept alive by overlayfs itself
+//!  TARGET           overlayfs                                                ◄┘ seen by one thread, kept alive by overlayfs
 //! ```
 //! A blob is opened once, measured through that descriptor, and mounted through it too, so what was measured is what is
 //! mounted, whatever happens to its name in between.
@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use bennu_manifests::model::Digest;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+
+pub use userns::{Namespaces, namespaces};
 
 use crate::blob::{self, Checked};
 use crate::durable;

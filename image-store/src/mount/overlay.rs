@@ -12,7 +12,6 @@ use rustix::mount::{
 };
 
 use super::{IdMap, MountError, Upper, sys, userns};
-use crate::durable;
 use crate::layer::{IMPLIED, OPAQUE};
 
 /// A mount of the EROFS image in `file` that is nowhere in the tree yet.
@@ -27,6 +26,9 @@ pub(super) fn open_erofs(file: &File) -> io::Result<OwnedFd> {
 }
 
 /// Mounts `layers` (mount points, the lowest first) on `target`.
+///
+/// overlayfs finds its layers by path, so clones of them with other ids have to be somewhere in a tree while it is told of them. That
+/// is a tree of its own, which nobody else sees: in the host's, service managers would make a unit of each of these mounts.
 pub(super) fn mount(
     run: &Path,
     layers: &[PathBuf],
@@ -34,9 +36,27 @@ pub(super) fn mount(
     upper: Option<Upper<'_>>,
     idmap: Option<IdMap>,
 ) -> Result<(), MountError> {
+    let stacked = std::thread::scope(|scope| {
+        let stacking = || {
+            sys::leave_mounts().map_err(MountError::io("copy the tree of mounts for", target))?;
+            stacked(run, layers, target, upper, idmap)
+        };
+        scope.spawn(stacking).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    sys::attach(&stacked, target).map_err(MountError::io("mount on", target))
+}
+
+/// The layers as one mount that is nowhere yet. What is mounted on the way stays in the tree of this thread.
+fn stacked(
+    run: &Path,
+    layers: &[PathBuf],
+    target: &Path,
+    upper: Option<Upper<'_>>,
+    idmap: Option<IdMap>,
+) -> Result<OwnedFd, MountError> {
     let layers = seen(layers)?;
     let mut lower = match idmap {
-        None => Lower { paths: layers.to_vec(), base: None, mounted: Vec::new() },
+        None => Lower { paths: layers.to_vec(), base: None },
         Some(map) => Lower::with_ids(run, layers, map)?,
     };
     let described = described_root(&lower.paths)?;
@@ -53,9 +73,7 @@ pub(super) fn mount(
             }
         }
     }
-    let mount = stack(run, &lower.paths, upper).map_err(MountError::io("stack the layers for", target))?;
-    sys::attach(&mount, target).map_err(MountError::io("mount on", target))?;
-    lower.detach()
+    stack(run, &lower.paths, upper).map_err(MountError::io("stack the layers for", target))
 }
 
 fn stack(run: &Path, layers: &[PathBuf], upper: Option<Upper<'_>>) -> io::Result<OwnedFd> {
@@ -117,18 +135,17 @@ fn prepare_upper(upper: &Path, top: &Path) -> io::Result<()> {
     std::fs::set_permissions(upper, std::fs::Permissions::from_mode(root.mode() & 0o7777))
 }
 
-/// Lower directories, and what is attached for as long as overlayfs needs to find it by path.
+/// Lower directories.
 struct Lower {
     paths: Vec<PathBuf>,
-    /// The directory of what is attached, where there is anything.
+    /// Where those of them are that nobody else has, in memory.
     base: Option<PathBuf>,
-    mounted: Vec<PathBuf>,
 }
 
 impl Lower {
     fn with_ids(run: &Path, layers: &[PathBuf], map: IdMap) -> Result<Self, MountError> {
         let namespace = userns::open(map).map_err(MountError::io("map ids for", run))?;
-        let mut lower = Self { paths: Vec::with_capacity(layers.len()), base: None, mounted: Vec::new() };
+        let mut lower = Self { paths: Vec::with_capacity(layers.len()), base: None };
         for layer in layers {
             let clone =
                 sys::clone_with_ids(layer, &namespace).map_err(MountError::io("map ids of", layer))?;
@@ -149,40 +166,17 @@ impl Lower {
         let base = match &self.base {
             Some(base) => base.clone(),
             None => {
-                let base = run.join("lower").join(durable::temporary_name());
-                std::fs::create_dir(&base).map_err(MountError::io("create", &base))?;
+                let base = run.join("lower");
+                let empty = open_empty().and_then(|empty| sys::attach(&empty, &base));
+                empty.map_err(MountError::io("mount on", &base))?;
                 self.base.insert(base).clone()
             }
         };
         let path = base.join(self.paths.len().to_string());
         std::fs::create_dir(&path).map_err(MountError::io("create", &path))?;
-        self.mounted.push(path.clone());
         sys::attach(mount, &path).map_err(MountError::io("mount on", &path))?;
         self.paths.push(path.clone());
         Ok(path)
-    }
-
-    /// Takes what was attached from the tree again; overlayfs has its own references.
-    fn detach(mut self) -> Result<(), MountError> {
-        let Some(base) = self.base.take() else { return Ok(()) };
-        for path in &self.mounted {
-            sys::unmount(path).map_err(MountError::io("unmount", path))?;
-            std::fs::remove_dir(path).map_err(MountError::io("remove", path))?;
-        }
-        std::fs::remove_dir(&base).map_err(MountError::io("remove", base))
-    }
-}
-
-impl Drop for Lower {
-    fn drop(&mut self) {
-        // Reached with something attached only after an error, which is the one worth telling.
-        if let Some(base) = self.base.take() {
-            for path in &self.mounted {
-                let _ = sys::unmount(path);
-                let _ = std::fs::remove_dir(path);
-            }
-            let _ = std::fs::remove_dir(base);
-        }
     }
 }
 

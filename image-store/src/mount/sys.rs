@@ -8,9 +8,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount, open_tree,
+};
+
+/// Gives this thread a tree of mounts of its own, a copy of the one that it was in: what is mounted there is seen by no other
+/// thread, and gone with this one.
+pub(super) fn leave_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let apart = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    Ok(mount_change("/", apart)?)
+}
 
 /// Puts a mount that is nowhere yet on `target`.
 pub(super) fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {

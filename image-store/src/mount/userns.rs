@@ -1,4 +1,4 @@
-//! A user namespace as a mere description of ids.
+//! A user namespace as a mere description of ids, and a network that belongs to one.
 
 #![expect(
     unsafe_code,
@@ -16,17 +16,35 @@ use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
 use super::IdMap;
 
+/// Namespaces that no process has to be in: they live as long as these descriptors, or what is mounted by them.
+#[derive(Debug)]
+pub struct Namespaces {
+    /// The user namespace.
+    pub user: OwnedFd,
+    /// The network namespace, which the user namespace owns (network_namespaces(7)); where it was asked for.
+    pub network: Option<OwnedFd>,
+}
+
 /// A user namespace that maps `count` ids from 0 to those from `host_start`.
 pub(super) fn open(map: IdMap) -> io::Result<OwnedFd> {
+    namespaces(map, false).map(|made| made.user)
+}
+
+/// Makes a user namespace with the ids of a container, and a network namespace in it where that is asked for.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub fn namespaces(map: IdMap, network: bool) -> io::Result<Namespaces> {
     let (ready, tell) = pipe2(OFlag::O_CLOEXEC)?;
     let (hold, release) = pipe2(OFlag::O_CLOEXEC)?;
+    let flags = libc::CLONE_NEWUSER | if network { libc::CLONE_NEWNET } else { 0 };
     // SAFETY: between fork and _exit the child makes nothing but plain system calls; it allocates nothing, takes no lock, and does
     // not return from here.
     let child = match unsafe { fork() }? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => unsafe {
             use std::os::fd::AsRawFd;
-            let mut byte = [u8::from(libc::unshare(libc::CLONE_NEWUSER) == 0)];
+            let mut byte = [u8::from(libc::unshare(flags) == 0)];
             libc::write(tell.as_raw_fd(), byte.as_ptr().cast(), 1);
             // Its own copy of the writing end has to go, or it would wait for itself.
             libc::close(release.as_raw_fd());
@@ -35,22 +53,24 @@ pub(super) fn open(map: IdMap) -> io::Result<OwnedFd> {
         },
     };
     drop((tell, hold));
-    let namespace = describe(child, File::from(ready), map);
-    // Closing the pipe ends the child; the namespace lives on with the descriptor.
+    let made = describe(child, File::from(ready), map, network);
+    // Closing the pipe ends the child; the namespaces live on with the descriptors.
     drop(release);
     waitpid(child, None)?;
-    namespace
+    made
 }
 
-fn describe(child: Pid, mut ready: File, map: IdMap) -> io::Result<OwnedFd> {
+fn describe(child: Pid, mut ready: File, map: IdMap, network: bool) -> io::Result<Namespaces> {
     let mut made = [0];
     ready.read_exact(&mut made)?;
     if made != [1] {
-        return Err(io::Error::other("the kernel makes no user namespace"));
+        return Err(io::Error::other("the kernel makes no such namespace"));
     }
+    // One write each (user_namespaces(7), "Defining user and group ID mappings").
     let line = format!("0 {} {}\n", map.host_start, map.count);
     for file in ["uid_map", "gid_map"] {
         File::options().write(true).open(format!("/proc/{child}/{file}"))?.write_all(line.as_bytes())?;
     }
-    Ok(File::open(format!("/proc/{child}/ns/user"))?.into())
+    let open = |name| File::open(format!("/proc/{child}/ns/{name}")).map(OwnedFd::from);
+    Ok(Namespaces { user: open("user")?, network: network.then(|| open("net")).transpose()? })
 }

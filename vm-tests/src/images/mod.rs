@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::cache;
 use crate::error::{Error, IoContext, run};
 
-pub use recipe::{Recipe, recipes, test_recipes};
+pub use recipe::{Layer, Recipe, recipes, test_recipes};
 
 /// An image in an OCI layout (OCI image specification, image-layout.md).
 #[derive(Debug, Clone)]

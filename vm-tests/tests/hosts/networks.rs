@@ -86,7 +86,11 @@ fn containers_reach_what_they_should_and_are_reached_where_they_are_published() 
         let ports = "ports = [\"8080:80\", \"192.0.2.1:8100-8102:9000-9002\", \"[::]:8080:80\", \
                      \"[2001:db8::1]:8100-8102:9000-9002\", \"53:53/udp\"]\naliases = [\"www\"]\n";
         let web = of("web", "front", &format!("{ports}{}", serving(&[80, 9000, 9001, 9002])));
-        let one = of("one", "front", "extra-hosts = { \"the-host\" = \"host-gateway\" }\n");
+        let one = of(
+            "one",
+            "front",
+            "extra-hosts = { \"the-host\" = \"host-gateway\" }\ndns = { search = [\"podman\"] }\n",
+        );
         let two = of("two", "front", &format!("replicas = 2\n{}", serving(&[80])));
         let back =
             of("inner", "back", &serving(&[80])) + &of("asker", "back", "add-capabilities = [\"NET_ADMIN\"]");
@@ -155,6 +159,9 @@ fn containers_reach_what_they_should_and_are_reached_where_they_are_published() 
             &[
                 ("name", gets("wget", "web", "web"), true),
                 ("alias", gets("wget", "www", "web"), true),
+                // aardvark-dns answers for all names with `.dns.podman` behind them, too.
+                ("search", gets("wget", "web.dns", "web"), true),
+                ("beyond-search", gets("wget", "web.elsewhere", "web"), false),
                 ("aaaa", format!("{} | grep -q fd00:30::", lookup("aaaa", "web")), true),
                 (
                     "replicas",

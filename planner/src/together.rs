@@ -1,0 +1,69 @@
+//! Which steps of a plan may be carried out at once.
+
+use std::collections::BTreeSet;
+
+use bennu_manifests::model::{Dependency, Manifest, Name};
+
+use crate::step::Step;
+
+/// The steps of a plan in its order, in groups that are carried out one after the other. Those of one group rely on nothing of
+/// each other: starts of containers of which none depends on another one, or stops of such.
+pub fn together<'a>(manifest: &'a Manifest, steps: &'a [Step]) -> Vec<&'a [Step]> {
+    let mut groups = Vec::new();
+    let (mut first, mut group) = (0, Group::default());
+    for (at, step) in steps.iter().enumerate() {
+        if at > first && !group.takes(manifest, &steps[at - 1], step) {
+            groups.push(&steps[first..at]);
+            (first, group) = (at, Group::default());
+        }
+        group.add(manifest, step);
+    }
+    groups.extend((first < steps.len()).then(|| &steps[first..]));
+    groups
+}
+
+/// The containers of a group, and all that they rely on.
+#[derive(Default)]
+struct Group<'a> {
+    names: BTreeSet<&'a Name>,
+    needed: BTreeSet<&'a Name>,
+}
+
+impl<'a> Group<'a> {
+    /// Whether a step may be carried out beside those of the group, the last of which is the one before it.
+    fn takes(&self, manifest: &Manifest, before: &Step, step: &Step) -> bool {
+        match (before, step) {
+            // What is depended on comes first where things start, and last where they stop.
+            (Step::Start { .. }, Step::Start { instance, .. }) => {
+                self.names.is_disjoint(&needed(manifest, &instance.name))
+            }
+            (Step::Stop { .. }, Step::Stop { instance, .. }) => !self.needed.contains(&instance.name),
+            _ => false,
+        }
+    }
+
+    fn add(&mut self, manifest: &'a Manifest, step: &'a Step) {
+        if let Step::Start { instance, .. } | Step::Stop { instance, .. } = step {
+            self.names.insert(&instance.name);
+            self.needed.extend(needed(manifest, &instance.name));
+        }
+    }
+}
+
+/// All containers and jobs that one relies on, be it by way of others.
+pub fn needed<'a>(manifest: &'a Manifest, name: &Name) -> BTreeSet<&'a Name> {
+    let mut found = BTreeSet::new();
+    let mut open: Vec<&Dependency> = dependencies(manifest, name).iter().collect();
+    while let Some(Dependency { container, .. }) = open.pop() {
+        if found.insert(container) {
+            open.extend(dependencies(manifest, container));
+        }
+    }
+    found
+}
+
+fn dependencies<'a>(manifest: &'a Manifest, name: &Name) -> &'a [Dependency] {
+    let container = manifest.containers.get(name);
+    let container = container.or_else(|| manifest.jobs.get(name).map(|job| &job.container));
+    container.map_or(&[], |container| &container.depends_on)
+}
