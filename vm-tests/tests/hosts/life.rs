@@ -278,3 +278,37 @@ fn t18_a_container_that_ends_at_once_again_and_again_disturbs_nobody_and_fills_n
         Ok(())
     })
 }
+
+#[test]
+fn what_cannot_be_started_holds_up_only_what_relies_on_it() -> Result<(), Failure> {
+    on_host("what_cannot_be_started_holds_up_only_what_relies_on_it", |host| {
+        let serving =
+            "ports = [\"8080:80\"]\ncommand = [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/etc\"]\n";
+        let all = |host: &Host, broken: &str| {
+            let of = |name: &str, rest: &str| sleeper(&host.registry, name, rest);
+            let needs = of("needs-broken", "depends-on = [\"broken\"]\n") + &of("other", serving);
+            of("broken", broken) + &needs + &of("relies", "depends-on = [\"other\"]\n")
+        };
+        let broken = "command = [\"/no/such/program\"]\n";
+        let file = host.signed("host.toml", &manifest(&host.registry, 1, &all(host, broken)))?;
+        host.push(&file, &[])?.done()?;
+        let answers = || host.http(8080, "/hostname");
+        wait::until_good("the others", Duration::from_secs(120), answers, |(code, _)| *code == 200)?;
+        let hostctl = host.hostctl();
+        let runs = || Ok(hostctl.container("relies")?["state"].clone());
+        wait::until_good("what relies on them", Duration::from_secs(60), runs, |state| state == "running")?;
+
+        let told = hostctl.run(&["status"])?.done()?.stdout;
+        assert!(told.contains("broken-1") && told.contains("/no/such/program"), "it is said why: {told}");
+        let ps = hostctl.run(&["ps"])?.done()?.stdout;
+        assert!(!ps.contains("broken"), "neither it nor what relies on it is there: {ps}");
+        // So that one stops before the other when the machine does (systemd.unit(5), "Before=, After=").
+        let after = host.vm.guest_ok("systemctl show --property=After --value bennu-relies-1.service")?;
+        assert!(after.split(' ').any(|unit| unit == "bennu-other-1.service"), "{after}");
+
+        host.converge("host.toml", &manifest(&host.registry, 2, &all(host, "")))?;
+        let before = host.vm.guest_ok("systemctl show --property=Before --value bennu-broken-2.service")?;
+        assert!(!before.contains("bennu-other"), "nothing holds these two together: {before}");
+        Ok(())
+    })
+}
