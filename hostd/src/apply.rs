@@ -1,11 +1,10 @@
 //! Carrying out one step of a plan.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bennu_api::{Happening, Rejection};
 use bennu_manifests::model::{Container, Digest, ImageRef, Job, Manifest, Name, NetworkKind, Restart};
-use bennu_planner::{Instance, Step, contents, needed};
+use bennu_planner::{Instance, Step, contents};
 use jiff::Timestamp;
 
 use crate::contents::Contents;
@@ -58,9 +57,6 @@ pub(crate) async fn apply(core: &Core, active: &Applicable, step: &Step) -> Resu
                 let starting = core.jobs().starting(instance, *fingerprint, Timestamp::now());
                 starting.map_err(|error| format!("write down that the job starts: {error}"))?;
             }
-            let there =
-                host.instances().map_err(|error| format!("look which instances there are: {error}"))?;
-            let (after, before) = beside(&active.manifest, &instance.name, there);
             let start = StartInstance {
                 instance,
                 container: &container,
@@ -75,8 +71,6 @@ pub(crate) async fn apply(core: &Core, active: &Applicable, step: &Step) -> Resu
                 contents: &opened,
                 contents_digest: contents(&active.manifest, &container),
                 deadline,
-                after: &after,
-                before: &before,
             };
             let started = host.start(&start).await;
             if started.is_err() {
@@ -85,15 +79,6 @@ pub(crate) async fn apply(core: &Core, active: &Applicable, step: &Step) -> Resu
             started.map_err(|e| said(&e))
         }
     }
-}
-
-/// The instances of those that are there that a container relies on, and those that rely on it.
-fn beside(manifest: &Manifest, name: &Name, there: BTreeSet<Instance>) -> (Vec<Instance>, Vec<Instance>) {
-    let relied_on = needed(manifest, name);
-    let (after, others): (Vec<_>, Vec<_>) =
-        there.into_iter().partition(|instance| relied_on.contains(&instance.name));
-    let relies = |instance: &Instance| needed(manifest, &instance.name).contains(name);
-    (after, others.into_iter().filter(relies).collect())
 }
 
 /// Has a job that was not started tried again, or counts it as failed.
@@ -153,28 +138,4 @@ async fn reject(core: &Core, generation: u64, tried: Tried<'_>) -> Result<(), St
     added.map_err(|error| format!("write down what was rejected: {error}"))?;
     core.events.add(Happening::Rejected { rejection: Box::new(rejection) });
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn those_that_rely_on_each_other_are_found_whichever_starts_first() {
-        let image = format!("image = \"r.example/i:1@sha256:{}\"\n", "a".repeat(64));
-        let text = format!(
-            "schema = 1\nname = \"t\"\nserial = 1\nsigned-at = 2026-01-01T00:00:00Z\nexpires = 2027-01-01T00:00:00Z\n\
-             [container.db]\n{image}[container.app]\n{image}depends-on = [\"db\"]\n\
-             [container.edge]\n{image}depends-on = [\"app\"]\n[container.lone]\n{image}"
-        );
-        let manifest = bennu_manifests::check(text.as_bytes()).unwrap();
-        let instances =
-            |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<Instance>>();
-        let there: BTreeSet<_> =
-            instances(&["db-1", "db-4", "edge-2", "gone-1", "lone-1"]).into_iter().collect();
-        let app = beside(&manifest, &"app".parse().unwrap(), there.clone());
-        assert_eq!(app, (instances(&["db-1", "db-4"]), instances(&["edge-2"])));
-        let lone = beside(&manifest, &"lone".parse().unwrap(), there);
-        assert_eq!(lone, (vec![], vec![]));
-    }
 }

@@ -64,10 +64,6 @@ pub struct StartInstance<'a> {
     pub contents_digest: Digest,
     /// How long it may run, where that has a bound.
     pub deadline: Option<Duration>,
-    /// Those that are there and that it relies on: they stop after it when all stop.
-    pub after: &'a [Instance],
-    /// Those that are there and rely on it: they stop before it when all stop.
-    pub before: &'a [Instance],
 }
 
 /// Why an instance was not started. What had been made of it is removed.
@@ -325,8 +321,6 @@ impl Host {
             hostd: &self.program,
             runtime_state: &self.paths.runtime_of(instance),
             state: &self.paths.state,
-            after: start.after,
-            before: start.before,
         });
         let deadline = unit::START_TIMEOUT + MARGIN;
         match self.bus.start(&unit::name(instance), &properties, deadline).await {

@@ -51,7 +51,6 @@ mod unit;
 mod user;
 mod volume;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -160,14 +159,6 @@ impl Host {
         let kills = kills::Watch::new().map_err(prepare("the watch over control groups".into()))?;
         let (ids, netavark) = Default::default();
         Ok(Self { paths, store, mounts, bus, volumes, ports, kills, ids, netavark, boot, program })
-    }
-
-    /// The instances of which anything is there.
-    ///
-    /// # Errors
-    /// Where their directory can't be read.
-    pub fn instances(&self) -> io::Result<BTreeSet<Instance>> {
-        observe::names(&self.paths.instances())
     }
 
     /// The id of this boot (proc_sys_kernel(5), `random/boot_id`).

@@ -7,7 +7,6 @@
 //! RuntimeDirectory               what the runtime keeps of the container: made by systemd, and removed at each end
 //! ExecStart         run          the runtime makes the container in the unit's control group, runs its program, and ends
 //! PIDFile                        systemd takes that for the unit's main process
-//! After, Before                  when all stop, what relies on others stops first
 //! ExecStopPost      hostd        writes down whom the kernel ended for want of memory (kills.rs)
 //! ```
 //!
@@ -120,10 +119,6 @@ pub(super) struct Wanted<'a> {
     pub runtime_state: &'a Path,
     /// Where the volumes are, so that the unit stops before they go away.
     pub state: &'a Path,
-    /// The instances that stop after it when all stop.
-    pub after: &'a [Instance],
-    /// The instances that stop before it when all stop.
-    pub before: &'a [Instance],
 }
 
 /// The name of an instance's unit.
@@ -178,8 +173,6 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
         ("SyslogIdentifier", text(instance.name.as_str())),
         ("LogExtraFields", Value::Bytes(log_fields(instance, container))),
         ("RequiresMountsFor", Value::Texts(vec![path(wanted.state)])),
-        ("After", Value::Texts(wanted.after.iter().map(name).collect())),
-        ("Before", Value::Texts(wanted.before.iter().map(name).collect())),
     ];
     properties.extend(runtime::started_in(wanted.runtime).map(|group| ("DelegateSubgroup", text(group))));
     properties.extend(wanted.deadline.map(|deadline| ("RuntimeMaxUSec", micros(deadline))));
@@ -320,8 +313,6 @@ mod tests {
             hostd: Path::new("/usr/bin/hostd"),
             runtime_state: Path::new("/run/bennu/runtime/web-3"),
             state: Path::new("/state"),
-            after: &[],
-            before: &[],
         }
     }
 
@@ -374,17 +365,6 @@ mod tests {
         let Value::Commands(run) = value(&properties, "ExecStart") else { panic!("it has none") };
         assert_eq!(run[0].program, Path::new("/usr/sbin/runc"));
         assert_eq!(run[0].arguments[..3], ["/usr/sbin/runc", "--root=/run/bennu/runtime/web-3", "run"]);
-    }
-
-    #[test]
-    fn what_relies_on_others_stops_before_them_when_all_stop() {
-        let (instance, container) = ("web-3".parse().unwrap(), container());
-        let (after, before) = (["db-1".parse().unwrap()], ["edge-2".parse().unwrap()]);
-        let wanted = Wanted { after: &after, before: &before, ..wanted(&instance, &container) };
-        let properties = properties(&wanted);
-        let units = |name: &str| Value::Texts(vec![format!("bennu-{name}.service")]);
-        assert_eq!(*value(&properties, "After"), units("db-1"));
-        assert_eq!(*value(&properties, "Before"), units("edge-2"));
     }
 
     #[test]

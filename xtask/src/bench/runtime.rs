@@ -122,12 +122,7 @@ impl Lab {
             let name = format!("one{run}");
             let text = self.manifest(u64::from(run) + 1, &(self.sleeper("first") + &self.sleeper(&name)));
             host.converge("manifest.toml", &text)?;
-            rows[0].push(since_tried(host, |event| {
-                event["step"]["step"] == "start"
-                    && event["step"]["instance"]
-                        .as_str()
-                        .is_some_and(|instance| instance.starts_with(&format!("{name}-")))
-            })?);
+            rows[0].push(until_started(host, &format!("{name}-"))?);
             rows[1].push(number(&guest(host, &format!("one_bare {run}"))?)? / 1000.0);
             rows[2]
                 .push(number(&guest(host, &format!("inside one_podman {run} {}", self.sleeps))?)? / 1000.0);
@@ -156,13 +151,13 @@ impl Lab {
         let all: String = (1..=count).map(|number| self.sleeper(&format!("many{number}"))).collect();
         let before = number(&guest(host, "held")?)?;
         host.converge("manifest.toml", &self.manifest(1000, &(self.sleeper("first") + &all)))?;
-        let ours = since_tried(host, |event| event["event"] == "converged")?;
+        let ours = until_started(host, "many")?;
         let held = (number(&guest(host, "held")?)? - before) / f64::from(count);
         let resident = number(&guest(host, "resident")?)?;
         let used = number(&guest(host, "processor")?)?;
         let wait = format!("sleep {}", ROUNDS * EVERY);
         host.vm.guest_within(&wait, std::time::Duration::from_secs(u64::from(2 * ROUNDS * EVERY)))?;
-        let round = (number(&guest(host, "processor")?)? - used) / 1e6 / f64::from(ROUNDS);
+        let round = (number(&guest(host, "processor")?)? - used) / 1000.0 / f64::from(ROUNDS);
         let slower = slower(host)?;
 
         // Those of ours go before the others come: there is not memory for all.
@@ -285,12 +280,16 @@ fn guest(host: &mut Host, call: &str) -> Result<String, Failure> {
     if output.code == 0 { Ok(output.text) } else { Err(format!("{call}: {}", output.text).into()) }
 }
 
-/// Milliseconds from the decision for the newest generation to the last event after it that is this one.
-fn since_tried(host: &Host, is: impl Fn(&Value) -> bool) -> Result<f64, Failure> {
+/// Milliseconds from the decision for the newest generation until all instances ran whose names begin with this.
+fn until_started(host: &Host, name: &str) -> Result<f64, Failure> {
     let told = host.hostctl().run(&["--json", "events"])?.done()?.stdout;
     let events: Vec<Value> = told.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let tried = events.iter().rposition(|event| event["event"] == "tried").ok_or("nothing was tried")?;
-    let end = events[tried..].iter().find(|event| is(event)).ok_or("what was waited for is not told of")?;
+    let is_one = |event: &&Value| {
+        let instance = event["step"]["instance"].as_str().unwrap_or_default();
+        event["event"] == "applied" && event["step"]["step"] == "start" && instance.starts_with(name)
+    };
+    let end = events[tried..].iter().rfind(is_one).ok_or("no start is told of")?;
     let time = |event: &Value| -> Result<jiff::Timestamp, Failure> {
         Ok(event["time"].as_str().unwrap_or_default().parse()?)
     };
