@@ -103,6 +103,16 @@ impl Vm {
         self.set_clock()
     }
 
+    /// Cuts the power, and starts a machine from what is on the disk whose watchdog (the TCO timer of the chipset) may reset it:
+    /// QEMU's does not otherwise (QEMU, `hw/isa/lpc_ich9.c`, "noreboot").
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] where it does not come back.
+    pub fn power_on_with_watchdog(&mut self) -> Result<(), Error> {
+        self.add_arguments(["-global", "ICH9-LPC.noreboot=off"]);
+        self.power_cut()
+    }
+
     /// Sets the guest's clock to the time here. A snapshot brings the time back at which it was taken.
     ///
     /// # Errors

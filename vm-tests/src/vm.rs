@@ -191,6 +191,11 @@ impl Vm {
         &self.machine
     }
 
+    /// Tells QEMU more from the next time on when the power comes on.
+    pub(crate) fn add_arguments(&mut self, arguments: [&str; 2]) {
+        self.machine.extra.extend(arguments.map(str::to_owned));
+    }
+
     /// QEMU's process.
     ///
     /// # Errors

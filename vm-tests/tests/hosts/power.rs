@@ -132,3 +132,27 @@ fn a_rebirth_leaves_what_is_declared_and_its_receipt_tells_what_was_lost() -> Re
         Ok(())
     })
 }
+
+#[test]
+fn f6_a_kernel_that_hangs_is_reset_by_the_watchdog_and_everything_runs_again() -> Result<(), Failure> {
+    on_host("f6_a_kernel_that_hangs_is_reset_by_the_watchdog_and_everything_runs_again", |host| {
+        host.converge("host.toml", &manifest(&host.registry, 1, &sleeper(&host.registry, "one", "")))?;
+        host.vm.power_on_with_watchdog()?;
+        host.wait_for_api()?;
+        host.wait_until_converged()?;
+        let before = host.vm.boot_id()?;
+        // A panic that nothing follows: all processors stand still for ever, but for the watchdog.
+        let said = host.vm.guest_ok(
+            "cat /sys/class/watchdog/watchdog0/state; echo 0 >/proc/sys/kernel/panic; cat /proc/sys/kernel/panic\n\
+             (sleep 1; echo c >/proc/sysrq-trigger) </dev/null >/dev/null 2>&1 &",
+        )?;
+        assert_eq!(said, "active\n0");
+        host.vm.wait_for_boot(&before)?;
+        host.wait_for_api()?;
+        host.wait_until_converged()?;
+        assert_eq!(host.hostctl().container("one")?["state"], "running");
+        let serial = std::fs::read_to_string(host.vm.files().serial())?;
+        assert!(serial.contains("sysrq triggered crash"), "it was the crash that ended the boot before: {serial}");
+        Ok(())
+    })
+}
