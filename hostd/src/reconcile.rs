@@ -173,6 +173,7 @@ async fn stage(core: &Core, pending: &Applicable) -> Result<Advanced, Staging> {
     let seen = core.host.observe().await.map_err(|e| failed(&e))?;
     require_signatures(core, pending).await?;
     fetch(core, pending, &seen).await?;
+    core.host.give_ids(&pending.manifest).map_err(|e| failed(&e))?;
     core.store.pin(pins::NEXT, &pins::images(&pending.manifest)).map_err(|e| failed(&e))?;
     core.updates().staged = Some(number);
     update::advance(core, pending).await.map_err(|e| failed(&e))

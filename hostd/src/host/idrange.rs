@@ -4,9 +4,15 @@
 //! belongs to another one. Inside the container the range begins at 0.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
+use bennu_image_store::durable;
 use bennu_manifests::model::Name;
 use serde::{Deserialize, Serialize};
+
+use super::record;
 
 /// How many ids a container has. 65536 holds every id of an ordinary image, `nobody` (65534) among them.
 pub(super) const COUNT: u32 = 0x1_0000;
@@ -33,6 +39,67 @@ pub(super) struct IdRanges {
 pub struct NoRangeLeft {
     /// The container that gets none.
     pub name: Name,
+}
+
+/// Why containers do not get their ids.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdsError {
+    /// There are none left.
+    #[error(transparent)]
+    NoneLeft(#[from] NoRangeLeft),
+    /// The ids that were given out are not what was written.
+    #[error("read {}: it holds ranges that were never given out", path.display())]
+    Unsound {
+        /// The file.
+        path: PathBuf,
+    },
+    /// They can't be read or written.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// Which of both.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+}
+
+/// The ranges on disk.
+#[derive(Debug)]
+pub(super) struct Ids {
+    path: PathBuf,
+    lock: Mutex<()>,
+}
+
+impl Ids {
+    /// Those that this file holds.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, lock: Mutex::default() }
+    }
+
+    /// The first ids of these containers, in the same order. They are on disk before they are used, and written only where one
+    /// of them is new.
+    ///
+    /// # Errors
+    /// [`IdsError`]; then none was given out.
+    pub(super) fn of<'a>(&self, names: impl IntoIterator<Item = &'a Name>) -> Result<Vec<u32>, IdsError> {
+        let _lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = || self.path.clone();
+        let io = |what| move |source| IdsError::Io { what, path: path(), source };
+        let before: IdRanges = record::read(&self.path).map_err(io("read"))?.unwrap_or_default();
+        if !before.is_sound() {
+            return Err(IdsError::Unsound { path: path() });
+        }
+        let mut ranges = before.clone();
+        let given = names.into_iter().map(|name| ranges.assign(name)).collect::<Result<_, _>>()?;
+        if ranges != before {
+            let bytes = serde_json::to_vec(&ranges).map_err(io::Error::from).map_err(io("write"))?;
+            durable::replace(&self.path, &bytes).map_err(io("write"))?;
+        }
+        Ok(given)
+    }
 }
 
 impl IdRanges {
@@ -112,5 +179,19 @@ mod tests {
         let ranges = (FIRST..=LAST).map(|range| (name(&format!("c{range}")), range)).collect();
         let mut ranges = IdRanges { ranges };
         assert_eq!(ranges.assign(&name("web")), Err(NoRangeLeft { name: name("web") }));
+    }
+    #[test]
+    fn ids_are_on_disk_once_given_and_those_that_are_known_are_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ids.json");
+        let ids = Ids::new(path.clone());
+        let (web, db) = (name("web"), name("db"));
+        let given = ids.of([&web, &db]).unwrap();
+        assert_eq!(Ids::new(path.clone()).of([&db, &web]).unwrap(), [given[1], given[0]]);
+        let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(ids.of([&web]).unwrap(), [given[0]]);
+        assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), written);
+        std::fs::write(&path, r#"{"ranges":{"web":3}}"#).unwrap();
+        assert!(matches!(ids.of([&web]), Err(IdsError::Unsound { .. })));
     }
 }

@@ -3,24 +3,23 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::path::Path;
 use std::time::Duration;
 
-use bennu_image_store::{Image, durable};
-use bennu_manifests::model::{self, Container, Digest, Name, NetworkKind, Runtime};
+use bennu_image_store::Image;
+use bennu_manifests::model::{self, Container, Digest, Manifest, Name, NetworkKind, Runtime};
 use bennu_planner::{Instance, SeenNetwork};
 use futures_util::StreamExt as _;
 
 use super::bus::BusError;
 use super::describe::Described;
-use super::idrange::{IdRanges, NoRangeLeft};
+use super::idrange::IdsError;
 use super::net::{self, JoinError};
 use super::record::{self, Membership, Record};
 use super::rootfs::{self, RootfsError};
 use super::spec::{self, SpecError};
 use super::user::NoUser;
-use super::{Host, Paths, kills, logs, namespaces, network, private, unit, volume};
+use super::{Host, Paths, kills, logs, namespaces, network, private, runtime, unit, volume};
 use crate::contents::{Contents, ContentsError};
 
 /// How long systemd has beyond the time that a container has to start or stop.
@@ -86,15 +85,9 @@ pub enum StartError {
         /// The network.
         network: Name,
     },
-    /// There are no ids left for it.
+    /// It does not get ids of its own.
     #[error(transparent)]
-    Ids(#[from] NoRangeLeft),
-    /// The ids that were given out are not what was written.
-    #[error("read {}: it holds ranges that were never given out", path.display())]
-    BadIds {
-        /// The file.
-        path: PathBuf,
-    },
+    Ids(#[from] IdsError),
     /// The file system or the kernel said no.
     #[error("{what} for {instance}")]
     Io {
@@ -256,6 +249,8 @@ impl Host {
             Described::Spec(error) => error.into(),
             Described::Contents(error) => error.into(),
         })?;
+        runtime::share_filters(start.runtime, &self.paths.runtime(), &self.paths.runtime_of(instance))
+            .map_err(io("share filters of system calls"))?;
         self.start_unit(start, &dir).await
     }
 
@@ -282,29 +277,21 @@ impl Host {
             dns_servers: container.dns.as_ref().map(|dns| dns.servers.clone()).unwrap_or_default(),
             mac_address: container.mac_address.clone(),
             contents: start.contents_digest,
-            host_start: spec::has_own_users(container).then(|| self.ids_of(instance)).transpose()?,
+            host_start: match spec::has_own_users(container) {
+                true => self.ids.of([&instance.name])?.first().copied(),
+                false => None,
+            },
             stop_timeout_ms: container.stop_timeout_ms,
         })
     }
 
-    /// The first id of a container's range, which is on disk before it is used.
-    fn ids_of(&self, instance: &Instance) -> Result<u32, StartError> {
-        let path = self.paths.ids();
-        // Whoever starts beside it gets other ones.
-        let _lock = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        let io = |what| move |source| StartError::Io { what, instance: instance.clone(), source };
-        let mut ranges: IdRanges = record::read(&path).map_err(io("read the given ids"))?.unwrap_or_default();
-        if !ranges.is_sound() {
-            return Err(StartError::BadIds { path });
-        }
-        if let Some(start) = ranges.get(&instance.name) {
-            return Ok(start);
-        }
-        let start = ranges.assign(&instance.name)?;
-        let bytes =
-            serde_json::to_vec(&ranges).map_err(io::Error::from).map_err(io("write the given ids"))?;
-        durable::replace(&path, &bytes).map_err(io("write the given ids"))?;
-        Ok(start)
+    /// Gives all containers of a manifest their ids, so that this is done and on disk when they start.
+    ///
+    /// # Errors
+    /// [`IdsError`]
+    pub fn give_ids(&self, manifest: &Manifest) -> Result<(), IdsError> {
+        let own = manifest.programs().filter(|(_, container)| spec::has_own_users(container));
+        self.ids.of(own.map(|(name, _)| name)).map(drop)
     }
 
     async fn start_unit(&self, start: &StartInstance<'_>, dir: &Path) -> Result<(), StartError> {

@@ -53,7 +53,7 @@ mod volume;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bennu_image_store::Store;
 use bennu_image_store::mount::{MountError, Mounts};
@@ -67,6 +67,7 @@ pub use copy::CopyError;
 pub use data::{DataError, Prepared};
 pub use debug::DebugError;
 pub use exec::{ExecError, Input, Output, Running, Talk};
+pub use idrange::IdsError;
 pub use inspect::InspectError;
 pub use instance::{RefreshError, StartError, StartInstance, StopError};
 pub use journal::JournalError;
@@ -94,8 +95,7 @@ pub struct Host {
     volumes: volume::Volumes,
     ports: ports::Ports,
     kills: kills::Watch,
-    /// Held while ids are given out.
-    ids: Mutex<()>,
+    ids: idrange::Ids,
     /// Held while `netavark` runs, which counts on being alone, and while what it starts is started.
     netavark: tokio::sync::Mutex<()>,
     /// The id of this boot.
@@ -157,7 +157,7 @@ impl Host {
         let ports = ports::Ports::new(paths.firewall());
         let program = std::env::current_exe().map_err(prepare("/proc/self/exe".into()))?;
         let kills = kills::Watch::new().map_err(prepare("the watch over control groups".into()))?;
-        let (ids, netavark) = Default::default();
+        let (ids, netavark) = (idrange::Ids::new(paths.ids()), Default::default());
         Ok(Self { paths, store, mounts, bus, volumes, ports, kills, ids, netavark, boot, program })
     }
 

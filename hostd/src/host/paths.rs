@@ -21,6 +21,7 @@ use bennu_planner::Instance;
 /// run/oom-kills.json          which kills were told
 /// run/netavark/               what that program knows
 /// run/runtime/INSTANCE/       what the runtime knows; systemd removes it whenever the unit ends
+/// run/runtime/.cache/         filters of system calls, for all instances
 /// run/debug/NUMBER/           debugging shells: bundle, tree, and what the runtime knows
 /// run/consoles/               where terminals are handed over
 /// ```

@@ -12,6 +12,8 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,7 +24,7 @@ use oci_spec::runtime::{
     Spec,
 };
 
-use super::idrange;
+use super::{idrange, volume};
 
 /// The control group of a container that has one of its own, below that of its unit.
 const CONTAINER: &str = "container";
@@ -116,6 +118,30 @@ pub(super) fn hands_over_terminals(runtime: Runtime) -> bool {
     }
 }
 
+/// Where crun keeps filters of system calls that it has made before, below where it keeps what it knows (crun,
+/// `src/libcrun/seccomp.c`).
+const FILTERS: &str = ".cache";
+
+/// Has a runtime find the filters that it made for other containers: making one anew takes as long as all else of a start. What it
+/// knows of a container is in a directory of its own, `own`, where it would look in vain; they are in `all`, for all.
+pub(super) fn share_filters(runtime: Runtime, all: &Path, own: &Path) -> io::Result<()> {
+    match runtime {
+        Runtime::Crun => {}
+        // It keeps none.
+        Runtime::Runc => return Ok(()),
+    }
+    let shared = all.join(FILTERS);
+    for dir in [&shared, own] {
+        volume::make_dir(dir, 0o700)?;
+    }
+    // systemd makes that directory where it is not there, and removes it with all in it at each end: the next start after a crash of
+    // the container's program is without.
+    match symlink(&shared, own.join(FILTERS)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Adds to a specification what this runtime has to be told besides: the container's control group, and the ids of its users,
 /// which it does not ask their namespace for.
 pub(super) fn complete(
@@ -172,6 +198,19 @@ mod tests {
             let command = command(runtime, Path::new("/run/state"));
             assert!(format!("{command:?}").starts_with("env -i "), "{command:?}");
         }
+    }
+
+    #[test]
+    fn filters_are_shared_where_the_runtime_keeps_any() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("web-3");
+        share_filters(Runtime::Runc, dir.path(), &own).unwrap();
+        assert!(!own.exists());
+        for _again in 0..2 {
+            share_filters(Runtime::Crun, dir.path(), &own).unwrap();
+        }
+        fs::write(own.join(".cache/filter"), "").unwrap();
+        assert!(dir.path().join(".cache/filter").is_file());
     }
 
     #[test]

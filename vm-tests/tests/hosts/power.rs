@@ -152,7 +152,10 @@ fn f6_a_kernel_that_hangs_is_reset_by_the_watchdog_and_everything_runs_again() -
         host.wait_until_converged()?;
         assert_eq!(host.hostctl().container("one")?["state"], "running");
         let serial = std::fs::read_to_string(host.vm.files().serial())?;
-        assert!(serial.contains("sysrq triggered crash"), "it was the crash that ended the boot before: {serial}");
+        assert!(
+            serial.contains("sysrq triggered crash"),
+            "it was the crash that ended the boot before: {serial}"
+        );
         Ok(())
     })
 }
