@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use bennu_image_store::listing::files;
-use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper, mount_layer, mount_with_ids};
+use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper, mount_layer, mount_with_ids, namespaces};
 use bennu_image_store::{Claims, Image, LayerRecord, Origin, Store, sha256};
 use common::{Tar, can_mount};
 
@@ -347,4 +347,24 @@ fn a_directory_is_mounted_a_second_time_with_the_ids_of_a_user_namespace() {
     let owner = fs::metadata(seen.join("file")).expect("there").uid();
     rustix::mount::unmount(&seen, rustix::mount::UnmountFlags::empty()).expect("unmounted");
     assert_eq!(owner, 100_033);
+}
+
+#[test]
+fn namespaces_are_made_by_many_at_once() {
+    let (done, all) = std::sync::mpsc::channel();
+    for thread in 0..8 {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            for turn in 0..25 {
+                let host_start = (1 << 20) + (thread * 25 + turn) * 65_536;
+                let made = namespaces(IdMap { host_start, count: 65_536 }, true).expect("made");
+                assert!(made.network.is_some());
+            }
+            done.send(()).expect("somebody waits");
+        });
+    }
+    for _ in 0..8 {
+        // A child that waits for another one, which waits for it, waits for ever.
+        all.recv_timeout(std::time::Duration::from_secs(60)).expect("all come to their end");
+    }
 }

@@ -11,8 +11,9 @@ use std::os::fd::OwnedFd;
 
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use nix::unistd::{ForkResult, Pid, fork, getpid, pipe2};
 
 use super::IdMap;
 
@@ -36,26 +37,29 @@ pub(super) fn open(map: IdMap) -> io::Result<OwnedFd> {
 /// Whatever the kernel says.
 pub fn namespaces(map: IdMap, network: bool) -> io::Result<Namespaces> {
     let (ready, tell) = pipe2(OFlag::O_CLOEXEC)?;
-    let (hold, release) = pipe2(OFlag::O_CLOEXEC)?;
     let flags = libc::CLONE_NEWUSER | if network { libc::CLONE_NEWNET } else { 0 };
+    let parent = getpid().as_raw();
     // SAFETY: between fork and _exit the child makes nothing but plain system calls; it allocates nothing, takes no lock, and does
     // not return from here.
     let child = match unsafe { fork() }? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => unsafe {
             use std::os::fd::AsRawFd;
-            let mut byte = [u8::from(libc::unshare(flags) == 0)];
-            libc::write(tell.as_raw_fd(), byte.as_ptr().cast(), 1);
-            // Its own copy of the writing end has to go, or it would wait for itself.
-            libc::close(release.as_raw_fd());
-            libc::read(hold.as_raw_fd(), byte.as_mut_ptr().cast(), 1);
+            let byte = [u8::from(libc::unshare(flags) == 0)];
+            // It ends with its parent, and waits for no pipe to be closed: children that are made at the same time hold copies of
+            // each other's pipes, and would wait for each other. Other credentials would end this (PR_SET_PDEATHSIG(2const)).
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if libc::getppid() == parent {
+                libc::write(tell.as_raw_fd(), byte.as_ptr().cast(), 1);
+                libc::pause();
+            }
             libc::_exit(0);
         },
     };
-    drop((tell, hold));
+    drop(tell);
     let made = describe(child, File::from(ready), map, network);
-    // Closing the pipe ends the child; the namespaces live on with the descriptors.
-    drop(release);
+    // The namespaces live on with the descriptors. One that has ended by itself is not killed.
+    let _ended = kill(child, Signal::SIGKILL);
     waitpid(child, None)?;
     made
 }
