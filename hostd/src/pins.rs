@@ -32,27 +32,20 @@ pub async fn follow(core: &Core) -> Result<(), StoreError> {
     }
     match pending {
         Some(_) => Ok(()),
-        None if core.store.has_pin(NEXT)? => core.store.unpin(NEXT),
-        None => Ok(()),
+        None => core.store.unpin(NEXT),
     }
 }
 
-/// Pins what of `digests` is there, or nothing any more; what is pinned already is not written again.
+/// Pins what of `digests` is there, or nothing any more.
 fn hold(store: &Store, name: &str, digests: Option<&[Digest]>) -> Result<(), StoreError> {
-    let Some(digests) = digests else {
-        return if store.has_pin(name)? { store.unpin(name) } else { Ok(()) };
-    };
+    let Some(digests) = digests else { return store.unpin(name) };
     let mut there = Vec::new();
     for digest in digests {
         if store.image(digest)?.is_some() || store.blob_path(digest).exists() {
             there.push(*digest);
         }
     }
-    there.sort_unstable();
-    there.dedup();
-    // One that can't be read is written anew.
-    let held = store.pinned_by(name).ok().flatten();
-    if held.as_ref() == Some(&there) { Ok(()) } else { store.pin(name, &there) }
+    store.pin(name, &there)
 }
 
 /// The images of a manifest, sorted.

@@ -241,14 +241,14 @@ async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
     let rejected = core.rejections().in_force(&active.manifest, generation);
     let (manifest, completed) = (&active.manifest, &due.completed);
     let wanted = Wanted { generation, manifest, rejected: &rejected, due: &due.now, completed };
-    let plan = plan(wanted, &seen);
-    let steps: Vec<_> =
-        plan.steps.iter().filter(|step| !matches!(step, Step::Fetch { .. })).cloned().collect();
+    let mut plan = plan(wanted, &seen);
+    plan.steps.retain(|step| !matches!(step, Step::Fetch { .. }));
+    let steps = &plan.steps;
     let was_whole = core.now().settled == Some(generation);
     for step in steps.iter().filter(|step| was_whole && is_drift(step)) {
         core.events.add(Happening::Drift { what: line(step) });
     }
-    if let Err(reason) = carry_out(core, active, &steps).await {
+    if let Err(reason) = carry_out(core, active, steps).await {
         return fail(reason);
     }
     if let Some(waiting) = plan.waiting.iter().find(|waiting| waiting.waits_for == WaitsFor::Somebody) {

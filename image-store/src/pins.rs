@@ -24,7 +24,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Digest>, serde_json::Error> {
 }
 
 impl Store {
-    /// Makes `name` hold `digests` (images, or blobs by fs-verity digest) and nothing else, durably.
+    /// Makes `name` hold `digests` (images, or blobs by fs-verity digest) and nothing else, durably. Where it does so already, nothing
+    /// is written.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::NothingToPin`] where one is not there.
@@ -42,6 +43,12 @@ impl Store {
         let mut holds = digests.to_vec();
         holds.sort_unstable();
         holds.dedup();
+        // One that can't be read is written anew. One that is as it should be may not be durable yet: whoever wrote it may have been
+        // killed before the fsync.
+        if self.pinned_by(name).is_ok_and(|held| held.as_ref() == Some(&holds)) {
+            let directory = self.inner.names.pins();
+            return durable::sync_dir(&directory).map_err(StoreError::io("write", directory));
+        }
         write_json(&path, &PinRecord { holds })
     }
 
@@ -84,11 +91,8 @@ impl Store {
         Ok(names)
     }
 
-    /// What one pin holds, sorted; `None` where there is none.
-    ///
-    /// # Errors
-    /// [`StoreError`]; a pin that cannot be read is one.
-    pub fn pinned_by(&self, name: &str) -> Result<Option<Vec<Digest>>, StoreError> {
+    /// What one pin holds; `None` where there is none.
+    pub(crate) fn pinned_by(&self, name: &str) -> Result<Option<Vec<Digest>>, StoreError> {
         let path = self.pin_path(name)?;
         let Some(bytes) = read_record(&path)? else { return Ok(None) };
         let pin: Result<PinRecord, _> = serde_json::from_slice(&bytes);

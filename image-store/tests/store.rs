@@ -192,6 +192,27 @@ fn a_pin_holds_only_what_is_there_and_has_a_proper_name() {
 }
 
 #[test]
+fn a_pin_that_is_as_it_should_be_is_not_written_again_and_one_that_cannot_be_read_is() {
+    use std::os::unix::fs::MetadataExt as _;
+    let bench = Bench::new();
+    let (a, b) = (bench.import("a"), bench.import("b"));
+    let path = bench.dir.path().join("pins/p");
+    // What is written is another file under the same name.
+    let pinned = |digests: &[Digest]| {
+        bench.store.pin("p", digests).expect("pinned");
+        fs::metadata(&path).expect("there").ino()
+    };
+    let first = pinned(&[a.blob, b.blob]);
+    let held = fs::File::open(&path).expect("opened");
+    assert_eq!(pinned(&[b.blob, a.blob]), first);
+    assert_ne!(pinned(&[a.blob]), first);
+    drop(held);
+    fs::write(&path, "{\"holds\": [").expect("written");
+    pinned(&[a.blob]);
+    assert_eq!(bench.store.pins().expect("read"), [("p".to_owned(), vec![a.blob])]);
+}
+
+#[test]
 fn a_check_finds_what_is_wrong_without_reading_blobs() {
     let bench = Bench::new();
     let (short, gone) = (bench.import("short"), bench.import("gone"));

@@ -180,6 +180,7 @@ mod tests {
         let mut ranges = IdRanges { ranges };
         assert_eq!(ranges.assign(&name("web")), Err(NoRangeLeft { name: name("web") }));
     }
+
     #[test]
     fn ids_are_on_disk_once_given_and_those_that_are_known_are_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
