@@ -128,6 +128,9 @@ pub struct Os {
     pub root: Option<Digest>,
     /// The kernel's release.
     pub kernel: String,
+    /// Whether the firmware starts only what is signed by whom it trusts (Secure Boot).
+    #[serde(default)]
+    pub secure_boot: bool,
 }
 
 /// One generation.

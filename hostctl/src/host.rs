@@ -25,6 +25,12 @@ fn status_text(status: &Status, now: Timestamp) -> String {
     let mut lines = vec![("host", status.host.clone())];
     let root = status.os.root.map(|root| format!(", root {root}")).unwrap_or_default();
     lines.push(("os", format!("{}, kernel {}{root}", status.os.version, status.os.kernel)));
+    if status.os.secure_boot {
+        lines.push((
+            "secure boot",
+            "on: the firmware starts only what is signed by whom it trusts".to_owned(),
+        ));
+    }
     lines.push(("hostd", status.version.clone()));
     let none = || "none: no manifest was accepted yet".to_owned();
     lines.push(("generation", status.generation.as_ref().map_or_else(none, generation)));

@@ -1,11 +1,14 @@
 //! What `hostd` needs to know of, and tell, the OS that it runs on.
 
 use std::io;
+use std::path::Path;
 
 use bennu_api::{Machine, Os};
 use bennu_manifests::HostFacts;
 use bennu_manifests::model::{Digest, Name};
 use jiff::Timestamp;
+
+use crate::update::secure_boot;
 
 /// This machine's architecture in the words of OCI (image index specification, `platform.architecture`, which are
 /// Go's).
@@ -22,7 +25,13 @@ pub fn running() -> Os {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    Os { version: version(&release), root: root(&command_line), kernel: kernel.trim().to_owned() }
+    let secure_boot = secure_boot::is_on(Path::new(secure_boot::VARIABLES));
+    Os {
+        version: version(&release),
+        root: root(&command_line),
+        kernel: kernel.trim().to_owned(),
+        secure_boot,
+    }
 }
 
 /// This machine.

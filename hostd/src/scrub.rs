@@ -1,4 +1,4 @@
-//! Reading every block of every blob in the background: slowly, once in thirty days, on from where it was after a restart.
+//! Reading every block of every blob, and the boot images, in the background: slowly, once in thirty days, on from where it was after a restart.
 //!
 //! ```text
 //!  due? ──► a thread reads ──bad blob──► mend it from other blobs, or put it aside ──► event, status
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::core::{Core, chain};
+use crate::update::mend_boot_images;
 
 /// How long after one pass the next begins: what memory of a failing disk is worth, against what reading it costs.
 const PERIOD: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -51,6 +52,9 @@ pub async fn run(core: &Core, file: &Path) {
                 completed = Some(now);
                 core.now().scrub.completed = completed;
                 core.events.add(Happening::Scrubbed { bad: scrubbed.bad.len() as u64 });
+                if let Err(error) = mend_boot_images(core).await {
+                    tracing::error!(error = chain(&error), "look for damaged boot images");
+                }
                 let bytes =
                     serde_json::to_vec(&Completed { completed: now }).expect("it has one plain member");
                 if let Err(error) = durable::replace(file, &bytes) {

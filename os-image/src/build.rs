@@ -3,7 +3,7 @@
 use crate::base::{self, Base};
 use crate::cache::{Shelf, cache_dir};
 use crate::command::at;
-use crate::{BuildError, Disk, Event, Inputs, Variant, artifact, disk, recipe, root, sbom, uki};
+use crate::{BuildError, Disk, Event, Inputs, Variant, again, artifact, disk, recipe, root, sbom, uki};
 use bennu_image_store::layer::Converted;
 use bennu_image_store::sha256;
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Raised whenever the same inputs would make another disk because this crate changed.
-const BUILDER: &[u8] = b"4";
+const BUILDER: &[u8] = b"5";
 
 /// Builds the disk, or finds it in the cache.
 ///
@@ -46,7 +46,7 @@ fn make_disk(base: &Base, inputs: &Inputs<'_>, folder: &Path) -> Result<(), Buil
     let digest = root.blob.hex();
     stage(inputs, "  partitions", |size| {
         let qcow2 = folder.join(QCOW2);
-        disk::build(base, &uki, &blob, &digest, &work, &qcow2)?;
+        disk::build(base, inputs, &disk::Parts { uki: &uki, blob: &blob, digest: &digest }, &work, &qcow2)?;
         *size = bytes_of(&qcow2)?;
         Ok(((), false))
     })?;
@@ -78,7 +78,7 @@ fn make_parts(
         Ok((root, false))
     })?;
     let uki = stage(inputs, "  boot image", |size| {
-        let uki = uki::build(base, inputs.init, &root.blob.hex(), variant, work)?;
+        let uki = uki::build(base, inputs, &root.blob.hex(), variant, work)?;
         *size = bytes_of(&uki)?;
         Ok((uki, false))
     })?;
@@ -159,7 +159,8 @@ fn make_os_image(
 
 /// Covers everything that the disk is made from, the base by its recipe.
 fn disk_key(inputs: &Inputs<'_>) -> Result<String, BuildError> {
-    os_key(inputs, &Variant::plain())
+    let parts = [os_key(inputs, &Variant::plain())?, again::source().to_owned(), disk::LOADER.to_owned()];
+    Ok(recipe::key(parts.iter().map(String::as_bytes)))
 }
 
 /// Covers everything that an operating system is made from.
@@ -178,6 +179,9 @@ fn os_key(inputs: &Inputs<'_>, variant: &Variant) -> Result<String, BuildError> 
             .chain(&recipe::LINKS)
             .flat_map(|(path, text)| [path.as_bytes().to_vec(), text.as_bytes().to_vec()]),
     );
+    if let Some(keys) = inputs.secure_boot {
+        parts.extend(keys.parts()?);
+    }
     for program in [inputs.hostd, inputs.hostctl, inputs.init] {
         let bytes = fs::read(program).map_err(at("read", program))?;
         parts.push(sha256::digest(&bytes).as_bytes().to_vec());

@@ -11,9 +11,9 @@
 //! Types of partitions: UEFI specification 2.10, table 5.7; the Discoverable Partitions Specification has none for ours,
 //! so it is "Linux filesystem data". All files are sparse, so sizes cost nothing until they are used.
 
-use crate::BuildError;
 use crate::base::Base;
 use crate::command::{at, run};
+use crate::{BuildError, Inputs, SecureBoot, again};
 use bennu_planner::update::{Entry, EntryName};
 use nix::unistd::Whence;
 use std::fs::{self, File};
@@ -30,38 +30,64 @@ const STATE: u64 = 8192;
 const SERIAL: &str = "62656e6e";
 const STATE_UUID: &str = "62656e6e-7500-4000-8000-000000000001";
 
-const LOADER: &str = "timeout 0\neditor no\nauto-firmware no\n";
+pub(crate) const LOADER: &str = "timeout 0\neditor no\nauto-entries no\nauto-firmware no\n";
+
+/// What a disk is made from.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    /// The boot image.
+    pub(crate) uki: &'a Path,
+    /// The root.
+    pub(crate) blob: &'a Path,
+    /// Its fs-verity digest, hexadecimal.
+    pub(crate) digest: &'a str,
+}
 
 /// Makes `disk`, a new qcow2 file, with room for temporary files in `work`.
 pub(crate) fn build(
     base: &Base,
-    uki: &Path,
-    blob: &Path,
-    digest: &str,
+    inputs: &Inputs<'_>,
+    parts: &Parts<'_>,
     work: &Path,
     disk: &Path,
 ) -> Result<(), BuildError> {
     let esp = work.join("esp.img");
-    make_esp(base, uki, digest, &esp, work)?;
+    make_esp(base, inputs, parts, &esp, work)?;
     let state = work.join("state.img");
-    make_state(blob, digest, &state, work)?;
+    make_state(parts, &state, work)?;
     let raw = work.join("disk.img");
     assemble(&esp, &state, &raw)?;
     run(Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(disk))?;
     Ok(())
 }
 
-fn make_esp(base: &Base, uki: &Path, digest: &str, esp: &Path, work: &Path) -> Result<(), BuildError> {
+fn make_esp(
+    base: &Base,
+    inputs: &Inputs<'_>,
+    parts: &Parts<'_>,
+    esp: &Path,
+    work: &Path,
+) -> Result<(), BuildError> {
+    let digest = parts.digest;
     sparse(esp, ESP * MIB)?;
     run(Command::new("mkfs.vfat")
         .args(["-F", "32", "-n", "BENNU-ESP", "-i", SERIAL, "--invariant"])
         .arg(esp))?;
     let loader = work.join("loader.conf");
-    fs::write(&loader, LOADER).map_err(at("write", &loader))?;
+    let keys = inputs.secure_boot;
+    let settings = format!("{LOADER}{}", keys.map_or("", SecureBoot::loader_conf));
+    fs::write(&loader, settings).map_err(at("write", &loader))?;
     let root = format!("sha256:{digest}").parse().expect("the digest of a blob");
     let (name, entry) = (EntryName::last_resort(0), work.join("entry.conf"));
     fs::write(&entry, Entry::text(name.generation, &root, "Bennu")).map_err(at("write", &entry))?;
-    let boot = base.efi("systemd-bootx64.efi");
+    let (again, boot) = (work.join("again.efi"), work.join("loader.efi"));
+    again::assemble(&again, work)?;
+    let source = base.efi("systemd-bootx64.efi");
+    fs::copy(&source, &boot).map_err(at("copy", &source))?;
+    if let Some(keys) = keys {
+        keys.sign(&again)?;
+        keys.sign(&boot)?;
+    }
     let mtools = |program: &str| {
         let mut command = Command::new(program);
         command
@@ -74,23 +100,27 @@ fn make_esp(base: &Base, uki: &Path, digest: &str, esp: &Path, work: &Path) -> R
     run(mtools("mmd").args(["::/EFI", "::/EFI/BOOT", "::/EFI/systemd", "::/EFI/bennu"]))?;
     run(mtools("mmd").args(["::/loader", "::/loader/entries"]))?;
     for (file, to) in [
-        (boot.as_path(), "::/EFI/BOOT/BOOTX64.EFI".to_owned()),
+        (again.as_path(), "::/EFI/BOOT/BOOTX64.EFI".to_owned()),
         (&boot, "::/EFI/systemd/systemd-bootx64.efi".to_owned()),
-        (uki, format!("::/EFI/bennu/{digest}.efi")),
+        (parts.uki, format!("::/EFI/bennu/{digest}.efi")),
         (&entry, format!("::/loader/entries/{name}")),
         (&loader, "::/loader/loader.conf".to_owned()),
     ] {
         run(mtools("mcopy").arg(file).arg(to))?;
     }
+    let enrolled = keys.map(SecureBoot::enrolled).unwrap_or_default();
+    if !enrolled.is_empty() {
+        run(mtools("mmd").args(["::/loader/keys", "::/loader/keys/auto"]))?;
+        run(mtools("mcopy").args(enrolled).arg("::/loader/keys/auto/"))?;
+    }
     Ok(())
 }
 
-fn make_state(blob: &Path, digest: &str, state: &Path, work: &Path) -> Result<(), BuildError> {
+fn make_state(parts: &Parts<'_>, state: &Path, work: &Path) -> Result<(), BuildError> {
     let tree = work.join("state");
     let blobs = tree.join("store/blobs/sha256");
     fs::create_dir_all(&blobs).map_err(at("create", &blobs))?;
-    let place = blobs.join(digest);
-    fs::rename(blob, &place).map_err(at("rename", blob))?;
+    fs::rename(parts.blob, blobs.join(parts.digest)).map_err(at("rename", parts.blob))?;
     sparse(state, STATE * MIB)?;
     // Files of another user would keep that user's number, so whoever is not root pretends to be.
     let mut command = match is_root() {

@@ -50,6 +50,14 @@ pub enum BuildError {
         /// How many it may have.
         most: u64,
     },
+    /// A folder of keys for Secure Boot is not complete.
+    #[error("{} has no {missing}: `cargo xtask keys` makes all that is needed in a new folder", folder.display())]
+    Keys {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that is missing.
+        missing: String,
+    },
     /// The root could not be turned into a blob of the store.
     #[error("cannot import the root into the store")]
     Import {

@@ -24,9 +24,26 @@ const PLACES: [(&str, &str); 2] = [
 /// # Errors
 /// [`BuildError::NoFirmware`] where the package is not installed.
 pub fn firmware() -> Result<Firmware, BuildError> {
-    PLACES
+    find(&PLACES)
+}
+
+/// The builds with Secure Boot and without anybody's keys, which keep their variables by System Management Mode.
+const SECURE: [(&str, &str); 1] =
+    [("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")];
+
+/// As [`firmware`], but firmware that can be told whose programs to start.
+///
+/// # Errors
+/// As [`firmware`].
+pub fn secure_firmware() -> Result<Firmware, BuildError> {
+    find(&SECURE)
+}
+
+fn find(places: &[(&str, &str)]) -> Result<Firmware, BuildError> {
+    let names = || places.iter().map(|(code, _)| *code).collect::<Vec<_>>().join(", ");
+    places
         .iter()
         .find(|(code, vars)| Path::new(code).is_file() && Path::new(vars).is_file())
         .map(|(code, vars)| Firmware { code: code.into(), vars: vars.into() })
-        .ok_or_else(|| BuildError::NoFirmware { looked_for: PLACES.map(|(code, _)| code).join(", ") })
+        .ok_or_else(|| BuildError::NoFirmware { looked_for: names() })
 }

@@ -19,6 +19,7 @@
 //!
 //! What happens when the disk boots is written in `docs/boot.md`.
 
+mod again;
 mod artifact;
 mod base;
 mod build;
@@ -32,6 +33,7 @@ pub mod mirror;
 mod recipe;
 mod root;
 mod sbom;
+mod secure_boot;
 mod uki;
 mod variant;
 
@@ -41,7 +43,8 @@ use std::time::Duration;
 pub use build::{OsImage, build, os_image};
 pub use cache::cache_dir;
 pub use error::BuildError;
-pub use firmware::{Firmware, firmware};
+pub use firmware::{Firmware, firmware, secure_firmware};
+pub use secure_boot::{Enroll, SecureBoot};
 pub use variant::Variant;
 
 /// What an image is made of besides the recipe.
@@ -53,6 +56,8 @@ pub struct Inputs<'a> {
     pub hostctl: &'a std::path::Path,
     /// The first program of the initrd; static.
     pub init: &'a std::path::Path,
+    /// What boot programs are signed with, where they are.
+    pub secure_boot: Option<&'a SecureBoot>,
     /// Told of each stage as it begins and ends.
     pub progress: &'a dyn Fn(Event<'_>),
 }
@@ -63,6 +68,7 @@ impl std::fmt::Debug for Inputs<'_> {
             .field("hostd", &self.hostd)
             .field("hostctl", &self.hostctl)
             .field("init", &self.init)
+            .field("secure_boot", &self.secure_boot)
             .finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::command::{at, run};
 use crate::initrd::{self, Entry};
-use crate::{BuildError, Variant, recipe};
+use crate::{BuildError, Inputs, Variant, recipe};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,13 +27,13 @@ pub(crate) fn command_line(root_digest: &str, variant: &Variant) -> String {
 /// Builds the initrd and the image in `work`, and gives back the image's path.
 pub(crate) fn build(
     base: &Base,
-    init: &Path,
+    inputs: &Inputs<'_>,
     root_digest: &str,
     variant: &Variant,
     work: &Path,
 ) -> Result<PathBuf, BuildError> {
     let initrd = work.join("initrd");
-    let packed = zstd::bulk::compress(&initrd::pack(&contents(base, init)?), INITRD_LEVEL);
+    let packed = zstd::bulk::compress(&initrd::pack(&contents(base, inputs.init)?), INITRD_LEVEL);
     fs::write(&initrd, packed.map_err(at("compress", &initrd))?).map_err(at("write", &initrd))?;
     let release = work.join("os-release");
     fs::write(&release, recipe::os_release(&variant.version)).map_err(at("write", &release))?;
@@ -52,6 +52,9 @@ pub(crate) fn build(
         .arg(format!("--uname={}", base.kernel_release()?))
         .arg(format!("--cmdline={}", command_line(root_digest, variant))))?;
     fs::remove_file(&initrd).map_err(at("remove", &initrd))?;
+    if let Some(keys) = inputs.secure_boot {
+        keys.sign(&uki)?;
+    }
     Ok(uki)
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bennu_os_image::Disk;
+use bennu_os_image::{Disk, SecureBoot};
 use sha2::{Digest, Sha256};
 
 use crate::accelerator::accelerator;
@@ -41,7 +41,7 @@ impl Fixture {
     /// Where the image cannot be built or does not boot.
     pub fn get() -> Result<Self, Error> {
         let programs = Programs::build()?;
-        let disk = image::disk(&programs, &|_| {})?;
+        let disk = image::disk(&programs, None, &|_| {})?;
         let firmware = image::firmware()?;
         let accelerator = accelerator(&disk, &firmware)?;
         let qemu = run(std::process::Command::new("qemu-system-x86_64").arg("--version"))?;
@@ -82,6 +82,18 @@ impl Fixture {
         let disk = self.disk.qcow2.clone();
         let origin = Origin { disk, variables: self.firmware_variables.clone(), memory: None };
         Vm::start(self.machine.clone(), &origin)
+    }
+
+    /// A disk of which all that boots is signed, in a machine whose firmware has no owner yet, for its first boot. The loader puts the
+    /// keys into the firmware, which starts nothing else from then on.
+    ///
+    /// # Errors
+    /// Where the disk cannot be built, or QEMU refuses.
+    pub fn first_secure_boot(&self, keys: &SecureBoot) -> Result<Vm, Error> {
+        let firmware = image::secure_firmware()?;
+        let disk = image::disk(&self.programs, Some(keys), &|_| {})?.qcow2;
+        let machine = Machine { firmware: firmware.code, secure_boot: true, ..self.machine.clone() };
+        Vm::start(machine, &Origin { disk, variables: firmware.vars, memory: None })
     }
 
     /// Whom the host trusts.

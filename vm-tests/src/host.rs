@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bennu_os_image::{Enroll, SecureBoot};
 use serde_json::Value;
 
 use crate::error::{Error, IoContext};
@@ -58,6 +59,28 @@ pub fn on_new_host(name: &str, test: impl FnOnce(&mut Host) -> Result<(), Failur
         host.vm.set_clock()?;
         host.wait_for_api()?;
         test(host)
+    })
+}
+
+/// As [`on_new_host`], in a machine with Secure Boot, which has taken the keys by the time that the test begins.
+///
+/// # Errors
+/// As [`on_host`].
+pub fn on_new_secure_host(
+    name: &str,
+    test: impl FnOnce(&mut Host, &SecureBoot) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let fixture = Fixture::get()?;
+    let folder = tempfile::tempdir()?;
+    SecureBoot::create(folder.path(), "Bennu tests").map_err(|source| Error::Image { source })?;
+    let keys =
+        SecureBoot::of(folder.path(), Enroll::InVirtualMachines).map_err(|source| Error::Image { source })?;
+    let vm = fixture.first_secure_boot(&keys)?;
+    Host::new(vm, fixture)?.judge(name, |host| {
+        host.vm.wait_for_agent(2 * BOOT)?;
+        host.vm.set_clock()?;
+        host.wait_for_api()?;
+        test(host, &keys)
     })
 }
 

@@ -1,18 +1,29 @@
 //! The OS image, from its builder.
 
-use bennu_os_image::{Disk, Event, Firmware, Inputs};
+use bennu_os_image::{Disk, Event, Firmware, Inputs, SecureBoot};
 
 use crate::Error;
 use crate::programs::Programs;
 
-/// Builds the disk, or finds it in the cache.
+/// Builds the disk, or finds it in the cache. What boots is signed with the keys, where there are any.
 ///
 /// # Errors
 /// [`Error::Image`].
-pub fn disk(programs: &Programs, progress: &dyn Fn(Event<'_>)) -> Result<Disk, Error> {
-    let inputs =
-        Inputs { hostd: &programs.hostd, hostctl: &programs.hostctl, init: &programs.init, progress };
-    bennu_os_image::build(&inputs).map_err(|source| Error::Image { source })
+pub fn disk(
+    programs: &Programs,
+    secure_boot: Option<&SecureBoot>,
+    progress: &dyn Fn(Event<'_>),
+) -> Result<Disk, Error> {
+    bennu_os_image::build(&inputs(programs, secure_boot, progress)).map_err(|source| Error::Image { source })
+}
+
+/// What an operating system is built from.
+pub(crate) fn inputs<'a>(
+    programs: &'a Programs,
+    secure_boot: Option<&'a SecureBoot>,
+    progress: &'a dyn Fn(Event<'_>),
+) -> Inputs<'a> {
+    Inputs { hostd: &programs.hostd, hostctl: &programs.hostctl, init: &programs.init, secure_boot, progress }
 }
 
 /// The firmware of this machine's distribution.
@@ -21,4 +32,12 @@ pub fn disk(programs: &Programs, progress: &dyn Fn(Event<'_>)) -> Result<Disk, E
 /// [`Error::Image`] where it is not installed.
 pub fn firmware() -> Result<Firmware, Error> {
     bennu_os_image::firmware().map_err(|source| Error::Image { source })
+}
+
+/// The same with Secure Boot, and without anybody's keys yet.
+///
+/// # Errors
+/// [`Error::Image`] where it is not installed.
+pub fn secure_firmware() -> Result<Firmware, Error> {
+    bennu_os_image::secure_firmware().map_err(|source| Error::Image { source })
 }

@@ -63,6 +63,8 @@ pub struct Machine {
     pub accelerator: Accelerator,
     /// UEFI firmware, mapped read-only.
     pub firmware: PathBuf,
+    /// Whether it has System Management Mode, without which the firmware's Secure Boot builds do not start.
+    pub secure_boot: bool,
     /// What the credentials of systemd say.
     pub credentials: Vec<Credential>,
     /// TCP ports of the guest that get a free port on the loopback address; [`API`] among them.
@@ -79,6 +81,7 @@ impl Machine {
             cpus: 2,
             accelerator,
             firmware: firmware.to_owned(),
+            secure_boot: false,
             credentials: agent::credentials(),
             ports: vec![API, 8080, 8081, 8082],
             extra: Vec::new(),
@@ -111,7 +114,16 @@ impl Machine {
             // takes a tenth less without.
             Accelerator::Tcg => ("tcg,thread=multi,tb-size=512", "max,-avx,-avx2,-la57"),
         };
-        arguments.flags("-nodefaults -no-user-config -display none -machine q35,usb=off,vmport=off");
+        arguments.flags("-nodefaults -no-user-config -display none");
+        match self.secure_boot {
+            false => arguments.pair("-machine", "q35,usb=off,vmport=off"),
+            // Variables are written by System Management Mode alone, and suspending would lead around it (OVMF, `README`).
+            true => {
+                arguments.pair("-machine", "q35,usb=off,vmport=off,smm=on");
+                arguments.flags("-global driver=cfi.pflash01,property=secure,value=on");
+                arguments.flags("-global ICH9-LPC.disable_s3=1");
+            }
+        }
         arguments.pair("-accel", accelerator);
         arguments.pair("-cpu", cpu);
         arguments.pair("-m", self.memory);

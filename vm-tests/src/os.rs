@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use bennu_os_image::{Inputs, Variant, os_image};
+use bennu_os_image::{SecureBoot, Variant, os_image};
 
 use crate::error::{Error, IoContext, run};
 use crate::host::Host;
+use crate::image;
 use crate::registry::Registry;
 
 /// A registry with operating systems.
@@ -44,14 +45,21 @@ impl Releases {
     /// # Errors
     /// [`Error::Image`] where it can't be built, or where `skopeo` fails.
     pub fn publish(&self, host: &Host, variant: &Variant) -> Result<Release, Error> {
-        let programs = host.fixture.programs();
-        let inputs = Inputs {
-            hostd: &programs.hostd,
-            hostctl: &programs.hostctl,
-            init: &programs.init,
-            progress: &|_| {},
-        };
-        let image = os_image(&inputs, variant).map_err(|source| Error::Image { source })?;
+        self.publish_signed(host, variant, None)
+    }
+
+    /// The same, with a boot image that is signed for Secure Boot.
+    ///
+    /// # Errors
+    /// As [`Releases::publish`].
+    pub fn publish_signed(
+        &self,
+        host: &Host,
+        variant: &Variant,
+        keys: Option<&SecureBoot>,
+    ) -> Result<Release, Error> {
+        let image = os_image(&image::inputs(host.fixture.programs(), keys, &|_| {}), variant)
+            .map_err(|source| Error::Image { source })?;
         let tag = variant.version.replace('+', "-");
         let to = format!("docker://{}/bennu-os:{tag}", self.registry.address());
         run(Command::new("skopeo")

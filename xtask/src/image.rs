@@ -1,30 +1,112 @@
-//! `cargo xtask image`: the bootable disk, with a line for each stage.
+//! `cargo xtask image`: the bootable disk and the image that hosts update themselves from, with a line for each stage.
 
 use crate::{Failure, build, packages};
-use bennu_os_image::{Disk, Event, Inputs};
+use bennu_os_image::{Disk, Enroll, Event, Inputs, OsImage, SecureBoot, Variant};
+use clap::Args;
+use std::path::PathBuf;
+
+/// What is built.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Sign what boots with the keys in this folder, for Secure Boot
+    #[arg(long, value_name = "FOLDER")]
+    secure_boot: Option<PathBuf>,
+    /// Have machines that are not virtual take these keys into their firmware, too, where it has no owner yet
+    #[arg(long, requires = "secure_boot")]
+    enroll_everywhere: bool,
+    /// Build the image that hosts update themselves from, called by this version, rather than a disk
+    #[arg(long, value_name = "VERSION")]
+    release: Option<String>,
+}
+
+/// Where keys are made.
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    /// The folder; it must not have keys
+    folder: PathBuf,
+    /// What the certificates are called
+    #[arg(long, default_value = "Bennu")]
+    owner: String,
+}
+
+/// Builds what is asked for, and prints what and where it is.
+///
+/// # Errors
+/// As [`image`].
+pub(crate) fn make(arguments: &Arguments) -> Result<(), Failure> {
+    let enroll = match arguments.enroll_everywhere {
+        true => Enroll::Everywhere,
+        false => Enroll::InVirtualMachines,
+    };
+    let keys = arguments.secure_boot.as_ref().map(|folder| SecureBoot::of(folder, enroll)).transpose()?;
+    if keys.is_some() {
+        packages::install(packages::SECURE_BOOT)?;
+    }
+    match &arguments.release {
+        Some(version) => {
+            let variant = Variant::of_version(version);
+            let made = with_inputs(keys.as_ref(), |inputs| bennu_os_image::os_image(inputs, &variant))?;
+            print_release(&made);
+        }
+        None => print(&with_inputs(keys.as_ref(), bennu_os_image::build)?),
+    }
+    Ok(())
+}
+
+/// Makes keys for Secure Boot.
+///
+/// # Errors
+/// Where there are keys, or where a program fails.
+pub(crate) fn keys(arguments: &Keys) -> Result<(), Failure> {
+    packages::install(packages::SECURE_BOOT)?;
+    SecureBoot::create(&arguments.folder, &arguments.owner)?;
+    let folder = arguments.folder.display();
+    println!("keys     {folder}");
+    println!("sign     cargo xtask image --secure-boot {folder}");
+    println!(
+        "keep     PK.key and KEK.key away from the machine that builds: they decide whom the firmware trusts"
+    );
+    Ok(())
+}
 
 /// Builds the disk, or finds it in the cache, after everything it needs.
 ///
 /// # Errors
 /// Whatever stopped it: a package, a program of ours that does not compile, or a stage of the image.
 pub(crate) fn image() -> Result<Disk, Failure> {
+    with_inputs(None, bennu_os_image::build)
+}
+
+fn with_inputs<T>(
+    secure_boot: Option<&SecureBoot>,
+    make: impl FnOnce(&Inputs<'_>) -> Result<T, bennu_os_image::BuildError>,
+) -> Result<T, Failure> {
     packages::install(packages::IMAGE)?;
     let programs = build::programs()?;
     let inputs = Inputs {
         hostd: &programs.hostd,
         hostctl: &programs.hostctl,
         init: &programs.init,
+        secure_boot,
         progress: &report,
     };
-    Ok(bennu_os_image::build(&inputs)?)
+    Ok(make(&inputs)?)
 }
 
 /// Prints what the disk is and where, for a person.
-pub(crate) fn print(disk: &Disk) {
+fn print(disk: &Disk) {
     println!("disk     {}", disk.qcow2.display());
     println!("version  {}", disk.version);
     println!("root     sha256:{}", disk.root_digest);
     println!("key      {}", disk.key);
+}
+
+/// Prints what the image is, where it is, and what to do with it.
+fn print_release(image: &OsImage) {
+    println!("layout   {}", image.layout.display());
+    println!("digest   {}", image.digest);
+    println!("root     sha256:{}", image.root_digest);
+    println!("push     skopeo copy --preserve-digests oci:{} docker://…", image.layout.display());
 }
 
 fn report(event: Event<'_>) {

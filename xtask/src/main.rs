@@ -28,7 +28,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Builds the bootable disk, or finds it in the cache
-    Image,
+    Image(image::Arguments),
+    /// Makes keys for Secure Boot in a new folder
+    Keys(image::Keys),
     /// Installs the packages that building and testing need
     Packages,
     /// Boots a host and makes it what one signed manifest says: nginx and redis
@@ -51,7 +53,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Image => image::image().map(|disk| image::print(&disk)),
+        Command::Image(arguments) => image::make(&arguments),
+        Command::Keys(arguments) => image::keys(&arguments),
         Command::Demo { once } => demo::demo(once),
         Command::Bench(what) => bench::bench(&what),
         Command::Fuzz(args) => fuzz::fuzz(&args),

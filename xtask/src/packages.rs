@@ -20,6 +20,8 @@ pub(crate) const IMAGE: &[&str] = &[
     // The boot image; `ukify` itself comes with the root.
     "python3",
     "python3-pefile",
+    // What the firmware starts first is assembled.
+    "binutils",
     // The partitions.
     "dosfstools",
     "mtools",
@@ -31,6 +33,9 @@ pub(crate) const IMAGE: &[&str] = &[
     "libc6-dev",
 ];
 
+/// Packages that signing for Secure Boot needs besides.
+pub(crate) const SECURE_BOOT: &[&str] = &["sbsigntool", "efitools", "faketime", "openssl"];
+
 /// QEMU's packages, which must be of version [`backports::OLDEST`] at least.
 const OF_QEMU: [&str; 2] = ["qemu-system-x86", "qemu-utils"];
 
@@ -38,6 +43,10 @@ const OF_QEMU: [&str; 2] = ["qemu-system-x86", "qemu-utils"];
 pub(crate) const TEST: &[&str] = &[
     "qemu-system-x86",
     "ovmf",
+    // Secure Boot.
+    "sbsigntool",
+    "efitools",
+    "faketime",
     // libFuzzer.
     "g++",
     // Registries and images that are not ours.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use bennu_image_store::durable;
@@ -21,6 +21,8 @@ const ENTRIES: &str = "loader/entries";
 const IMAGES: &str = "EFI/bennu";
 /// The most bytes of an entry's file that are read.
 const MAX_ENTRY: u64 = 16 << 10;
+/// Bytes that are compared at once.
+const BUFFER: usize = 64 << 10;
 /// The most entries that are looked at.
 const MAX_ENTRIES: usize = 1000;
 
@@ -91,6 +93,22 @@ impl Esp {
         contents.images =
             images.filter_map(|file| format!("sha256:{}", file.strip_suffix(".efi")?).parse().ok()).collect();
         Ok(contents)
+    }
+
+    /// Those of our boot images that are not what `image` gives for their root; one that it can't give is believed.
+    ///
+    /// # Errors
+    /// Where the partition can't be listed. A boot image that can't be read is a damaged one.
+    pub(super) fn damaged(
+        &self,
+        mut image: impl FnMut(&Digest) -> io::Result<Box<dyn io::Read>>,
+    ) -> Result<Vec<Digest>, EspError> {
+        let is_damaged = |root: &Digest| {
+            let Ok(source) = image(root) else { return false };
+            let there = File::open(self.root.join(IMAGES).join(format!("{}.efi", root.hex())));
+            !there.and_then(|there| same(there, source)).unwrap_or(false)
+        };
+        Ok(self.contents()?.images.into_iter().filter(is_damaged).collect())
     }
 
     /// Carries steps out, each durable before the next one. `title` is what entries are called; `image` opens the boot image of a
@@ -172,6 +190,24 @@ fn names(dir: &Path) -> Result<Vec<String>, EspError> {
     Ok(names)
 }
 
+/// Whether two files have the same bytes.
+fn same(one: impl io::Read, other: impl io::Read) -> io::Result<bool> {
+    let (mut one, mut other) =
+        (BufReader::with_capacity(BUFFER, one), BufReader::with_capacity(BUFFER, other));
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let both = left.len().min(right.len());
+        if left[..both] != right[..both] {
+            return Ok(false);
+        }
+        if both == 0 {
+            return Ok(left.is_empty() && right.is_empty());
+        }
+        one.consume(both);
+        other.consume(both);
+    }
+}
+
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(MAX_ENTRY).read_to_string(&mut text)?;
@@ -216,6 +252,23 @@ mod tests {
         assert_eq!(esp.contents().expect("read").images, BTreeSet::new());
         assert!(!leftover.exists());
         assert!(dir.path().join(ENTRIES).join("other.conf").exists(), "what is not ours stays");
+    }
+
+    #[test]
+    fn f10_a_boot_image_that_is_not_the_one_of_its_root_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let esp = Esp::at(dir.path());
+        esp.carry_out(&[EspStep::WriteImage(A), EspStep::WriteImage(B)], "Bennu", image).expect("written");
+        let damaged = || esp.damaged(image).expect("listed");
+        assert_eq!(damaged(), []);
+        let path = dir.path().join(IMAGES).join(format!("{}.efi", B.hex()));
+        for bytes in ["", "boot imag", "boot image and more", "boot imagE"] {
+            std::fs::write(&path, bytes).expect("written");
+            assert_eq!(damaged(), [B], "{bytes:?}");
+        }
+        assert_eq!(esp.damaged(no_image).expect("listed"), [], "nobody can tell");
+        esp.carry_out(&[EspStep::WriteImage(B)], "Bennu", image).expect("written");
+        assert_eq!(damaged(), []);
     }
 
     #[test]

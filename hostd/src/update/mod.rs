@@ -19,6 +19,7 @@ mod os_image;
 mod rebirth;
 mod receipt;
 mod rejected;
+pub(crate) mod secure_boot;
 mod state;
 mod trial;
 
@@ -29,11 +30,12 @@ pub use rejected::{Rejected, contents};
 pub use state::Updates;
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use bennu_api::{Happening, Phase, Problem, ProblemKind};
 use bennu_manifests::model::Digest;
-use bennu_planner::update::{AfterBoot, Attempt, Baseline, Booted, Pointer, after_boot, esp_steps};
+use bennu_planner::update::{AfterBoot, Attempt, Baseline, Booted, EspStep, Pointer, after_boot, esp_steps};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
@@ -140,6 +142,12 @@ pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
         give_volumes_back(core, from, to).await?;
     }
     core.ledger.lock().await.point(|_| next)?;
+    // The loader may have passed over an OS because its boot image on the boot partition is damaged.
+    if meaning != AfterBoot::GoOn
+        && let Err(error) = mend_boot_images(core).await
+    {
+        tracing::error!(error = chain(&error), "look for damaged boot images");
+    }
     // The OS came up: where it is not on trial its entry gets all its tries again. That can wait for the next start.
     if let Err(error) = write_entries(core, false).await {
         tracing::error!(error = chain(&error), "write the boot entries");
@@ -162,6 +170,9 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
             let os = OsImage::of(&core.store, &image.digest)?;
             // Before anything is written or started again: containers could not be made there.
             os.require_runtime(&core.store, pending.manifest.runtime())?;
+            if Some(os.root) != running {
+                os.require_signature(&core.store, Path::new(secure_boot::VARIABLES))?;
+            }
             Some(os.root)
         }
         None => running,
@@ -275,27 +286,47 @@ fn look(core: &Core) -> Result<Contents, EspError> {
 /// [`UpdateError`]; there is a way to boot at any time.
 pub(crate) async fn write_entries(core: &Core, rearm: bool) -> Result<(), UpdateError> {
     let Some(running) = core.running_root() else { return Ok(()) };
-    let (wanted, images) = {
+    let wanted = {
         let ledger = core.ledger.lock().await;
-        let pointer = ledger.pointer();
-        let wanted = pointer.wanted_entries(running, rearm, |number| ledger.root_of(number));
-        // Where the boot image of a root may come from: the images of the generations that name them.
-        let generations =
-            pointer.generations().into_iter().filter_map(|number| ledger.generation(number).ok()?);
-        let images: Vec<Digest> = generations
-            .filter_map(|generation| generation.manifest.os_image().map(|image| image.digest))
-            .collect();
-        (wanted, images)
+        ledger.pointer().wanted_entries(running, rearm, |number| ledger.root_of(number))
     };
+    let boot_image = boot_images(core).await;
     let esp = Esp::mount(core.host.run_directory())?;
     let contents = esp.contents()?;
     let steps = esp_steps(&wanted, &contents.entries, &contents.images);
-    let boot_image = |root: &Digest| -> io::Result<Box<dyn io::Read>> {
+    esp.carry_out(&steps, "Bennu", boot_image)?;
+    Ok(())
+}
+
+/// Writes the boot images anew that are damaged on the boot partition, which nothing else checks, as far as the store has them.
+///
+/// # Errors
+/// [`UpdateError`]; what was there before stays then.
+pub(crate) async fn mend_boot_images(core: &Core) -> Result<(), UpdateError> {
+    let boot_image = boot_images(core).await;
+    let esp = Esp::mount(core.host.run_directory())?;
+    for root in esp.damaged(&boot_image)? {
+        let what = format!(
+            "the boot image for the root {root} was damaged on the boot partition; it is written anew"
+        );
+        core.events.add(Happening::Drift { what });
+        esp.carry_out(&[EspStep::WriteImage(root)], "Bennu", &boot_image)?;
+    }
+    Ok(())
+}
+
+/// Opens the boot image of a root, from the images of the generations that count.
+async fn boot_images(core: &Core) -> impl Fn(&Digest) -> io::Result<Box<dyn io::Read>> {
+    let ledger = core.ledger.lock().await;
+    let numbers = ledger.pointer().generations().into_iter();
+    let generations = numbers.filter_map(|number| ledger.generation(number).ok()?);
+    let images: Vec<Digest> = generations
+        .filter_map(|generation| generation.manifest.os_image().map(|image| image.digest))
+        .collect();
+    move |root| {
         let mut known = images.iter().filter_map(|image| OsImage::of(&core.store, image).ok());
         let os = known.find(|os| os.root == *root);
         let os = os.ok_or_else(|| io::Error::other(format!("no image in the store has the root {root}")))?;
         Ok(Box::new(os.boot_image(&core.store).map_err(io::Error::other)?))
-    };
-    esp.carry_out(&steps, "Bennu", boot_image)?;
-    Ok(())
+    }
 }

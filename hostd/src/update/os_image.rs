@@ -1,11 +1,14 @@
 //! The image of an OS: two layers, of which the first is the root, and the second holds its boot image.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, SeekFrom};
+use std::path::Path;
 
 use bennu_image_store::erofs::{FileType, Image as Erofs, Inode, ReadError};
 use bennu_image_store::{Image, Store, StoreError};
 use bennu_manifests::model::{Digest, Runtime};
+
+use super::secure_boot;
 
 /// Where the boot image (UEFI program: kernel, initrd and command line) is in the second layer.
 const BOOT_IMAGE: &str = "boot/bennu.efi";
@@ -33,6 +36,12 @@ pub enum NotAnOs {
         /// The runtime.
         runtime: Runtime,
     },
+    /// The firmware starts only what is signed by whom it trusts.
+    #[error(
+        "image {0} has a boot image that is not signed by a certificate which this machine's firmware trusts, and Secure Boot is \
+         on: build it with the key whose certificate is in the firmware's `db`"
+    )]
+    NotSigned(Digest),
     /// The store can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -84,6 +93,17 @@ impl OsImage {
         Ok(BootImage { erofs, inode, offset: 0 })
     }
 
+    /// Makes sure that the firmware, whose variables are shown at `variables`, can be expected to start it.
+    ///
+    /// # Errors
+    /// [`NotAnOs::NotSigned`], or where its boot image can't be read.
+    pub(super) fn require_signature(&self, store: &Store, variables: &Path) -> Result<(), NotAnOs> {
+        let mut boot = self.boot_image(store)?;
+        let starts = secure_boot::would_start(variables, &mut boot)
+            .map_err(|error| NotAnOs::Read { image: self.image, source: error.into() })?;
+        if starts { Ok(()) } else { Err(NotAnOs::NotSigned(self.image)) }
+    }
+
     /// Makes sure that it has the program that makes the containers of a manifest.
     ///
     /// # Errors
@@ -126,6 +146,18 @@ impl io::Read for BootImage {
         let read = self.erofs.read(&self.inode, self.offset, buf).map_err(io::Error::other)?;
         self.offset += read as u64;
         Ok(read)
+    }
+}
+
+impl io::Seek for BootImage {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let offset = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::End(distance) => self.inode.size.checked_add_signed(distance),
+            SeekFrom::Current(distance) => self.offset.checked_add_signed(distance),
+        };
+        self.offset = offset.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.offset)
     }
 }
 

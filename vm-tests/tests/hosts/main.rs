@@ -1,6 +1,7 @@
 //! What must be true on a host that booted. Each test has a machine of its own.
 
 mod access;
+mod boot_faults;
 mod boots;
 mod changes;
 mod converges;
@@ -21,4 +22,5 @@ mod pulls;
 mod refusals;
 mod rotation;
 mod runtimes;
+mod secure_boot;
 mod updates;

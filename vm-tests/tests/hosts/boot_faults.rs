@@ -1,0 +1,160 @@
+//! What is kept and breaks later: on the boot partition, in the store, in the ledger.
+
+use std::time::Duration;
+
+use bennu_os_image::Variant;
+use serde_json::Value;
+use vm_tests::os::{Release, Releases};
+use vm_tests::{Action, Failure, Host, on_host, wait};
+
+use crate::manifest::{manifest, sleeper};
+use crate::updates::{SHORT, kept, status, with_os};
+
+/// Brings a host to its second OS, which is kept, with the first one as the way back.
+fn with_two(host: &mut Host, releases: &Releases) -> Result<Release, Failure> {
+    let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
+    let one = sleeper(&host.registry, "one", "");
+    host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
+    status(host, "the first generation to be kept", |s| kept(s, 1))?;
+    let file = host.signed("two.toml", &with_os(host, releases, 2, &newer, &one))?;
+    host.push(&file, &[])?.done()?;
+    status(host, "the new OS to be kept", |s| kept(s, 2))?;
+    Ok(newer)
+}
+
+/// Waits until the host runs on this root and its container runs.
+fn runs_on(host: &mut Host, root: &str) -> Result<Value, Failure> {
+    let seen = status(host, "the host to run on another root", |s| s["os"]["root"] == root)?;
+    let hostctl = host.hostctl();
+    let works = |one: &Value| one["state"] == "running";
+    wait::until_good("the container to run", Duration::from_secs(180), || hostctl.container("one"), works)?;
+    Ok(seen)
+}
+
+#[test]
+fn f10_a_damaged_boot_image_is_passed_over_and_mended() -> Result<(), Failure> {
+    on_host("f10_a_damaged_boot_image_is_passed_over_and_mended", |host| {
+        let releases = Releases::new()?;
+        let newer = with_two(host, &releases)?;
+        let old = format!("sha256:{}", host.fixture.disk().root_digest);
+        let hex = newer.root.trim_start_matches("sha256:").to_owned();
+        let on_esp = |what: &str| {
+            format!(
+                "mkdir -p /run/look && mount /dev/disk/by-partlabel/bennu-esp /run/look && {what}; umount /run/look"
+            )
+        };
+        let sum = on_esp(&format!("sha256sum /run/look/EFI/bennu/{hex}.efi"));
+        let whole = host.vm.guest_ok(&sum)?;
+        let break_it = format!("dd if=/dev/zero of=/run/look/EFI/bennu/{hex}.efi bs=4k count=16 conv=notrunc; sync");
+        host.vm.guest_ok(&on_esp(&break_it))?;
+        assert_ne!(host.vm.guest_ok(&sum)?, whole);
+
+        // The loader can't start it, three times, and takes the one before.
+        let before = host.vm.boot_id()?;
+        let _late = host.vm.guest_within("systemctl --no-block reboot", Duration::from_secs(10));
+        wait::until("the machine to come back", Duration::from_secs(600), || {
+            host.vm.alive()?;
+            host.vm.wait_for_agent(Duration::from_secs(5))?;
+            Ok((host.vm.boot_id()? != before).then_some(()))
+        })?;
+        host.vm.set_clock()?;
+        let serial = std::fs::read_to_string(host.vm.files().serial())?;
+        let came_back = serial.matches("The boot loader came back").count();
+        assert_eq!(came_back, 3, "each start used up one of its tries: {serial}");
+        runs_on(host, &old)?;
+        wait::until_good(
+            "the boot image to be mended",
+            Duration::from_secs(60),
+            || host.vm.guest_ok(&sum),
+            |now| *now == whole,
+        )?;
+        Ok(())
+    })
+}
+
+#[test]
+fn f08_a_kept_os_whose_root_breaks_later_is_left_for_the_one_before() -> Result<(), Failure> {
+    on_host("f08_a_kept_os_whose_root_breaks_later_is_left_for_the_one_before", |host| {
+        let releases = Releases::new()?;
+        let newer = with_two(host, &releases)?;
+        let old = format!("sha256:{}", host.fixture.disk().root_digest);
+        let hex = newer.root.trim_start_matches("sha256:").to_owned();
+        // What no name leads to can't be opened, by the first program as by anybody.
+        host.vm.guest_ok(&format!("mv /state/store/blobs/sha256/{hex} /state/lost; sync"))?;
+        host.vm.power_off();
+        host.vm.power_on(None)?;
+        host.vm.wait_for_agent(Duration::from_secs(600))?;
+        host.vm.set_clock()?;
+        let serial = std::fs::read_to_string(host.vm.files().serial())?;
+        let refused = serial.matches("bennu-init: cannot boot").count();
+        assert_eq!(refused, 3, "each start used up one of its tries: {serial}");
+        runs_on(host, &old)?;
+        let why = host.hostctl().json(&["why"])?;
+        assert_eq!(why["phase"], "waiting", "what was kept is tried again later: {why}");
+        Ok(())
+    })
+}
+
+#[test]
+fn f07_power_cuts_before_a_generation_is_kept_reject_nothing() -> Result<(), Failure> {
+    on_host("f07_power_cuts_before_a_generation_is_kept_reject_nothing", |host| {
+        let releases = Releases::new()?;
+        let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
+        let one = sleeper(&host.registry, "one", "");
+        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
+        status(host, "the first generation to be kept", |s| kept(s, 1))?;
+        let long = with_os(host, &releases, 2, &newer, &one).replace("trial = \"5s\"", "trial = \"150s\"");
+        host.push(&host.signed("two.toml", &long)?, &[])?.done()?;
+        status(host, "the new OS to be on trial", |s| {
+            s["os"]["root"] == newer.root.as_str() && s["update"]["phase"] == "trial"
+        })?;
+        for _ in 0..2 {
+            host.act(Action::PowerCut)?;
+            let seen = status(host, "it to be on trial again", |s| s["update"]["phase"] == "trial")?;
+            assert_eq!(seen["os"]["root"], newer.root.as_str());
+            assert_eq!(seen["update"]["rejected"], serde_json::json!([]), "{seen}");
+        }
+        let after = status(host, "it to be kept", |s| kept(s, 2))?;
+        assert_eq!(after["update"]["rejected"], serde_json::json!([]), "{after}");
+        Ok(())
+    })
+}
+
+#[test]
+fn f09_a_daemon_that_cannot_start_says_why_over_the_network_and_starts_when_it_can() -> Result<(), Failure> {
+    on_host("f09_a_daemon_that_cannot_start_says_why_over_the_network_and_starts_when_it_can", |host| {
+        let one = sleeper(&host.registry, "one", "");
+        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
+        status(host, "the first generation to be kept", |s| kept(s, 1))?;
+        let pointer = "/state/ledger/pointer.json";
+        host.vm.guest_ok(&format!("cp {pointer} /state/good; echo '{{' >{pointer}; systemctl restart --no-block hostd"))?;
+        let hostctl = host.hostctl();
+        let told = wait::until_good(
+            "the reason to be told",
+            Duration::from_secs(120),
+            || hostctl.run(&["status"]),
+            |ran| ran.stderr.contains("cannot start"),
+        )?;
+        assert!(told.stderr.contains("pointer.json"), "{}", told.stderr);
+        assert_eq!(told.code, 1);
+        let serial = std::fs::read_to_string(host.vm.files().serial())?;
+        assert!(serial.contains("hostd cannot start"), "it stands on the console, too: {serial}");
+
+        // There is nothing else that the loader could start: the machine goes on, and so do its containers.
+        let boot = host.vm.boot_id()?;
+        host.vm.guest_ok("rm -f /run/bennu/came-up; systemctl start bennu-came-up.service")?;
+        let condition = "systemctl show --property=ConditionResult --value bennu-came-up.service";
+        assert_eq!(host.vm.guest_ok(condition)?, "no");
+        host.vm.guest_ok("systemctl is-active bennu-one-1.service")?;
+        let starts = "systemctl show --property=NRestarts --value hostd.service";
+        let before: u32 = host.vm.guest_ok(starts)?.parse()?;
+        host.vm.guest_ok("sleep 20")?;
+        let after: u32 = host.vm.guest_ok(starts)?.parse()?;
+        assert!(after - before <= 1, "it tries again every half minute, not {} times in 20 s", after - before);
+
+        host.vm.guest_ok(&format!("cp /state/good {pointer}"))?;
+        status(host, "the daemon to be back", |s| kept(s, 1))?;
+        assert_eq!(host.vm.boot_id()?, boot);
+        Ok(())
+    })
+}
