@@ -35,6 +35,7 @@ pub mod reconcile;
 pub mod registries;
 pub mod rejections;
 mod remembered;
+pub mod rescue;
 pub mod scrub;
 pub mod secrets;
 pub mod server;

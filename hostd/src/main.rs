@@ -1,6 +1,6 @@
 //! `hostd`: the daemon of a Bennu host. What it does is in the library; this is how it starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use hostd::ledger::Ledger;
 use hostd::provision::Identity;
 use hostd::rejections::Rejections;
 use hostd::update::{self, Updates};
-use hostd::{os, reconcile, scrub, server};
+use hostd::{os, reconcile, rescue, scrub, server};
 
 fn main() -> ExitCode {
     // Before there is a second thread: where this was started to parse a layer, it does nothing else.
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     // One thread decides; what computes or blocks goes to a few others, which end when they are idle.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run()),
+        Ok(runtime) => runtime.block_on(start_and_serve()),
         Err(error) => Err(error.into()),
     };
     match ended {
@@ -53,10 +53,25 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<(), Box<dyn std::error::Error>> {
+type Failure = Box<dyn std::error::Error>;
+
+async fn start_and_serve() -> Result<(), Failure> {
     let paths = Paths { state: "/state".into(), run: "/run/bennu".into() };
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let identity = Identity::load(&paths.state, credentials.as_deref())?;
+    let (api, run) = (identity.provision.api.clone(), paths.run.clone());
+    let socket = run.join("hostd.sock");
+    match start(paths, identity).await {
+        Ok(started) => serve(started, &socket).await,
+        Err(failure) => {
+            rescue::tell(api.as_ref(), &run, &socket, &chain(failure.as_ref())).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Reads everything that the daemon works on, and takes up what was under way.
+async fn start(paths: Paths, identity: Identity) -> Result<Arc<Core>, Failure> {
     let facts = HostFacts { arch: os::arch().to_owned(), labels: identity.provision.labels.clone() };
     let ledger = Ledger::open(&paths.state.join("ledger"), &identity.trust, &facts)?.built_at(os::built());
     let store = Arc::new(Store::open(&paths.state.join("store"), Confinement::Process(Program::this()))?);
@@ -65,8 +80,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         // Held by name, or it would be collected as a blob that no image has.
         store.pin("os", &[root])?;
     }
-    let (socket, state) = (paths.run.join("hostd.sock"), paths.state.clone());
-    let scrubbed = state.join("scrubbed.json");
+    let state = paths.state.clone();
     let (events, killed) = (paths.run.join("events"), paths.run.join("oom-kills.json"));
     let host = Host::connect(paths, store.clone()).await?;
     os::set_host_name(&identity.provision.name)?;
@@ -83,7 +97,12 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     if update::begin(&core).await? {
         tracing::info!("the machine starts again, for the OS of the generation that was kept");
     }
-    let server = server::Server::bind(core.identity.provision.api.as_ref(), &socket).await?;
+    Ok(core)
+}
+
+async fn serve(core: Arc<Core>, socket: &Path) -> Result<(), Failure> {
+    let server = server::Server::bind(core.identity.provision.api.as_ref(), socket).await?;
+    let scrubbed = Path::new("/state/scrubbed.json");
     os::tell_systemd_ready()?;
     os::came_up(core.host.run_directory())?;
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -91,7 +110,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         () = reconcile::run(&core) => unreachable!("the loop has no end"),
         alive = os::tell_systemd_alive() => match alive {},
         () = kills::run(&core) => unreachable!("the loop has no end"),
-        () = scrub::run(&core, &scrubbed) => unreachable!("the loop has no end"),
+        () = scrub::run(&core, scrubbed) => unreachable!("the loop has no end"),
         ended = server.run(core.clone()) => Ok(ended?),
         _ = end.recv() => Ok(()),
     }

@@ -41,7 +41,7 @@ pub(crate) const PACKAGES: [&str; 19] = [
 pub(crate) const CUSTOMIZE: &str = include_str!("../files/customize.sh");
 
 /// Files of our own in the root: path, and text. All belong to root and have mode 0644.
-pub(crate) const FILES: [(&str, &str); 10] = [
+pub(crate) const FILES: [(&str, &str); 12] = [
     ("etc/hostname", include_str!("../files/root/etc/hostname")),
     ("etc/hosts", include_str!("../files/root/etc/hosts")),
     (
@@ -55,6 +55,14 @@ pub(crate) const FILES: [(&str, &str); 10] = [
     (
         "usr/lib/systemd/system/bennu-came-up.timer",
         include_str!("../files/root/usr/lib/systemd/system/bennu-came-up.timer"),
+    ),
+    (
+        "usr/lib/systemd/system/bennu-last-resort.service",
+        include_str!("../files/root/usr/lib/systemd/system/bennu-last-resort.service"),
+    ),
+    (
+        "usr/lib/systemd/system/bennu-last-resort.timer",
+        include_str!("../files/root/usr/lib/systemd/system/bennu-last-resort.timer"),
     ),
     (
         "usr/lib/systemd/network/50-wired.network",
@@ -80,12 +88,13 @@ pub(crate) const FILES: [(&str, &str); 10] = [
 
 /// Symbolic links of our own in the root: path, and target. Units are enabled below `/usr`, since `/etc` is the
 /// operator's and begins empty of units.
-pub(crate) const LINKS: [(&str, &str); 14] = [
+pub(crate) const LINKS: [(&str, &str); 15] = [
     ("etc/os-release", "../usr/lib/os-release"),
     // The real upstream servers rather than the local stub, so that aardvark-dns and containers can use the file.
     ("etc/resolv.conf", "../run/systemd/resolve/resolv.conf"),
     ("usr/lib/systemd/system/multi-user.target.wants/hostd.service", "../hostd.service"),
     ("usr/lib/systemd/system/timers.target.wants/bennu-came-up.timer", "../bennu-came-up.timer"),
+    ("usr/lib/systemd/system/timers.target.wants/bennu-last-resort.timer", "../bennu-last-resort.timer"),
     (
         "usr/lib/systemd/system/multi-user.target.wants/systemd-networkd.service",
         "../systemd-networkd.service",

@@ -73,7 +73,19 @@ impl Server {
     /// # Errors
     /// What made it fail.
     pub async fn run(self, core: Arc<Core>) -> Result<(), ServeError> {
-        let app = routes::routes(core).into_make_service_with_connect_info::<Caller>();
+        self.serve(routes::routes(core)).await
+    }
+
+    /// Answers everybody who may ask anything with the same words, for as long as the daemon can't do more.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub async fn tell(self, what: &str) -> Result<(), ServeError> {
+        self.serve(routes::only(what)).await
+    }
+
+    async fn serve(self, routes: axum::Router) -> Result<(), ServeError> {
+        let app = routes.into_make_service_with_connect_info::<Caller>();
         let local = axum::serve(self.local, app.clone()).into_future();
         match self.network {
             Some(network) => {

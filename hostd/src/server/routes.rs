@@ -41,6 +41,15 @@ pub(super) fn routes(core: Arc<Core>) -> Router {
         .with_state(core)
 }
 
+/// No route: whatever is asked, the answer is the same.
+pub(super) fn only(what: &str) -> Router {
+    let problem = Problem::new(ProblemKind::Failed, what);
+    Router::new().fallback(move || {
+        let problem = problem.clone();
+        async { Refused(problem) }
+    })
+}
+
 /// Who answers; each takes the one method that the table says.
 fn handler(operation: Operation) -> MethodRouter<Arc<Core>> {
     match operation {

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// How long a machine stands still after it could not boot, so that a person can read why.
 const PAUSE: Duration = Duration::from_secs(10);
+/// The same where the loader has nothing else left to start: nothing is gained by starting again soon.
+const LAST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Why the machine cannot boot: what was being done, and the causes below it.
 type Failure = Box<dyn std::error::Error>;
@@ -28,8 +30,17 @@ type Failure = Box<dyn std::error::Error>;
 fn main() {
     let Err(failure) = boot();
     say(&format!("cannot boot: {}", chain(failure.as_ref())));
-    say(&format!("starting again in {} s", PAUSE.as_secs()));
-    std::thread::sleep(PAUSE);
+    let (pause, last) = match root::is_counted_entry() {
+        Ok(true) => (PAUSE, ""),
+        Ok(false) => (LAST_PAUSE, ", and nothing else is left to start"),
+        // Who can't be asked is no reason to keep a machine from its other entries.
+        Err(error) => {
+            say(&format!("cannot tell whether there is another entry: {error}"));
+            (PAUSE, "")
+        }
+    };
+    say(&format!("starting again in {} s{last}", pause.as_secs()));
+    std::thread::sleep(pause);
     nix::unistd::sync();
     // The first process must not end: the kernel would panic, and say nothing of the reason. If the kernel refuses
     // to reboot there is nothing left to try.

@@ -30,6 +30,15 @@ pub(crate) fn mount_kernel_file_systems() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether the loader counts the tries of the entry that was started, so that it takes another one when they are used up. Needs
+/// the module `efivarfs`.
+pub(crate) fn is_counted_entry() -> Result<bool, Because> {
+    const VARIABLES: &str = "/sys/firmware/efi/efivars";
+    mount(Some("efivarfs"), VARIABLES, Some("efivarfs"), MsFlags::MS_RDONLY, None::<&str>)
+        .map_err(|error| because("mount the firmware's variables", error))?;
+    Ok(Path::new(VARIABLES).join("LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f").exists())
+}
+
 /// Mounts the state partition at [`STATE`].
 pub(crate) fn mount_state(device: &Path) -> Result<(), Failure> {
     let device = device.to_str().ok_or("the state partition's device has no plain name")?;

@@ -45,7 +45,8 @@ fn f10_a_damaged_boot_image_is_passed_over_and_mended() -> Result<(), Failure> {
         };
         let sum = on_esp(&format!("sha256sum /run/look/EFI/bennu/{hex}.efi"));
         let whole = host.vm.guest_ok(&sum)?;
-        let break_it = format!("dd if=/dev/zero of=/run/look/EFI/bennu/{hex}.efi bs=4k count=16 conv=notrunc; sync");
+        let break_it =
+            format!("dd if=/dev/zero of=/run/look/EFI/bennu/{hex}.efi bs=4k count=16 conv=notrunc; sync");
         host.vm.guest_ok(&on_esp(&break_it))?;
         assert_ne!(host.vm.guest_ok(&sum)?, whole);
 
@@ -127,7 +128,9 @@ fn f09_a_daemon_that_cannot_start_says_why_over_the_network_and_starts_when_it_c
         host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
         status(host, "the first generation to be kept", |s| kept(s, 1))?;
         let pointer = "/state/ledger/pointer.json";
-        host.vm.guest_ok(&format!("cp {pointer} /state/good; echo '{{' >{pointer}; systemctl restart --no-block hostd"))?;
+        host.vm.guest_ok(&format!(
+            "cp {pointer} /state/good; echo '{{' >{pointer}; systemctl restart --no-block hostd"
+        ))?;
         let hostctl = host.hostctl();
         let told = wait::until_good(
             "the reason to be told",
@@ -150,7 +153,11 @@ fn f09_a_daemon_that_cannot_start_says_why_over_the_network_and_starts_when_it_c
         let before: u32 = host.vm.guest_ok(starts)?.parse()?;
         host.vm.guest_ok("sleep 20")?;
         let after: u32 = host.vm.guest_ok(starts)?.parse()?;
-        assert!(after - before <= 1, "it tries again every half minute, not {} times in 20 s", after - before);
+        assert!(
+            after - before <= 1,
+            "it tries again every half minute, not {} times in 20 s",
+            after - before
+        );
 
         host.vm.guest_ok(&format!("cp /state/good {pointer}"))?;
         status(host, "the daemon to be back", |s| kept(s, 1))?;

@@ -3,6 +3,7 @@
 mod access;
 mod boot_faults;
 mod boots;
+mod builds;
 mod changes;
 mod converges;
 mod data;

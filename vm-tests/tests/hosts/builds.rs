@@ -1,0 +1,59 @@
+//! What is built is the same each time.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+use vm_tests::Failure;
+use vm_tests::programs::cargo;
+
+/// Builds with `cargo xtask image`, and gives back what it says of one thing.
+fn built(cache: Option<&Path>, arguments: &[&str], what: &str) -> Result<String, Failure> {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", "xtask", "--", "image"]).args(arguments);
+    if let Some(cache) = cache {
+        command.env("BENNU_CACHE", cache);
+    }
+    let said = vm_tests::run(&mut command)?;
+    let line = said.lines().find_map(|line| line.strip_prefix(what));
+    Ok(line.ok_or_else(|| format!("nothing is said of {what}: {said}"))?.trim().to_owned())
+}
+
+/// The digest of the first bytes of a disk: partition table and boot partition. What follows is a btrfs, which mkfs gives random
+/// numbers, with the root in it as a file.
+fn boot_partition(qcow2: &str, work: &Path) -> Result<String, Failure> {
+    const BYTES: u64 = 513 << 20;
+    let raw = work.join("disk.img");
+    vm_tests::run(Command::new("qemu-img").args(["convert", "-O", "raw", qcow2]).arg(&raw))?;
+    let (mut hash, mut left) = (Sha256::new(), File::open(&raw)?.take(BYTES));
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match left.read(&mut buffer)? {
+            0 => break,
+            read => hash.update(&buffer[..read]),
+        }
+    }
+    std::fs::remove_file(&raw)?;
+    Ok(format!("{:x}", hash.finalize()))
+}
+
+#[test]
+fn two_builds_of_the_same_inputs_are_the_same_bytes() -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let again = folder.path().join("cache");
+    let release = ["--release", "9.9.9"];
+    let first = built(None, &release, "digest")?;
+    assert!(first.starts_with("sha256:"), "{first}");
+    assert_eq!(
+        first,
+        built(Some(&again), &release, "digest")?,
+        "the image that hosts update themselves from"
+    );
+    let disk = built(None, &[], "disk")?;
+    let other = built(Some(&again), &[], "disk")?;
+    assert_ne!(disk, other, "it was built twice");
+    assert_eq!(boot_partition(&disk, folder.path())?, boot_partition(&other, folder.path())?);
+    Ok(())
+}
