@@ -36,7 +36,7 @@ fn boot_partition(qcow2: &str, work: &Path) -> Result<String, Failure> {
         }
     }
     std::fs::remove_file(&raw)?;
-    Ok(format!("{:x}", hash.finalize()))
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[test]
