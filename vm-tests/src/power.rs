@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use crate::error::Error;
 use crate::host::Host;
 use crate::vm::{BOOT, Vm};
@@ -110,6 +113,18 @@ impl Vm {
     /// [`Error::Deadline`] where it does not come back.
     pub fn power_on_with_watchdog(&mut self) -> Result<(), Error> {
         self.add_arguments(["-global", "ICH9-LPC.noreboot=off"]);
+        self.power_cut()
+    }
+
+    /// Cuts the power, and starts a machine on which everything runs but `hostd`.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] where it does not come back.
+    pub fn power_on_without_hostd(&mut self) -> Result<(), Error> {
+        let never = BASE64_STANDARD.encode("[Unit]\nConditionPathExists=!/\n");
+        let credential = "systemd.unit-dropin.hostd.service";
+        let value = format!("type=11,value=io.systemd.credential.binary:{credential}={never}");
+        self.add_arguments(["-smbios", &value]);
         self.power_cut()
     }
 

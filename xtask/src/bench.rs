@@ -5,6 +5,7 @@ mod measure;
 mod program;
 mod runtime;
 mod store;
+mod update;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,8 @@ pub(crate) enum Bench {
     Store(store::Options),
     /// `hostd`: containers beside those of crun alone, podman and docker, in a virtual machine
     Runtime(runtime::Options),
+    /// A new OS: its interruption beside a restart, a boot beside one of systemd alone, in a virtual machine; and its size
+    Update(update::Options),
     /// Runs a program once and says what it took, for the others
     #[command(hide = true)]
     Measure {
@@ -40,6 +43,7 @@ pub(crate) fn bench(what: &Bench) -> Result<(), Failure> {
         Bench::Manifest => manifest::bench(),
         Bench::Store(options) => store::bench(options),
         Bench::Runtime(options) => runtime::bench(options),
+        Bench::Update(options) => update::bench(options),
         Bench::Measure { command } => measure::child(command),
     }
 }

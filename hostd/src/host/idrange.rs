@@ -27,7 +27,6 @@ const LAST: u16 = 32000;
 
 /// The ranges given out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct IdRanges {
     /// By container name, in units of [`COUNT`].
     ranges: BTreeMap<Name, u16>,

@@ -165,3 +165,56 @@ fn f09_a_daemon_that_cannot_start_says_why_over_the_network_and_starts_when_it_c
         Ok(())
     })
 }
+
+/// The same document with a member that nobody knows: in itself, or where it is a list in each of what is listed. Further down there
+/// are maps, in which another name is another thing.
+fn from_the_future(mut document: Value) -> Value {
+    match &mut document {
+        Value::Array(items) => items.iter().cloned().map(from_the_future).collect(),
+        Value::Object(members) => {
+            members
+                .insert("of-a-later-version".to_owned(), serde_json::json!({ "what": ["nobody", 1, null] }));
+            document
+        }
+        _ => document,
+    }
+}
+
+#[test]
+fn f11_state_of_a_later_daemon_is_read_and_what_is_not_known_is_ignored() -> Result<(), Failure> {
+    on_host("f11_state_of_a_later_daemon_is_read_and_what_is_not_known_is_ignored", |host| {
+        let one = sleeper(&host.registry, "one", "");
+        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
+        status(host, "the first generation to be kept", |s| kept(s, 1))?;
+        let ill =
+            sleeper(&host.registry, "two", "health = { exec = [\"false\"], interval = \"1s\", retries = 1 }");
+        let deadline = "[update]\ntrial = \"5s\"\nhealth-deadline = \"15s\"\n";
+        let bad = host.signed("two.toml", &manifest(&host.registry, 2, &format!("{deadline}{one}{ill}")))?;
+        host.push(&bad, &[])?.done()?;
+        let before = status(host, "it to be taken back", |s| {
+            s["update"]["rejected"][0]["generation"] == 2 && kept(s, 1)
+        })?;
+
+        host.vm.guest_ok("systemctl stop hostd")?;
+        let files =
+            host.vm.guest_ok("find /state -name '*.json' -not -path '/state/store/*' -size -64k | sort")?;
+        let files: Vec<&str> = files.lines().collect();
+        assert!(files.iter().any(|file| file.ends_with("ledger/pointer.json")), "{files:?}");
+        assert!(files.iter().any(|file| file.ends_with("rejected-generations.json")), "{files:?}");
+        for file in &files {
+            let document: Value = serde_json::from_str(&host.vm.guest_ok(&format!("cat {file}"))?)?;
+            let text = from_the_future(document).to_string().replace('\'', "'\\''");
+            host.vm.guest_ok(&format!("printf %s '{text}' >{file}"))?;
+        }
+        host.vm.guest_ok("systemctl start hostd")?;
+        host.wait_for_api()?;
+        let after = status(host, "the host to be as it was", |s| kept(s, 1))?;
+        for what in ["generation", "floors", "os"] {
+            assert_eq!(after[what], before[what], "{what}");
+        }
+        assert_eq!(after["update"]["rejected"], before["update"]["rejected"]);
+        let again = host.push(&bad, &[])?;
+        assert_eq!(again.code, 2, "what was taken back is known: {}", again.stderr);
+        Ok(())
+    })
+}

@@ -312,13 +312,13 @@ fn number(text: &str) -> Result<f64, Failure> {
     text.trim().parse().map_err(|_| format!("{text:?} is no number").into())
 }
 
-fn middle(mut row: Vec<f64>) -> f64 {
+pub(super) fn middle(mut row: Vec<f64>) -> f64 {
     row.sort_by(f64::total_cmp);
     row[row.len() / 2]
 }
 
 /// The names of those that did not hold.
-fn over<const N: usize>(checks: [(&str, bool); N]) -> Vec<String> {
+pub(super) fn over<const N: usize>(checks: [(&str, bool); N]) -> Vec<String> {
     checks.into_iter().filter(|(_, held)| !held).map(|(what, _)| what.to_owned()).collect()
 }
 
