@@ -218,3 +218,57 @@ fn f11_state_of_a_later_daemon_is_read_and_what_is_not_known_is_ignored() -> Res
         Ok(())
     })
 }
+
+/// Brings a host to a first generation, pushes an OS that is no good, and waits until it is back with the old one.
+fn comes_back_from(host: &mut Host, bad: &Variant, settings: &str) -> Result<Value, Failure> {
+    let releases = Releases::new()?;
+    let bad = releases.publish(host, bad)?;
+    let old = format!("sha256:{}", host.fixture.disk().root_digest);
+    let one = sleeper(&host.registry, "one", "");
+    host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
+    status(host, "the first generation to be kept", |s| kept(s, 1))?;
+    let text = with_os(host, &releases, 2, &bad, &one).replace(SHORT, settings);
+    host.push(&host.signed("two.toml", &text)?, &[])?.done()?;
+    let boot = host.vm.boot_id()?;
+    host.vm.wait_for_boot(&boot)?;
+    let command_line = host.vm.guest_ok("cat /proc/cmdline")?;
+    assert!(command_line.contains(bad.root.trim_start_matches("sha256:")), "it is tried: {command_line}");
+    Ok(status(host, "the old OS to be back", |s| {
+        s["os"]["root"] == old.as_str()
+            && s["generation"]["number"] == 1
+            && s["update"]["phase"] != "restarting"
+    })?)
+}
+
+#[test]
+fn f06_an_os_without_a_network_is_taken_back() -> Result<(), Failure> {
+    on_host("f06_an_os_without_a_network_is_taken_back", |host| {
+        let silent = Variant {
+            without: vec!["usr/lib/systemd/network/50-wired.network"],
+            ..Variant::of_version("9.0.2")
+        };
+        let back = comes_back_from(host, &silent, "[update]\ntrial = \"5s\"\nhealth-deadline = \"40s\"\n")?;
+        let rejected = &back["update"]["rejected"][0];
+        assert_eq!(rejected["generation"], 2, "{back}");
+        assert!(rejected["why"].as_str().is_some_and(|why| why.contains("router")), "{rejected}");
+        Ok(())
+    })
+}
+
+#[test]
+fn f06_an_os_without_the_daemon_is_left_by_the_loader() -> Result<(), Failure> {
+    on_host("f06_an_os_without_the_daemon_is_left_by_the_loader", |host| {
+        // It is given five minutes elsewhere.
+        let sooner = "[Timer]\nOnBootSec=\nOnBootSec=5s\n".to_owned();
+        let mute = Variant {
+            without: vec!["usr/lib/systemd/system/multi-user.target.wants/hostd.service"],
+            files: vec![("usr/lib/systemd/system/bennu-came-up.timer.d/sooner.conf", sooner)],
+            ..Variant::of_version("9.0.3")
+        };
+        let back = comes_back_from(host, &mute, SHORT)?;
+        assert_eq!(back["update"]["rejected"], serde_json::json!([]), "it gets another round: {back}");
+        let why = host.hostctl().json(&["why"])?;
+        assert!(why["answer"].as_str().is_some_and(|why| why.contains("pause")), "{why}");
+        Ok(())
+    })
+}

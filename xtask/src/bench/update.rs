@@ -161,7 +161,7 @@ fn since_start(host: &mut Host) -> Result<f64, Failure> {
     let hostctl = host.hostctl();
     let healthy = |ps: &Value| {
         let all = ps["containers"].as_array();
-        all.is_some_and(|all| all.len() == 2 && all.iter().all(|one| one["state"] == "healthy"))
+        all.is_some_and(|all| all.len() == 2 && all.iter().all(|one| one["health"] == "healthy"))
     };
     wait::until_good("all to be healthy", WITHIN, || hostctl.json(&["ps"]), healthy)?;
     let text = host.vm.guest_ok("cut -d' ' -f1 /proc/uptime")?;
