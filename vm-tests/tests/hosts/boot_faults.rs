@@ -12,12 +12,22 @@ use crate::updates::{SHORT, kept, status, with_os};
 
 /// Brings a host to its second OS, which is kept, with the first one as the way back.
 fn with_two(host: &mut Host, releases: &Releases) -> Result<Release, Failure> {
+    with_two_but(host, releases, |_| Ok(()))
+}
+
+/// The same; `meanwhile` runs when the second generation was handed in.
+fn with_two_but(
+    host: &mut Host,
+    releases: &Releases,
+    meanwhile: impl FnOnce(&mut Host) -> Result<(), Failure>,
+) -> Result<Release, Failure> {
     let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
     let one = sleeper(&host.registry, "one", "");
     host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
     status(host, "the first generation to be kept", |s| kept(s, 1))?;
     let file = host.signed("two.toml", &with_os(host, releases, 2, &newer, &one))?;
     host.push(&file, &[])?.done()?;
+    meanwhile(host)?;
     status(host, "the new OS to be kept", |s| kept(s, 2))?;
     Ok(newer)
 }
@@ -31,18 +41,32 @@ fn runs_on(host: &mut Host, root: &str) -> Result<Value, Failure> {
     Ok(seen)
 }
 
+/// A shell command with the boot partition at `/run/look`.
+fn on_esp(what: &str) -> String {
+    format!(
+        "mkdir -p /run/look && mount /dev/disk/by-partlabel/bennu-esp /run/look && {{ {what}; }}; umount /run/look"
+    )
+}
+
 #[test]
 fn f10_a_damaged_boot_image_is_passed_over_and_mended() -> Result<(), Failure> {
     on_host("f10_a_damaged_boot_image_is_passed_over_and_mended", |host| {
         let releases = Releases::new()?;
-        let newer = with_two(host, &releases)?;
+        // At first there is no room for the second boot image: nothing happens but that it is told, until there is.
+        host.vm
+            .guest_ok(&on_esp("dd if=/dev/zero of=/run/look/filler bs=1M 2>/dev/null; ls -l /run/look"))?;
+        let newer = with_two_but(host, &releases, |host| {
+            let told = |s: &Value| s["failure"].to_string().contains("No space left");
+            let full = status(host, "the full boot partition to be told", told)?;
+            assert_eq!(full["generation"]["number"], 1, "{full}");
+            let left = host.vm.guest_ok(&on_esp("ls -A /run/look/EFI/bennu /run/look/loader/entries"))?;
+            assert_eq!(left.matches(".efi").count(), 1, "nothing is left half done: {left}");
+            assert_eq!(left.matches(".conf").count(), 1, "{left}");
+            host.vm.guest_ok(&on_esp("rm /run/look/filler"))?;
+            Ok(())
+        })?;
         let old = format!("sha256:{}", host.fixture.disk().root_digest);
         let hex = newer.root.trim_start_matches("sha256:").to_owned();
-        let on_esp = |what: &str| {
-            format!(
-                "mkdir -p /run/look && mount /dev/disk/by-partlabel/bennu-esp /run/look && {what}; umount /run/look"
-            )
-        };
         let sum = on_esp(&format!("sha256sum /run/look/EFI/bennu/{hex}.efi"));
         let whole = host.vm.guest_ok(&sum)?;
         let break_it =
