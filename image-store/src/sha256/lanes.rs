@@ -155,25 +155,29 @@ impl Lane {
     }
 }
 
-/// Adds one chunk to each (section 6.2.2), four rounds of one and then of the other.
+/// Adds one chunk to each (section 6.2.2).
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn add(lanes: &mut [Lane; 2], chunks: [&[u8; CHUNK]; 2]) {
     let before = *lanes;
-    // The last 16 words of the schedule, in a ring.
-    let mut words = [load(chunks[0]), load(chunks[1])];
-    for (i, constants) in ROUND_CONSTANTS.as_chunks().0.iter().enumerate() {
-        let [a, b, c, d] = constants.map(u32::cast_signed);
-        let constants = _mm_set_epi32(d, c, b, a);
-        for (lane, words) in lanes.iter_mut().zip(&mut words) {
-            if i >= 4 {
-                words[i % 4] = next(words[i % 4], words[(i + 1) % 4], words[(i + 2) % 4], words[(i + 3) % 4]);
-            }
-            let added = _mm_add_epi32(words[i % 4], constants);
-            // Each instruction is two rounds, and gives what becomes `abef`; the old one becomes `cdgh`.
-            lane.cdgh = _mm_sha256rnds2_epu32(lane.cdgh, lane.abef, added);
-            lane.abef = _mm_sha256rnds2_epu32(lane.abef, lane.cdgh, _mm_shuffle_epi32::<0b1110>(added));
-        }
+    // The last 16 words of the schedule, by the place of four in them, for both.
+    let mut words = load(chunks);
+    let (constants, _) = ROUND_CONSTANTS.as_chunks::<4>();
+    let (first, rest) = constants.split_at(4);
+    four_rounds(lanes, words[0], &first[0]);
+    four_rounds(lanes, words[1], &first[1]);
+    four_rounds(lanes, words[2], &first[2]);
+    four_rounds(lanes, words[3], &first[3]);
+    // By hand: what is found by an index that is not known in advance is kept in memory and not in a register.
+    for constants in rest.as_chunks::<4>().0 {
+        words[0] = next(words[0], words[1], words[2], words[3]);
+        four_rounds(lanes, words[0], &constants[0]);
+        words[1] = next(words[1], words[2], words[3], words[0]);
+        four_rounds(lanes, words[1], &constants[1]);
+        words[2] = next(words[2], words[3], words[0], words[1]);
+        four_rounds(lanes, words[2], &constants[2]);
+        words[3] = next(words[3], words[0], words[1], words[2]);
+        four_rounds(lanes, words[3], &constants[3]);
     }
     for (lane, before) in lanes.iter_mut().zip(before) {
         lane.abef = _mm_add_epi32(lane.abef, before.abef);
@@ -181,24 +185,47 @@ fn add(lanes: &mut [Lane; 2], chunks: [&[u8; CHUNK]; 2]) {
     }
 }
 
-/// The 16 words of a chunk, which are big endian.
+/// Four rounds of each, in turn.
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
-fn load(chunk: &[u8; CHUNK]) -> [__m128i; 4] {
-    let (halves, _) = chunk.as_chunks::<8>();
+fn four_rounds([left, right]: &mut [Lane; 2], words: [__m128i; 2], constants: &[u32; 4]) {
+    let [a, b, c, d] = constants.map(u32::cast_signed);
+    let constants = _mm_set_epi32(d, c, b, a);
+    let [of_left, of_right] = [_mm_add_epi32(words[0], constants), _mm_add_epi32(words[1], constants)];
+    // Each instruction is two rounds, and gives what becomes `abef`; the old one becomes `cdgh`.
+    left.cdgh = _mm_sha256rnds2_epu32(left.cdgh, left.abef, of_left);
+    right.cdgh = _mm_sha256rnds2_epu32(right.cdgh, right.abef, of_right);
+    left.abef = _mm_sha256rnds2_epu32(left.abef, left.cdgh, _mm_shuffle_epi32::<0b1110>(of_left));
+    right.abef = _mm_sha256rnds2_epu32(right.abef, right.cdgh, _mm_shuffle_epi32::<0b1110>(of_right));
+}
+
+/// The 16 words of each chunk, which are big endian, by four.
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+#[inline]
+fn load([left, right]: [&[u8; CHUNK]; 2]) -> [[__m128i; 2]; 4] {
     let swap = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
-    let four = |i: usize| {
+    let four = |chunk: &[u8; CHUNK], i: usize| {
+        let (halves, _) = chunk.as_chunks::<8>();
         let (low, high) = (i64::from_le_bytes(halves[2 * i]), i64::from_le_bytes(halves[2 * i + 1]));
         _mm_shuffle_epi8(_mm_set_epi64x(high, low), swap)
     };
-    [four(0), four(1), four(2), four(3)]
+    let both = |i: usize| [four(left, i), four(right, i)];
+    [both(0), both(1), both(2), both(3)]
 }
 
-/// The next four words of the schedule, of those 16, 12, 8 and 4 before them.
+/// The next four words of each schedule, of those 16, 12, 8 and 4 before them.
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
-fn next(before_16: __m128i, before_12: __m128i, before_8: __m128i, before_4: __m128i) -> __m128i {
-    let before_7 = _mm_alignr_epi8::<4>(before_4, before_8);
-    let sum = _mm_add_epi32(_mm_sha256msg1_epu32(before_16, before_12), before_7);
-    _mm_sha256msg2_epu32(sum, before_4)
+fn next(
+    before_16: [__m128i; 2],
+    before_12: [__m128i; 2],
+    before_8: [__m128i; 2],
+    before_4: [__m128i; 2],
+) -> [__m128i; 2] {
+    let one = |i: usize| {
+        let before_7 = _mm_alignr_epi8::<4>(before_4[i], before_8[i]);
+        let sum = _mm_add_epi32(_mm_sha256msg1_epu32(before_16[i], before_12[i]), before_7);
+        _mm_sha256msg2_epu32(sum, before_4[i])
+    };
+    [one(0), one(1)]
 }
