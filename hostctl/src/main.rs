@@ -94,6 +94,7 @@ fn run(cli: &Cli, out: &mut Out) -> Outcome {
         Command::Identity(args) => identity::run(args, now, out),
         Command::Plan(args) if let Some(state) = &args.state => plan::offline(&args.file, state, out),
         Command::Debug(command) => debug::run(command, out),
+        Command::Store(args) => store::run(args, out),
         command => to_its_end(talk(command, &cli.global, now, out)),
     }
 }
@@ -110,7 +111,6 @@ async fn talk(command: &Command, global: &Global, now: Timestamp, out: &mut Out)
         Command::Pin(args) => return pin::run(args, out).await,
         Command::VerifyImage(args) => return verify_image::run(args, out).await,
         Command::Bundle(command) => return bundle::run(command, now, out).await,
-        Command::Store(args) => return store::run(args, out).await,
         _ => {}
     }
     let host = Host::choose(global)?;
@@ -141,8 +141,8 @@ async fn talk(command: &Command, global: &Global, now: Timestamp, out: &mut Out)
     }
 }
 
-/// Runs one command to its end on this thread.
-fn to_its_end(work: impl Future<Output = Outcome>) -> Outcome {
+/// Runs work of a command to its end on this thread.
+fn to_its_end<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -42,18 +42,25 @@ pub(crate) use look::show_listing;
 pub(crate) use progress::Display;
 
 /// Carries one command out.
-pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
+pub(crate) fn run(args: &Store, out: &mut Out) -> Outcome {
     match &args.command {
-        StoreCommand::Pull { reference, dry_run, platform, reach } => {
+        StoreCommand::Pull { reference, dry_run: false, platform, reach } => {
             let platform = platform.clone().unwrap_or_else(Platform::host);
-            let store = open(&args.root)?;
-            match dry_run {
-                true => fetch::estimate(&store, reference, &platform, reach, out).await,
-                false => fetch::pull(&store, reference, &platform, reach, out).await,
-            }
+            fetch::pull(&open(&args.root)?, reference, &platform, reach, out)
+        }
+        command => crate::to_its_end(carry_out(&args.root, command, out)),
+    }
+}
+
+/// Commands that may talk to something.
+async fn carry_out(root: &Path, command: &StoreCommand, out: &mut Out) -> Outcome {
+    match command {
+        StoreCommand::Pull { reference, platform, reach, .. } => {
+            let platform = platform.clone().unwrap_or_else(Platform::host);
+            fetch::estimate(&open(root)?, reference, &platform, reach, out).await
         }
         StoreCommand::Export(export) => {
-            let store = open_existing(&args.root)?;
+            let store = open_existing(root)?;
             let image = look::image(&store, &export.reference, &Reach::default()).await?;
             let mut earlier = Vec::with_capacity(export.patch_from.len());
             for reference in &export.patch_from {
@@ -61,25 +68,25 @@ pub(crate) async fn run(args: &Store, out: &mut Out) -> Outcome {
             }
             export::export(&store, &image.digest, &earlier, export, out)
         }
-        StoreCommand::Import(import) => import::import(&open(&args.root)?, import, out).await,
+        StoreCommand::Import(import) => import::import(&open(root)?, import, out).await,
         StoreCommand::Files { reference, reach } => {
-            look::files(&open_existing(&args.root)?, reference, reach, out).await
+            look::files(&open_existing(root)?, reference, reach, out).await
         }
-        StoreCommand::Ls => look::list(&open_existing(&args.root)?, out),
-        StoreCommand::Verify => check::verify(&open_existing(&args.root)?, out),
-        StoreCommand::Scrub(scrub) => scrub::scrub(&open_existing(&args.root)?, scrub, out).await,
+        StoreCommand::Ls => look::list(&open_existing(root)?, out),
+        StoreCommand::Verify => check::verify(&open_existing(root)?, out),
+        StoreCommand::Scrub(scrub) => scrub::scrub(&open_existing(root)?, scrub, out).await,
         StoreCommand::Pin { name, references, reach } => {
-            hold::pin(&open_existing(&args.root)?, name, references, reach, out).await
+            hold::pin(&open_existing(root)?, name, references, reach, out).await
         }
-        StoreCommand::Unpin { name } => hold::unpin(&open_existing(&args.root)?, name, out),
-        StoreCommand::Pins => hold::list(&open_existing(&args.root)?, out),
+        StoreCommand::Unpin { name } => hold::unpin(&open_existing(root)?, name, out),
+        StoreCommand::Pins => hold::list(&open_existing(root)?, out),
         StoreCommand::Mount { reference, directory, run, reach } => {
-            let store = open_existing(&args.root)?;
+            let store = open_existing(root)?;
             let image = look::image(&store, reference, reach).await?;
             mount::mount(&store, &image, directory, run, out)
         }
         StoreCommand::Unmount { directory, run } => mount::unmount(directory, run, out),
-        StoreCommand::Gc { dry_run } => hold::collect(&open_existing(&args.root)?, *dry_run, out),
+        StoreCommand::Gc { dry_run } => hold::collect(&open_existing(root)?, *dry_run, out),
     }
 }
 

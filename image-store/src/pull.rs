@@ -12,10 +12,10 @@ mod native;
 mod patched;
 mod stack;
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
 use bennu_manifests::model::{Digest, ImageRef};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::stream::{self, StreamExt};
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::{mpsc, watch};
@@ -394,7 +394,7 @@ fn convert(
     kind: Kind,
     limits: Limits,
 ) -> Result<Claimed, ImportError> {
-    let pieces = BufReader::with_capacity(1 << 16, PieceReader::new(pieces));
+    let pieces = PieceReader::new(pieces);
     let (compression, window) = match kind {
         Kind::Native(native) => return native::convert(store, pieces, &native, diff_id),
         Kind::Tar(compression, window) => (compression, window),
@@ -420,7 +420,7 @@ fn convert(
     })
 }
 
-/// Reads what the channel brings.
+/// Reads what the channel brings, piece by piece where they are: nothing is copied for who can take it so.
 struct PieceReader {
     pieces: mpsc::Receiver<Piece>,
     piece: Bytes,
@@ -433,8 +433,8 @@ impl PieceReader {
     }
 }
 
-impl Read for PieceReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+impl BufRead for PieceReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.piece.is_empty() && !self.ended {
             match self.pieces.blocking_recv() {
                 Some(Piece::Bytes(bytes)) => self.piece = bytes,
@@ -442,9 +442,20 @@ impl Read for PieceReader {
                 None => return Err(io::ErrorKind::ConnectionAborted.into()),
             }
         }
-        let n = buf.len().min(self.piece.len());
-        buf[..n].copy_from_slice(&self.piece.split_to(n));
-        Ok(n)
+        Ok(&self.piece)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.piece.advance(count);
+    }
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut piece = self.fill_buf()?;
+        let count = piece.read(buf)?;
+        self.consume(count);
+        Ok(count)
     }
 }
 

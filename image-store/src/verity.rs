@@ -83,7 +83,14 @@ impl Merkle {
             self.leaf(leaf.as_bytes());
         }
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
-        for block in blocks {
+        let (pairs, single) = blocks.as_chunks();
+        for [left, right] in pairs {
+            for leaf in sha256::pair([left, right]) {
+                note(&leaf);
+                self.leaf(leaf.as_bytes());
+            }
+        }
+        for block in single {
             let leaf = sha256::digest(block);
             note(&leaf);
             self.leaf(leaf.as_bytes());

@@ -14,7 +14,8 @@ use super::look::Shown;
 use super::progress::Display;
 use super::{failed, parsed, pinned};
 
-pub(super) async fn pull(
+/// Pulls. Most pulls find that the image is here: those make nothing that talks to anybody, and so no event loop either.
+pub(super) fn pull(
     store: &ImageStore,
     reference: &str,
     platform: &Platform,
@@ -24,14 +25,7 @@ pub(super) async fn pull(
     let wanted = parsed(reference)?;
     let (image, pulled) = match here(store, &wanted, platform)? {
         Some(here) => here,
-        None => {
-            let client = reach.client(&wanted.registry).await?;
-            let image = pinned(&client, wanted).await?;
-            let display = Display::new(image.to_string(), out.json());
-            let pulled = store.pull(&client, &image, platform, &display).await;
-            display.end();
-            (image, pulled.map_err(not_pulled)?)
-        }
+        None => crate::to_its_end(fetched(store, wanted, platform, reach, out.json()))?,
     };
     let shown = Shown::new(&pulled, &[]);
     out.result(&shown, |s| {
@@ -41,6 +35,21 @@ pub(super) async fn pull(
         ])
     })?;
     Ok(0)
+}
+
+async fn fetched(
+    store: &ImageStore,
+    wanted: UnpinnedRef,
+    platform: &Platform,
+    reach: &Reach,
+    json: bool,
+) -> Result<(ImageRef, Image), Failure> {
+    let client = reach.client(&wanted.registry).await?;
+    let image = pinned(&client, wanted).await?;
+    let display = Display::new(image.to_string(), json);
+    let pulled = store.pull(&client, &image, platform, &display).await;
+    display.end();
+    Ok((image, pulled.map_err(not_pulled)?))
 }
 
 /// The image of a reference with a digest, where all of it is in the store. Asked before there is a client: to make one, all

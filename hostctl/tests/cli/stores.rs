@@ -143,6 +143,33 @@ fn a_pull_of_what_is_here_makes_no_client_and_asks_for_no_credentials() {
 }
 
 #[test]
+fn a_pull_of_what_is_here_opens_no_socket_waits_for_no_event_and_starts_nothing() {
+    let desk = Desk::new();
+    let (address, digest) = image_registry();
+    let calls = |reference: &str| {
+        let kinds = "socket,socketpair,connect,epoll_create1,eventfd2,clone,clone3,vfork,execve";
+        let mut traced = std::process::Command::new("strace");
+        traced.args(["-f", "-qq", "-o", "calls", "-e", &format!("trace={kinds}")]);
+        traced.arg(env!("CARGO_BIN_EXE_hostctl")).args(["store", "--root", "images", "pull", reference]);
+        traced.current_dir(desk.path("")).env("HOME", desk.path(""));
+        let ended = traced.output().expect("strace is one of the packages that tests need");
+        assert!(ended.status.success(), "{ended:?}");
+        let of = |line: &str| {
+            line.split(['(', ' ']).find(|word| word.starts_with(char::is_alphabetic)).map(str::to_owned)
+        };
+        desk.read("calls").lines().filter_map(of).collect::<Vec<String>>()
+    };
+    let first = calls(&format!("{address}/web@{digest}"));
+    for call in ["execve", "epoll_create1", "socket", "connect"] {
+        assert!(
+            first.iter().any(|made| made == call),
+            "a first pull makes {call}, and it is seen: {first:?}"
+        );
+    }
+    assert_eq!(calls(&format!("{address}/web@{digest}")), ["execve"], "but for the program itself");
+}
+
+#[test]
 fn a_tar_that_is_refused_ends_with_2() {
     let desk = Desk::new();
     let mut broken = tar();

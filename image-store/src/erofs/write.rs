@@ -17,8 +17,8 @@ use crate::spill::{Scratch, Spill};
 /// Tails that wait in memory before they go to an unnamed file, in bytes.
 const TAILS_IN_MEMORY: usize = 4 << 20;
 
-/// Bytes that are copied at a time; a whole number of blocks.
-const COPY_BUFFER: usize = 1 << 17;
+/// Bytes that are hashed and written at a time; a whole number of blocks.
+const BATCH: usize = 1 << 17;
 
 /// An image that is complete, its leaves behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,14 @@ pub struct Written {
 /// Writes one image to an empty file.
 #[derive(Debug)]
 pub struct Writer {
-    out: BufWriter<File>,
+    out: File,
+    /// Of what was written to the file.
     name: Namer,
+    /// What comes behind it, [`BATCH`] bytes with those that are free.
+    waiting: Box<[u8]>,
+    /// Bytes of them that are not.
+    filled: usize,
     tails: Spill,
-    buffer: Vec<u8>,
     watch: Watch,
 }
 
@@ -77,10 +81,11 @@ impl Writer {
     pub(crate) fn with_scratch(file: File, scratch: Scratch) -> io::Result<Self> {
         let (tails, leaves) = scratch.spills(TAILS_IN_MEMORY, LEAVES_IN_MEMORY);
         let mut writer = Self {
-            out: BufWriter::with_capacity(COPY_BUFFER, file),
+            out: file,
             name: Namer::with_leaves(leaves),
+            waiting: vec![0; BATCH].into(),
+            filled: 0,
             tails,
-            buffer: Vec::new(),
             watch: Watch::default(),
         };
         // The superblock comes last; until then this is no file system.
@@ -107,23 +112,24 @@ impl Writer {
         if left > 0 {
             data.start_block = self.next_block().map_err(CopyError::Write)?;
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(COPY_BUFFER, 0);
         while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(COPY_BUFFER);
-            fill(&mut buffer[..want], &mut read)?;
+            let free = &mut self.waiting[self.filled..];
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(free.len());
+            fill(&mut free[..want], &mut read)?;
             left -= want as u64;
+            // Files begin at whole blocks, and so does the end of what is free.
             let padded = want.next_multiple_of(BLOCK);
-            buffer[want..padded].fill(0);
-            self.put(&buffer[..padded]).map_err(CopyError::Write)?;
+            free[want..padded].fill(0);
+            self.filled += padded;
+            self.settle().map_err(CopyError::Write)?;
         }
         if inline {
+            let mut buffer = [0; BLOCK];
             fill(&mut buffer[..tail], &mut read)?;
             data.tail = self.tails.len();
             self.tails.add(&buffer[..tail]);
             self.tails.settle().map_err(CopyError::Write)?;
         }
-        self.buffer = buffer;
         Ok(data)
     }
 
@@ -145,10 +151,12 @@ impl Writer {
             uuid: [0; 16],
         };
         // overlayfs tells its layers apart by UUID, so each image has its own, made from all that is in it.
+        self.write_waiting()?;
         superblock.uuid = uuid(&self.name.peek());
         let first = superblock.encode();
-        let (verity, size) = self.name.finish(Some(&first), &mut self.out)?;
-        let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let mut out = BufWriter::with_capacity(BATCH, self.out);
+        let (verity, size) = self.name.finish(Some(&first), &mut out)?;
+        let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&first)?;
         Ok((file, Written { verity, size }))
@@ -243,7 +251,7 @@ impl Writer {
 
     fn next_block(&self) -> io::Result<u32> {
         // 2^32 - 1 blocks are 16 TiB, and the last number means "none".
-        u32::try_from(self.name.len() / BLOCK as u64)
+        u32::try_from((self.name.len() + self.filled as u64) / BLOCK as u64)
             .ok()
             .filter(|block| *block != NO_BLOCK)
             .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
@@ -258,10 +266,28 @@ impl Writer {
         Ok(())
     }
 
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let free = &mut self.waiting[self.filled..];
+            let (now, rest) = bytes.split_at(bytes.len().min(free.len()));
+            free[..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = rest;
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits where there is no room for more.
+    fn settle(&mut self) -> io::Result<()> {
+        if self.filled == self.waiting.len() { self.write_waiting() } else { Ok(()) }
+    }
+
+    fn write_waiting(&mut self) -> io::Result<()> {
+        let bytes = &self.waiting[..std::mem::take(&mut self.filled)];
         self.name.update(bytes)?;
         self.out.write_all(bytes)?;
-        self.watch.wrote(self.out.get_ref(), bytes.len())
+        self.watch.wrote(&self.out, bytes.len())
     }
 }
 

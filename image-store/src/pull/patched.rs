@@ -2,7 +2,6 @@
 //!
 //! Nothing that goes wrong with a patch makes a pull fail but a full disk: what it would have made is fetched in another way.
 
-use std::io::BufReader;
 use std::time::Duration;
 
 use bennu_manifests::model::Digest;
@@ -124,7 +123,7 @@ impl Pull<'_> {
         let applying = tokio::task::spawn_blocking(move || {
             let temporary = store.temporary()?;
             let spill = store.inner.names.temporary();
-            let bytes = BufReader::with_capacity(1 << 16, PieceReader::new(waiting));
+            let bytes = PieceReader::new(waiting);
             match apply(&native, &described, &old, bytes, &temporary.file, &spill) {
                 Ok(()) => store.install_blob(temporary, &native.blob).map(Ok),
                 Err(error) => Ok(Err(error)),

@@ -17,6 +17,9 @@ use crate::tar::Limits;
 
 /// Bytes that are read or written at a time.
 const BUFFER: usize = 1 << 17;
+/// Bytes that are read of a tar at least, so that the headers of small files are not each asked for. What is left of the data of a
+/// large file is read to its place, if that is more.
+const READ_AHEAD: usize = 1 << 16;
 /// Memory of the decompressor beside a window of zstd: the state of inflate, and buffers.
 const UNPACKING: u64 = 16 << 20;
 /// Memory of the converter: the most that a layer within [`Limits`] can need.
@@ -115,6 +118,7 @@ fn convert(limits: Limits, below: Below, spill: &Path) -> Report<Made> {
         Ok(files) => files,
         Err(why) => return Report::Unconfined(why),
     };
+    let tar = BufReader::with_capacity(READ_AHEAD, tar);
     match layer::build(tar, out, scratch, limits, below) {
         Ok((_, _, built)) => Report::Done(Made { blob: built.blob, size: built.size, open: built.open }),
         Err(error) => error.into(),

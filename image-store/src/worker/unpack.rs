@@ -11,9 +11,6 @@ use super::role::{Packed, Task};
 use super::start::{Running, Timed};
 use super::{Program, WorkerError};
 
-/// Bytes that are given to the child at a time.
-const BUFFER: usize = 1 << 17;
-
 /// Decompresses in this process.
 pub(crate) fn decoder<'a>(from: impl BufRead + 'a, packed: Packed) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match packed {
@@ -42,7 +39,7 @@ impl Unpacked {
     /// Starts a child that decompresses what `from` gives.
     pub(crate) fn new(
         program: &Program,
-        from: impl Read + Send + 'static,
+        from: impl BufRead + Send + 'static,
         packed: Packed,
     ) -> Result<Self, WorkerError> {
         let (mut running, input) = program.start(&Task::Unpack(packed), Stdio::piped())?;
@@ -76,19 +73,20 @@ impl Unpacked {
 }
 
 /// Gives the child all that `from` has, as long as it takes it.
-fn feed(mut from: impl Read, mut input: Timed<ChildStdin>) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
+fn feed(mut from: impl BufRead, mut input: Timed<ChildStdin>) -> io::Result<()> {
     loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(n) => match input.give(&buffer[..n]) {
-                Ok(true) => {}
-                // It says itself why it wants no more.
-                Ok(false) => return Ok(()),
-                Err(error) => return Err(io::Error::other(error)),
-            },
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        let bytes = match from.fill_buf() {
+            Ok([]) => return Ok(()),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
+        };
+        let count = bytes.len();
+        match input.give(bytes) {
+            Ok(true) => from.consume(count),
+            // It says itself why it wants no more.
+            Ok(false) => return Ok(()),
+            Err(error) => return Err(io::Error::other(error)),
         }
     }
 }

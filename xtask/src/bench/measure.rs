@@ -41,11 +41,12 @@ pub(super) fn child(command: &[String]) -> Result<(), Failure> {
     let (id, done) = (child.id(), AtomicBool::new(false));
     let (ended, together) = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| most_held(id, &done));
-        let ended = child.wait_with_output();
+        // Before the watcher is waited for, which may have begun to sleep a moment ago.
+        let ended = child.wait_with_output().map(|ended| (ended, began.elapsed().as_secs_f64()));
         done.store(true, Ordering::Relaxed);
         (ended, watcher.join().expect("a thread that only reads"))
     });
-    let (ended, seconds) = (ended?, began.elapsed().as_secs_f64());
+    let (ended, seconds) = ended?;
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     let kept = &ended.stderr[ended.stderr.len().saturating_sub(MAX_SAID)..];
