@@ -19,6 +19,7 @@ mod postgres;
 mod power;
 mod pulls;
 mod refusals;
+mod replay;
 mod rotation;
 mod runtimes;
 mod updates;
