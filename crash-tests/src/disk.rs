@@ -152,9 +152,10 @@ impl Place {
         let recorder = Recorder::start(self, &base, &log, &export)?;
         self.mounted_at(&export, file_system, |mounted| work(mounted, &export, file_system.size))?;
         recorder.stop()?;
-        let entries = log::read(&log, file_system.size + MARK)?;
+        let (entries, bytes) = log::read(&log, file_system.size + MARK)?;
+        // It lives as long as it is open.
         fs::remove_file(&log)?;
-        Ok(Recording { before, entries, size: file_system.size })
+        Ok(Recording { before, entries, log: bytes, size: file_system.size })
     }
 }
 
@@ -172,6 +173,7 @@ pub struct Recording {
     before: Blocks,
     /// The log.
     pub entries: Vec<Entry>,
+    log: File,
     size: u64,
 }
 
@@ -179,10 +181,10 @@ impl Recording {
     /// How many steps were acknowledged when the first `issued` entries had been.
     pub fn acknowledged(&self, issued: usize) -> usize {
         let marks = self.entries[..issued].iter().filter_map(|entry| match entry {
-            Entry::Write { at, bytes, .. } if *at >= self.size => Some(crate::scenario::marked(bytes)),
+            Entry::Write { at, bytes, .. } if *at >= self.size => bytes.read(&self.log).ok(),
             _ => None,
         });
-        marks.max().unwrap_or(0)
+        marks.map(|mark| crate::scenario::marked(&mark)).max().unwrap_or(0)
     }
 
     /// Makes a disk in that state, in a file of `place`.
@@ -198,10 +200,10 @@ impl Recording {
         for (at, bytes) in &self.before.0 {
             file.write_all_at(bytes, *at)?;
         }
-        for index in &state.applied {
-            let Entry::Write { at, bytes, .. } = &self.entries[*index] else { continue };
-            let torn = state.torn.filter(|_| state.applied.last() == Some(index));
+        for (index, torn) in state.applied() {
+            let Entry::Write { at, bytes, .. } = &self.entries[index] else { continue };
             if *at < self.size {
+                let bytes = bytes.read(&self.log)?;
                 file.write_all_at(&bytes[..torn.unwrap_or(bytes.len())], *at)?;
             }
         }
@@ -272,7 +274,7 @@ impl Drop for Recorder {
 
 /// Unmounts, waiting for children that other threads forked a moment ago: each has a copy of every descriptor until it executes
 /// its program.
-fn unmount(target: &Path) -> Result<(), Failure> {
+pub(crate) fn unmount(target: &Path) -> Result<(), Failure> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match umount2(target, MntFlags::empty()) {
@@ -282,7 +284,7 @@ fn unmount(target: &Path) -> Result<(), Failure> {
     }
 }
 
-fn succeed(command: &mut Command) -> Result<(), Failure> {
+pub(crate) fn succeed(command: &mut Command) -> Result<(), Failure> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());

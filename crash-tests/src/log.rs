@@ -21,12 +21,10 @@ const FUA: u64 = 1 << 1;
 const DISCARD: u64 = 1 << 2;
 const MARK: u64 = 1 << 3;
 
-/// The most entries that are read: a scenario has some hundreds.
+/// The most entries that are read: a scenario has some hundreds, the update of a host some ten thousand.
 const MAX_ENTRIES: u64 = 1 << 20;
 /// The most bytes that one entry may have written; the kernel's largest request is far smaller.
 const MAX_WRITE: u64 = 64 << 20;
-/// The most bytes that all entries together may have written.
-const MAX_BYTES: u64 = 1 << 30;
 
 /// The smallest piece of a device that is written at a time, in bytes: the unit of the log and of torn writes.
 pub const SECTOR: u64 = 512;
@@ -38,8 +36,8 @@ pub enum Entry {
     Write {
         /// Where.
         at: u64,
-        /// What; a whole number of sectors.
-        bytes: Vec<u8>,
+        /// What.
+        bytes: Piece,
         /// Whether it was durable before it was confirmed.
         durable: bool,
     },
@@ -52,6 +50,27 @@ pub enum Entry {
     },
     /// All that came before is durable.
     Flush,
+}
+
+/// Bytes that were written, by their place in the log: a log may be larger than memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Where in the file of the log they begin, in bytes.
+    pub from: u64,
+    /// How many; a whole number of sectors, at most 64 MiB.
+    pub len: usize,
+}
+
+impl Piece {
+    /// Reads them from the file of the log.
+    ///
+    /// # Errors
+    /// Whatever reading says.
+    pub fn read(&self, log: &File) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len];
+        log.read_exact_at(&mut bytes, self.from)?;
+        Ok(bytes)
+    }
 }
 
 /// Why a log cannot be read.
@@ -80,15 +99,16 @@ pub enum LogError {
     },
 }
 
-/// Reads the log in `file` of a device of `size` bytes. At most 1 GiB of written bytes is kept.
+/// Reads the log in `file` of a device of `size` bytes: what was asked for, and the file, in which what was written is read.
 ///
 /// # Errors
 /// [`LogError`]
-pub fn read(file: &Path, size: u64) -> Result<Vec<Entry>, LogError> {
+pub fn read(file: &Path, size: u64) -> Result<(Vec<Entry>, File), LogError> {
     let file = File::open(file).map_err(|source| LogError::Read { at: 0, source })?;
-    read_from(size, |buffer, at| {
+    let entries = read_from(size, |buffer, at| {
         file.read_exact_at(buffer, at).map_err(|source| LogError::Read { at, source })
-    })
+    })?;
+    Ok((entries, file))
 }
 
 fn read_from(
@@ -106,7 +126,7 @@ fn read_from(
         return Err(LogError::Entry { index: MAX_ENTRIES, fault: "there are too many" });
     }
     let mut entries = Vec::new();
-    let (mut at, mut kept) = (SECTOR, 0);
+    let mut at = SECTOR;
     for index in 0..count {
         let fault = |fault| LogError::Entry { index, fault };
         let mut head = [0; 32];
@@ -136,14 +156,14 @@ fn read_from(
             entries.push(Entry::Discard { at: start, len });
             continue;
         }
-        kept += len;
-        if len > MAX_WRITE || kept > MAX_BYTES {
+        if len > MAX_WRITE {
             return Err(fault("too much was written"));
         }
-        let mut written = vec![0; usize::try_from(len).expect("at most 64 MiB")];
-        read(&mut written, at)?;
+        // Its last sector is there, so all of it is.
+        read(&mut [0; SECTOR as usize], at + len - SECTOR)?;
+        let bytes = Piece { from: at, len: usize::try_from(len).expect("at most 64 MiB") };
         at += len;
-        entries.push(Entry::Write { at: start, bytes: written, durable: flags & FUA != 0 });
+        entries.push(Entry::Write { at: start, bytes, durable: flags & FUA != 0 });
     }
     Ok(entries)
 }
@@ -187,17 +207,21 @@ mod tests {
     fn writes_flushes_and_discards_come_in_order() {
         let log = log(&[(8, 2, 0), (0, 0, FLUSH), (0, 0, MARK), (4, 1, FLUSH | FUA), (0, 8, DISCARD)]);
         let entries = parse(&log, 8192).expect("a log");
-        let write = |at, len, byte, durable| Entry::Write { at, bytes: vec![byte; len], durable };
+        let write = |at, from, len, durable| Entry::Write { at, bytes: Piece { from, len }, durable };
         assert_eq!(
             entries,
             [
-                write(4096, 1024, 0, false),
+                write(4096, 1024, 1024, false),
                 Entry::Flush,
                 Entry::Flush,
-                write(2048, 512, 3, true),
+                write(2048, 3584, 512, true),
                 Entry::Discard { at: 0, len: 4096 }
             ]
         );
+        let Entry::Write { bytes, .. } = entries[3] else { panic!("a write") };
+        let mut file = tempfile::tempfile().expect("a file");
+        io::Write::write_all(&mut file, &log).expect("written");
+        assert_eq!(bytes.read(&file).expect("it is there"), [3; 512]);
     }
 
     #[test]

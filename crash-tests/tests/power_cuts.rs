@@ -59,7 +59,7 @@ fn cut(file_system: &FileSystem) -> usize {
         let recording = record(&place, file_system, scenario, &[]).expect("recorded");
         assert_eq!(recording.acknowledged(recording.entries.len()), scenario.steps.len());
         let samples = usize::try_from(samples).expect("a small number");
-        let states = states(&recording.entries, samples, file_system.unit, &mut Random(seed));
+        let states = states(&recording.entries, |_| samples, file_system.unit, &mut Random(seed));
         let mut bad = Vec::new();
         for state in &states {
             let faults = faults(&place, file_system, scenario, &recording, state);
@@ -111,7 +111,7 @@ fn f1_a_store_that_never_syncs_is_found_out_on_each_file_system() {
     for file_system in &FILE_SYSTEMS {
         let scenario = &SCENARIOS[0];
         let recording = record(&place, file_system, scenario, &lazy).expect("recorded");
-        let states = states(&recording.entries, 10, file_system.unit, &mut Random(1));
+        let states = states(&recording.entries, |_| 10, file_system.unit, &mut Random(1));
         let bad = states
             .iter()
             .filter(|state| !faults(&place, file_system, scenario, &recording, state).is_empty())

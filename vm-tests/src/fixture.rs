@@ -65,13 +65,47 @@ impl Fixture {
     /// # Errors
     /// Where QEMU refuses.
     pub fn restore(&self) -> Result<Vm, Error> {
+        self.restored(self.machine.clone())
+    }
+
+    /// The same, every write to its disk recorded from now on. What is on its disk now is [`Fixture::booted_disk`].
+    ///
+    /// # Errors
+    /// Where QEMU refuses.
+    pub fn restore_recorded(&self) -> Result<Vm, Error> {
+        self.restored(Machine { recorded: true, ..self.machine.clone() })
+    }
+
+    fn restored(&self, machine: Machine) -> Result<Vm, Error> {
         let memory = Some(self.directory.join("memory"));
-        let disk = self.directory.join("disk.qcow2");
-        let origin = Origin { disk, variables: self.directory.join("variables.fd"), memory };
-        let mut vm = Vm::start(self.machine.clone(), &origin)?;
+        let origin = Origin { disk: self.booted_disk(), variables: self.booted_variables(), memory };
+        let mut vm = Vm::start(machine, &origin)?;
         vm.wait_for_agent(Duration::from_secs(60))?;
         vm.set_clock()?;
         Ok(vm)
+    }
+
+    /// The same machine from this disk (qcow2), through the firmware. Nothing is waited for.
+    ///
+    /// # Errors
+    /// Where QEMU refuses.
+    pub fn boot_from(&self, disk: &Path) -> Result<Vm, Error> {
+        let origin = Origin { disk: disk.to_owned(), variables: self.booted_variables(), memory: None };
+        Vm::start(self.machine.clone(), &origin)
+    }
+
+    /// The disk of the booted host, qcow2.
+    pub fn booted_disk(&self) -> PathBuf {
+        self.directory.join("disk.qcow2")
+    }
+
+    fn booted_variables(&self) -> PathBuf {
+        self.directory.join("variables.fd")
+    }
+
+    /// What it is kept under, which says what it was made of.
+    pub fn key(&self) -> String {
+        self.directory.file_name().expect("a key").to_string_lossy().into_owned()
     }
 
     /// The disk as it was built, with the same provisioning document, for its first boot.

@@ -47,6 +47,38 @@ pub fn on_host(name: &str, test: impl FnOnce(&mut Host) -> Result<(), Failure>) 
     Host::new(vm, fixture)?.judge(name, test)
 }
 
+/// Runs `work` on the same host, every write to whose disk is recorded.
+///
+/// # Errors
+/// As [`on_host`].
+pub fn on_recorded_host(
+    fixture: Fixture,
+    name: &str,
+    work: impl FnOnce(&mut Host) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let vm = fixture.restore_recorded()?;
+    Host::new(vm, fixture)?.judge(name, work)
+}
+
+/// Runs a test on a host that boots from this disk (qcow2), which the test waits for.
+///
+/// # Errors
+/// As [`on_host`].
+pub fn on_host_from(
+    fixture: Fixture,
+    disk: &Path,
+    name: &str,
+    test: impl FnOnce(&mut Host) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let vm = fixture.boot_from(disk)?;
+    Host::new(vm, fixture)?.judge(name, |host| {
+        host.vm.wait_for_agent(BOOT)?;
+        host.vm.set_clock()?;
+        host.wait_for_api()?;
+        test(host)
+    })
+}
+
 /// Runs a test on a host at its very first boot, which the test waits for.
 ///
 /// # Errors

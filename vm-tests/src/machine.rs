@@ -69,6 +69,8 @@ pub struct Machine {
     pub credentials: Vec<Credential>,
     /// TCP ports of the guest that get a free port on the loopback address; [`API`] among them.
     pub ports: Vec<u16>,
+    /// Whether every write to its disk is recorded, in [`Files::log`].
+    pub recorded: bool,
     /// Further arguments, as QEMU takes them.
     pub extra: Vec<String>,
 }
@@ -84,6 +86,7 @@ impl Machine {
             secure_boot: false,
             credentials: agent::credentials(),
             ports: vec![API, 8080, 8081, 8082],
+            recorded: false,
             extra: Vec::new(),
         }
     }
@@ -135,11 +138,17 @@ impl Machine {
         };
         arguments.pair("-drive", flash(0, "on", &self.firmware));
         arguments.pair("-drive", flash(1, "off", &files.variables()));
-        let disk = escape(&files.disk());
+        let (disk, log) = (escape(&files.disk()), escape(&files.log()));
+        let node = if self.recorded { "below" } else { "disk" };
         arguments.pair(
             "-blockdev",
-            format!("driver=qcow2,node-name=disk,discard=unmap,file.driver=file,file.filename={disk}"),
+            format!("driver=qcow2,node-name={node},discard=unmap,file.driver=file,file.filename={disk}"),
         );
+        if self.recorded {
+            arguments.pair("-blockdev", format!("driver=file,node-name=log,filename={log}"));
+            let recorder = "driver=blklogwrites,node-name=disk,file=below,log=log,log-sector-size=512";
+            arguments.pair("-blockdev", recorder);
+        }
         arguments.pair("-device", "virtio-blk-pci,drive=disk,bootindex=1");
 
         let mut network = "user,id=net".to_owned();
@@ -207,6 +216,11 @@ impl Files {
     /// The machine's own overlay, qcow2.
     pub fn disk(&self) -> PathBuf {
         self.0.join("disk.qcow2")
+    }
+
+    /// What was asked of the disk, in order, where the machine is recorded.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("disk.log")
     }
 
     /// The firmware's variables.

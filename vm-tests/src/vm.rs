@@ -19,6 +19,12 @@ pub const BOOT: Duration = Duration::from_secs(240);
 /// How long a command in the guest may take where the caller does not say.
 pub const COMMAND: Duration = Duration::from_secs(120);
 
+/// The largest log of a machine that is recorded, in bytes; sparse.
+const MAX_LOG: u64 = 8 << 30;
+
+/// Where in the disk marks go, in bytes from its beginning: between the partition table and the first partition.
+pub const MARK: u64 = 512 << 10;
+
 /// What a machine starts from: a disk, and perhaps the memory that belongs to it.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -60,6 +66,10 @@ impl Vm {
         overlay(&origin.disk, &vm.files.disk())?;
         fs::copy(&origin.variables, vm.files.variables()).doing("copy", &origin.variables)?;
         vm.machine.write_credentials(&vm.files)?;
+        if vm.machine.recorded {
+            let log = vm.files.log();
+            File::create(&log).and_then(|log| log.set_len(MAX_LOG)).doing("make", &log)?;
+        }
         vm.power_on(origin.memory.as_deref())?;
         Ok(vm)
     }
@@ -194,6 +204,23 @@ impl Vm {
     /// Tells QEMU more from the next time on when the power comes on.
     pub(crate) fn add_arguments(&mut self, arguments: [&str; 2]) {
         self.machine.extra.extend(arguments.map(str::to_owned));
+    }
+
+    /// Writes a sector of this byte to [`MARK`], past the guest, so that a recording says what came before it.
+    ///
+    /// # Errors
+    /// [`Error::Qmp`] where QEMU can't write.
+    pub fn mark(&mut self, byte: u8) -> Result<(), Error> {
+        let qmp = &mut self.running()?.qmp;
+        let disks = qmp.execute("query-block", serde_json::json!({}))?;
+        let disk = disks.as_array().into_iter().flatten().find(|one| one["inserted"]["node-name"] == "disk");
+        let device = disk.and_then(|disk| disk["qdev"].as_str()).unwrap_or_default();
+        let line = format!("qemu-io -d {device} \"write -q -P {byte} {MARK} 512\"");
+        let said = qmp.execute("human-monitor-command", serde_json::json!({ "command-line": line }))?;
+        match said.as_str() {
+            Some("") => Ok(()),
+            _ => Err(Error::Qmp { command: line, reason: said.to_string() }),
+        }
     }
 
     /// QEMU's process.

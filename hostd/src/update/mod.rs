@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use bennu_api::{Happening, Phase, Problem, ProblemKind};
 use bennu_manifests::model::Digest;
-use bennu_planner::update::{AfterBoot, Attempt, Baseline, Booted, EspStep, Pointer, after_boot, esp_steps};
+use bennu_planner::update::{AfterBoot, Attempt, Baseline, EspStep, Found, Pointer, Start, esp_steps};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
@@ -107,23 +107,19 @@ pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
     });
     let ledger = core.ledger.lock().await;
     let is_rejected = |number| core.updates().rejected.all().iter().any(|known| known.generation == number);
-    let written = ledger.pointer().clone();
+    let pointer = ledger.pointer();
     // What was active when the machine stopped wrote to its volumes; before an attempt has arrived that is what was kept.
-    let had_volumes = written.active;
-    let pointer = Pointer { returning: false, ..written }.settled(is_rejected);
-    let root_of = |number: u64| ledger.root_of(number);
-    let goes_back = pointer.returning && pointer.active.and_then(root_of).is_some_and(|root| root != running);
-    let kept = if pointer.active == pointer.kept { pointer.kept.and_then(root_of) } else { None };
-    let previous = pointer.previous.and_then(|number| Some((number, root_of(number)?)));
-    let (attempt, entries, now) = (pointer.attempt.as_ref(), &contents.entries, Timestamp::now());
-    let meaning = after_boot(&Booted { running, attempt, kept, previous, entries, now });
-    let next = pointer.clone().booted(&meaning, root_of);
+    let had_volumes = pointer.active;
+    let entries = &contents.entries;
+    let found = Found { pointer, running, entries, now: Timestamp::now() };
+    let Start { meaning, attempt, next, goes_back } =
+        found.start(is_rejected, |number| ledger.root_of(number));
     drop(ledger);
     if meaning != AfterBoot::GoOn {
         tracing::info!(?meaning, "an update was under way when the machine started");
     }
     // What is rejected is written down before the pointer moves: after a cut between the two it is rejected again.
-    if let (AfterBoot::GiveUp { why }, Some(attempt)) = (&meaning, attempt) {
+    if let (AfterBoot::GiveUp { why }, Some(attempt)) = (&meaning, &attempt) {
         let tries = entries.iter().filter(|entry| entry.name.generation == attempt.generation);
         let evidence = tries.map(|entry| format!("boot entry {}", entry.name)).collect();
         trial::reject(core, attempt.generation, why, trial::Fault::Boot(evidence)).await?;
@@ -149,13 +145,16 @@ pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
         tracing::error!(error = chain(&error), "look for damaged boot images");
     }
     // The OS came up: where it is not on trial its entry gets all its tries again. That can wait for the next start.
-    if let Err(error) = write_entries(core, false).await {
-        tracing::error!(error = chain(&error), "write the boot entries");
+    let written = write_entries(core, false).await;
+    if let Err(error) = &written {
+        tracing::error!(error = chain(error), "write the boot entries");
     }
-    if goes_back {
+    // With the entries as they are it would come up with the same OS again.
+    let restarts = goes_back && written.is_ok();
+    if restarts {
         core.host.restart_machine().await.map_err(UpdateError::Restart)?;
     }
-    Ok(goes_back)
+    Ok(restarts)
 }
 
 /// Brings a generation on whose images are all in the store: it waits, becomes the active one, or has the machine start again.

@@ -35,7 +35,8 @@ pub(crate) async fn judge(core: &Core, whole: Result<(), String>) -> Result<bool
     };
     let Some(active) = active else { return Ok(false) };
     let generation = active.generation.number;
-    if let (Some(root), Ok(())) = (core.running_root(), &whole) {
+    // A host on its way back runs on an OS that is not its generation's.
+    if let (Some(root), Ok(()), false) = (core.running_root(), &whole, pointer.returning) {
         core.ledger.lock().await.runs_on(generation, root)?;
     }
     let Some(attempt) = pointer.on_trial().cloned() else {

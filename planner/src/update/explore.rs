@@ -137,15 +137,11 @@ impl Machine {
     }
 
     fn begin(&mut self, running: Digest, power: &mut Power) -> Result<(), Cut> {
-        let rejected = self.disk.rejected.clone();
-        let pointer =
-            Pointer { returning: false, ..self.disk.pointer.clone() }.settled(|n| rejected.contains(&n));
-        let goes_back = pointer.returning && pointer.active.map(root) != Some(running);
-        let kept = if pointer.active == pointer.kept { pointer.kept.map(root) } else { None };
-        let previous = pointer.previous.map(|number| (number, root(number)));
-        let (attempt, entries) = (pointer.attempt.as_ref(), self.disk.entries());
-        let now = Timestamp::UNIX_EPOCH;
-        let meaning = after_boot(&Booted { running, attempt, kept, previous, entries: &entries, now });
+        let (rejected, entries) = (self.disk.rejected.clone(), self.disk.entries());
+        let found =
+            Found { pointer: &self.disk.pointer, running, entries: &entries, now: Timestamp::UNIX_EPOCH };
+        let Start { meaning, attempt, next, goes_back } =
+            found.start(|number| rejected.contains(&number), |number| Some(root(number)));
         let rejected = match (&meaning, attempt) {
             (AfterBoot::GiveUp { .. }, Some(attempt)) => Some(attempt.generation),
             _ => None,
@@ -155,9 +151,16 @@ impl Machine {
                 disk.rejected.insert(rejected);
             })?;
         }
-        power.write(&mut self.disk, |disk| disk.pointer = pointer.booted(&meaning, |n| Some(root(n))))?;
+        power.write(&mut self.disk, |disk| disk.pointer = next)?;
         self.write_entries(false, power)?;
-        if goes_back { self.boot(power) } else { Ok(()) }
+        if goes_back {
+            return self.boot(power);
+        }
+        // The way back runs, too, where the OS that was kept does not come up.
+        let Pointer { active, previous, .. } = self.disk.pointer;
+        let ways = [active, previous].map(|generation| generation.map(root));
+        assert!(ways.contains(&Some(running)), "what is active does not run on its own OS: {self:?}");
+        Ok(())
     }
 
     fn write_entries(&mut self, rearm: bool, power: &mut Power) -> Result<(), Cut> {

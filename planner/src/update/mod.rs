@@ -18,6 +18,7 @@ mod boot;
 mod entries;
 mod gates;
 mod pointer;
+mod start;
 mod trial;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use boot::{AfterBoot, Booted, ROUNDS, after_boot};
 pub use entries::{Entry, EntryName, EspStep, TRIES, WantedEntries, esp_steps};
 pub use gates::{Gate, GateFacts, GateKind, Lock, Zones, ask_lock_again, gates, may_ask_for_lock};
 pub use pointer::Pointer;
+pub use start::{Found, Start};
 pub use trial::{TrialPolicy, TrialSeen, Verdict, judge};
 
 /// A generation that is tried and not kept yet.

@@ -21,6 +21,7 @@ mod postgres;
 mod power;
 mod pulls;
 mod refusals;
+mod replay;
 mod rotation;
 mod runtimes;
 mod secure_boot;
