@@ -7,9 +7,10 @@ use std::path::Path;
 use bennu_manifests::model::Digest;
 
 use super::BLOCK;
-use super::format::{self, DiskInode, NO_BLOCK, Superblock};
-use super::layout::{self, Layout, Placed};
-use super::tree::{Attributes, FileData, InodeKind, Tree};
+use super::format::{self, Superblock};
+use super::layout;
+use super::metadata::{self, Sink, Summary};
+use super::tree::{Attributes, FileData, Tree};
 use crate::leaves::{LEAVES_IN_MEMORY, Namer};
 use crate::space::Watch;
 use crate::spill::{Scratch, Spill};
@@ -32,11 +33,29 @@ pub struct Written {
 /// Writes one image to an empty file.
 #[derive(Debug)]
 pub struct Writer {
-    out: BufWriter<File>,
-    name: Namer,
+    out: Out,
     tails: Spill,
     buffer: Vec<u8>,
+}
+
+/// The image's file, and what is computed on the way.
+#[derive(Debug)]
+struct Out {
+    file: BufWriter<File>,
+    name: Namer,
     watch: Watch,
+}
+
+impl Sink for Out {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.name.update(bytes)?;
+        self.file.write_all(bytes)?;
+        self.watch.wrote(self.file.get_ref(), bytes.len())
+    }
+
+    fn written(&self) -> u64 {
+        self.name.len()
+    }
 }
 
 /// Why a file could not be copied into the image.
@@ -76,16 +95,11 @@ impl Writer {
     /// As [`Self::new`], with a place for what does not fit into memory.
     pub(crate) fn with_scratch(file: File, scratch: Scratch) -> io::Result<Self> {
         let (tails, leaves) = scratch.spills(TAILS_IN_MEMORY, LEAVES_IN_MEMORY);
-        let mut writer = Self {
-            out: BufWriter::with_capacity(COPY_BUFFER, file),
-            name: Namer::with_leaves(leaves),
-            tails,
-            buffer: Vec::new(),
-            watch: Watch::default(),
-        };
+        let file = BufWriter::with_capacity(COPY_BUFFER, file);
+        let mut out = Out { file, name: Namer::with_leaves(leaves), watch: Watch::default() };
         // The superblock comes last; until then this is no file system.
-        writer.put(&[0; BLOCK])?;
-        Ok(writer)
+        out.put(&[0; BLOCK])?;
+        Ok(Self { out, tails, buffer: Vec::new() })
     }
 
     /// Writes the bytes of a regular file that will have `attributes`. `read` fills a buffer, at least partly, and gives 0
@@ -105,7 +119,7 @@ impl Writer {
         let mut left = if inline { size - tail as u64 } else { size };
         let mut data = FileData { size, ..FileData::default() };
         if left > 0 {
-            data.start_block = self.next_block().map_err(CopyError::Write)?;
+            data.start_block = self.out.next_block().map_err(CopyError::Write)?;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(COPY_BUFFER, 0);
@@ -115,7 +129,7 @@ impl Writer {
             left -= want as u64;
             let padded = want.next_multiple_of(BLOCK);
             buffer[want..padded].fill(0);
-            self.put(&buffer[..padded]).map_err(CopyError::Write)?;
+            self.out.put(&buffer[..padded]).map_err(CopyError::Write)?;
         }
         if inline {
             fill(&mut buffer[..tail], &mut read)?;
@@ -132,147 +146,17 @@ impl Writer {
     /// # Errors
     /// Whatever the file says.
     pub fn finish(mut self, tree: &Tree) -> io::Result<(File, Written)> {
-        let layout = layout::layout(tree);
-        let blocks = self.write_blocks(tree, &layout)?;
-        let meta_block = self.next_block()?;
-        self.write_inodes(tree, &layout, &blocks)?;
-
-        let mut superblock = Superblock {
-            root: u16::try_from(layout.nid(Tree::ROOT)).expect("the root is the first inode"),
-            inodes: layout.placed.len() as u64,
-            blocks: self.next_block()?,
-            meta_block,
-            uuid: [0; 16],
-        };
+        let Summary { root, inodes, meta_block } = metadata::write(&mut self.out, tree, &self.tails)?;
+        let blocks = self.out.next_block()?;
+        let Out { mut file, name, .. } = self.out;
         // overlayfs tells its layers apart by UUID, so each image has its own, made from all that is in it.
-        superblock.uuid = uuid(&self.name.peek());
-        let first = superblock.encode();
-        let (verity, size) = self.name.finish(Some(&first), &mut self.out)?;
-        let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let uuid = uuid(&name.peek());
+        let first = Superblock { root, inodes, blocks, meta_block, uuid }.encode();
+        let (verity, size) = name.finish(Some(&first), &mut file)?;
+        let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&first)?;
         Ok((file, Written { verity, size }))
-    }
-
-    /// Contents of directories and links that do not fit behind their inode. Gives the first block for each inode.
-    fn write_blocks(&mut self, tree: &Tree, layout: &Layout) -> io::Result<Vec<u32>> {
-        let mut starts = Vec::with_capacity(layout.placed.len());
-        for placed in &layout.placed {
-            let directory;
-            let content = match &tree.node(placed.id).kind {
-                InodeKind::File(data) => {
-                    starts.push(data.start_block);
-                    continue;
-                }
-                InodeKind::CharDevice(major, minor) | InodeKind::BlockDevice(major, minor) => {
-                    starts.push(format::encode_device(*major, *minor));
-                    continue;
-                }
-                InodeKind::Fifo => {
-                    starts.push(0);
-                    continue;
-                }
-                InodeKind::Directory => {
-                    directory = layout::encode_directory(tree, layout, placed);
-                    &directory[..]
-                }
-                InodeKind::Symlink(target) => target,
-            };
-            let whole = &content[..content.len() - placed.inline()];
-            if whole.is_empty() {
-                starts.push(NO_BLOCK);
-                continue;
-            }
-            starts.push(self.next_block()?);
-            self.put(whole)?;
-            let padding = whole.len().next_multiple_of(BLOCK) - whole.len();
-            self.put(&[0; BLOCK][..padding])?;
-        }
-        Ok(starts)
-    }
-
-    /// The metadata area: every inode with its attributes and tail, by place.
-    fn write_inodes(&mut self, tree: &Tree, layout: &Layout, blocks: &[u32]) -> io::Result<()> {
-        let mut order: Vec<u32> = (0..layout.placed.len() as u32).collect();
-        order.sort_unstable_by_key(|i| layout.placed[*i as usize].offset());
-        let mut at = 0;
-        for i in order {
-            let placed = &layout.placed[i as usize];
-            self.zeros(placed.offset() - at)?;
-            let node = tree.node(placed.id);
-            let inode = DiskInode {
-                layout: placed.layout,
-                xattr_len: node.attributes.xattrs().len(),
-                mode: layout::mode(node),
-                size: placed.size,
-                block_or_rdev: blocks[i as usize],
-                number: i + 1,
-                uid: node.attributes.uid,
-                gid: node.attributes.gid,
-                mtime: node.attributes.mtime(),
-                nlink: link_count(tree, placed),
-            };
-            self.put(&inode.encode())?;
-            self.put(node.attributes.xattrs())?;
-            let tail = self.tail(tree, layout, placed)?;
-            self.put(&tail)?;
-            let behind = format::INODE_SIZE + node.attributes.xattrs().len() + placed.inline();
-            at = placed.offset() + behind as u64;
-        }
-        self.zeros(layout.blocks * BLOCK as u64 - at)
-    }
-
-    fn tail(&self, tree: &Tree, layout: &Layout, placed: &Placed) -> io::Result<Vec<u8>> {
-        if placed.inline() == 0 {
-            return Ok(Vec::new());
-        }
-        Ok(match &tree.node(placed.id).kind {
-            InodeKind::File(data) => {
-                let mut tail = vec![0; placed.inline()];
-                self.tails.read(data.tail, &mut tail)?;
-                tail
-            }
-            InodeKind::Directory => {
-                let mut content = layout::encode_directory(tree, layout, placed);
-                content.split_off(content.len() - placed.inline())
-            }
-            InodeKind::Symlink(target) => target.to_vec(),
-            _ => Vec::new(),
-        })
-    }
-
-    fn next_block(&self) -> io::Result<u32> {
-        // 2^32 - 1 blocks are 16 TiB, and the last number means "none".
-        u32::try_from(self.name.len() / BLOCK as u64)
-            .ok()
-            .filter(|block| *block != NO_BLOCK)
-            .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
-    }
-
-    fn zeros(&mut self, mut count: u64) -> io::Result<()> {
-        while count > 0 {
-            let now = count.min(BLOCK as u64);
-            self.put(&[0; BLOCK][..now as usize])?;
-            count -= now;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.name.update(bytes)?;
-        self.out.write_all(bytes)?;
-        self.watch.wrote(self.out.get_ref(), bytes.len())
-    }
-}
-
-/// Names of an inode; a directory has one in its parent, its own `.`, and `..` in each directory below.
-fn link_count(tree: &Tree, placed: &Placed) -> u32 {
-    let node = tree.node(placed.id);
-    match node.kind {
-        InodeKind::Directory => {
-            2 + node.children.values().filter(|child| tree.is_directory(**child)).count() as u32
-        }
-        _ => node.names,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Native layers: what is here already is taken from here, the rest is fetched by parts or as a patch, and where that does not work
 //! the whole.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use bennu_manifests::model::Digest;
 
@@ -45,7 +45,8 @@ impl Pull<'_> {
         patches: &Patches,
     ) -> Result<Option<Claim>, LayerError> {
         let local = self.local().await.map_err(PullError::from)?;
-        let planned = native::plan(native, Parts { source: self.source, layer }, &local);
+        let spill = self.store.inner.names.temporary();
+        let planned = native::plan(native, Parts { source: self.source, layer }, &local, &spill);
         let planned = self.unless_stopped(planned).await?.and_then(|plan| plan.worth_it(layer.size));
         let otherwise = planned.as_ref().map_or(layer.size, Plan::frame_bytes);
         let patch = self.unless_stopped(self.patch_for(native, otherwise, &local, patches)).await?;
@@ -112,7 +113,7 @@ impl Pull<'_> {
 /// Makes the blob of the whole layer.
 pub(super) fn convert(
     store: &Store,
-    layer: impl Read,
+    layer: impl BufRead,
     native: &Native,
     diff_id: Digest,
 ) -> Result<Claimed, ImportError> {
