@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -264,4 +265,22 @@ async fn what_a_publisher_says_of_a_diff_id_counts_for_his_image_alone() {
     assert_eq!(pulled.layers[0].diff_id, lie.layers[0].diff_id);
     assert_ne!(pulled.layers[0].blob, lie.layers[0].blob);
     assert_eq!(pulled.layers[0].origin, Origin::Tar);
+}
+
+#[tokio::test]
+async fn any_zstd_program_makes_the_blocks_of_files_out_of_a_native_layer() {
+    let (native, original) = Native::of(&tars(b"one")).await;
+    let bench = Bench::new();
+    let pulled = bench.pull(&native.serve().image(native.digest)).await.expect("pulled");
+    let blob = fs::read(bench.store.blob_path(&pulled.layers[0].blob)).expect("read");
+    let largest = native.blobs.values().max_by_key(|bytes| bytes.len()).expect("there");
+    let mut content = Vec::new();
+    zstd::stream::read::Decoder::new(largest.as_slice())
+        .and_then(|mut decoder| decoder.read_to_end(&mut content))
+        .expect("sound");
+    // The superblock and 63 files of 16 blocks; behind them the records, the smallest file in one of them.
+    let data = (1 + 63 * 16) * 4096;
+    assert!(content.len() > data && blob.starts_with(&content[..data]));
+    assert!(content[data..].windows(3).any(|bytes| bytes == b"one"));
+    assert_eq!(original.layers[0].size, blob.len() as u64);
 }

@@ -279,6 +279,7 @@ fn write(
     kept: Option<&Kept>,
     mut incoming: mpsc::Receiver<(u64, Bytes)>,
 ) -> Result<(), NativeError> {
+    let mut decompressor = zstd::bulk::Decompressor::new().map_err(NativeError::Write)?;
     let mut buffer = vec![0; COPY_BUFFER.max(MAX_FRAME)];
     let mut answer = (0, Bytes::new());
     for piece in pieces {
@@ -302,7 +303,13 @@ fn write(
                 let from = range.start.checked_sub(answer.0).ok_or(NativeError::Mismatch)? as usize;
                 let len = (range.end - range.start) as usize;
                 let compressed = answer.1.get(from..from + len).ok_or(NativeError::Mismatch)?;
-                target.take_frame(compressed, &mut buffer[..content])?;
+                let n = decompressor
+                    .decompress_to_buffer(compressed, &mut buffer[..content])
+                    .map_err(|_| NativeError::Mismatch)?;
+                if n != content {
+                    return Err(NativeError::Mismatch);
+                }
+                target.take(&buffer[..n])?;
             }
         }
     }

@@ -9,8 +9,8 @@ use std::path::Path;
 use bennu_manifests::model::Digest;
 
 use super::cut::units;
-use super::frame::{self, Before};
 use super::layout::{MAX_FRAME, MAX_FRAME_UNITS, MAX_TABLE, SKIPPABLE_MAGIC, ends_group};
+use super::outline::Outline;
 use super::{Native, outline};
 use crate::erofs::ReadError;
 use crate::leaves;
@@ -49,10 +49,15 @@ impl Encoded {
 /// [`io::ErrorKind::InvalidData`] where the blob is not what its name says, else what reading and writing say.
 pub fn encode(blob: &File, name: &Digest, level: i32, spill: &Path, out: impl Write) -> io::Result<Encoded> {
     let leaves = leaves::read(blob, name)?;
-    let data = outline::data(blob, leaves.len() as u64, spill)?;
-    let mut encoding = Encoding::new(out, level);
+    let Outline { data, files } = outline::of(blob, leaves.len() as u64, spill)?;
+    let mut encoding = Encoding::new(out, level)?;
+    let mut files = files.into_iter().peekable();
     let mut buffer = vec![0; BLOCK];
     for (block, leaf) in (0..data).zip(&leaves) {
+        // What changes is a file, and seldom the one beside it.
+        while files.next_if(|file| *file <= block).is_some() {
+            encoding.end_frame()?;
+        }
         blob.read_exact_at(&mut buffer, block * BLOCK as u64)?;
         if leaves::leaf(&buffer) != *leaf {
             return Err(damaged());
@@ -83,8 +88,7 @@ fn damaged() -> io::Error {
 /// A layer that is being written.
 struct Encoding<W> {
     out: Hashing<W>,
-    level: i32,
-    before: Before,
+    compressor: zstd::bulk::Compressor<'static>,
     /// Whether units are records.
     of_records: bool,
     frame: Vec<u8>,
@@ -99,11 +103,10 @@ struct Encoding<W> {
 }
 
 impl<W: Write> Encoding<W> {
-    fn new(out: W, level: i32) -> Self {
-        Self {
+    fn new(out: W, level: i32) -> io::Result<Self> {
+        Ok(Self {
             out: Hashing { out, hash: Sha256::new(), size: 0 },
-            level,
-            before: Before::default(),
+            compressor: zstd::bulk::Compressor::new(level)?,
             of_records: false,
             frame: Vec::new(),
             frame_units: 0,
@@ -113,7 +116,7 @@ impl<W: Write> Encoding<W> {
             group_bytes: 0,
             details: Vec::new(),
             table: Vec::new(),
-        }
+        })
     }
 
     fn unit(&mut self, bytes: &[u8], leaf: Digest) -> io::Result<()> {
@@ -133,8 +136,7 @@ impl<W: Write> Encoding<W> {
         if self.frame_units == 0 {
             return Ok(());
         }
-        let compressed = frame::compress(&self.before, &self.frame, self.level)?;
-        self.before.add(&self.frame);
+        let compressed = self.compressor.compress(&self.frame)?;
         let bytes = u32::try_from(compressed.len()).expect("256 KiB never become more than 16 MiB");
         self.frames.push((self.frame_units as u32) << 24 | bytes);
         self.group_bytes += bytes;

@@ -25,7 +25,6 @@ mod choose;
 mod cut;
 mod encode;
 mod export;
-mod frame;
 mod growing;
 mod kept;
 mod layout;

@@ -1,4 +1,4 @@
-//! Which part of a blob's image its records make again.
+//! Which part of a blob's image its records make again, and where its files begin.
 
 use std::fs::File;
 use std::io;
@@ -11,9 +11,19 @@ use crate::erofs::records::{Build, BuildError};
 use crate::erofs::{ReadError, Sink};
 use crate::verity::BLOCK;
 
+/// What is known of an image before it is encoded.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    /// Blocks that have to be sent; the records make the others.
+    pub(super) data: u64,
+    /// The first block of each file that has some, in their order.
+    pub(super) files: Vec<u64>,
+}
+
 /// Reads the records of the image in `blob`, of so many blocks, and makes of them what they make. Where that is something else than the
-/// image has, because another writer has made it or it has too many files, all blocks have to be sent. Gives how many have to be sent.
-pub(super) fn data(blob: &File, blocks: u64, spill: &Path) -> io::Result<u64> {
+/// image has, because another writer has made it or it has too many files, all blocks have to be sent.
+pub(super) fn of(blob: &File, blocks: u64, spill: &Path) -> io::Result<Outline> {
+    let all = Outline { data: blocks, files: Vec::new() };
     let mut build = Build::new(spill);
     let mut pushed = Ok(());
     let read = units(blob.try_clone()?, |unit, _| {
@@ -22,19 +32,19 @@ pub(super) fn data(blob: &File, blocks: u64, spill: &Path) -> io::Result<u64> {
     });
     match (pushed, read) {
         (Err(BuildError::Io(error)), _) | (_, Err(ReadError::Io(error))) => return Err(error),
-        (Err(BuildError::Damaged), _) | (_, Err(ReadError::Damaged(_))) => return Ok(blocks),
+        (Err(BuildError::Damaged), _) | (_, Err(ReadError::Damaged(_))) => return Ok(all),
         (Ok(()), Ok(())) => {}
     }
     // How much it is does not depend on where it is.
     let mut made = Counted(0);
-    let Some(()) = finished(&build, &mut made)? else { return Ok(blocks) };
+    let Some(()) = finished(&build, &mut made)? else { return Ok(all) };
     let Some(data) = blocks.checked_sub(made.0 / BLOCK as u64).filter(|data| *data > 0) else {
-        return Ok(blocks);
+        return Ok(all);
     };
     let end = blocks * BLOCK as u64;
     let mut compared = Compared { blob, at: data * BLOCK as u64, end, buffer: Vec::new() };
     let same = finished(&build, &mut compared)?.is_some() && compared.at == end;
-    Ok(if same { data } else { blocks })
+    Ok(if same { Outline { data, files: build.files() } } else { all })
 }
 
 /// `None` where nothing comes of it, or something else.

@@ -1,16 +1,18 @@
 //! A blob that is made of blocks, and then of records.
 
 use std::fs::File;
-use std::io::{self, BufRead};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::Native;
-use super::frame::{self, Before, PREFIX};
 use super::growing::{COPY_BUFFER, Growing, GrowthError};
+use super::layout::MAX_FRAME;
 use crate::erofs::Sink;
 use crate::erofs::records::{Build, BuildError};
 use crate::verity::BLOCK;
+
+/// The window that a frame may ask for, as a power of two: its content.
+const MAX_WINDOW_LOG: u32 = MAX_FRAME.ilog2();
 
 impl From<BuildError> for GrowthError {
     fn from(error: BuildError) -> Self {
@@ -32,8 +34,6 @@ pub(super) struct Target<'a> {
     records: Build,
     /// Bytes of records that may still come.
     room: u64,
-    /// The end of what came.
-    before: Before,
 }
 
 impl<'a> Target<'a> {
@@ -41,12 +41,11 @@ impl<'a> Target<'a> {
     pub(super) fn new(native: &'a Native, out: &'a File, spill: &Path) -> Self {
         let blob = Growing::new(out, spill);
         let (data, room) = (native.layout.data_bytes(), native.layout.made_bytes());
-        Self { native, blob, data, records: Build::new(spill), room, before: Before::default() }
+        Self { native, blob, data, records: Build::new(spill), room }
     }
 
     /// Takes the next bytes of the content.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(), GrowthError> {
-        self.before.add(bytes);
         let blocks = self.data.min(bytes.len() as u64) as usize;
         let (blocks, records) = bytes.split_at(blocks);
         self.data -= blocks.len() as u64;
@@ -56,12 +55,6 @@ impl<'a> Target<'a> {
             self.records.push(records)?;
         }
         Ok(())
-    }
-
-    /// Takes the content of a frame, which has as many bytes as `content`.
-    pub(super) fn take_frame(&mut self, frame: &[u8], content: &mut [u8]) -> Result<(), GrowthError> {
-        frame::decompress(&self.before, frame, content).ok_or(GrowthError::Mismatch)?;
-        self.take(content)
     }
 
     /// Takes blocks that are in a file. `buffer` has [`COPY_BUFFER`] bytes.
@@ -74,12 +67,7 @@ impl<'a> Target<'a> {
     ) -> Result<(), GrowthError> {
         let bytes = u64::from(count) * BLOCK as u64;
         self.data = self.data.checked_sub(bytes).ok_or(GrowthError::Mismatch)?;
-        self.blob.copy_blocks(file, first, count, buffer)?;
-        let last = &mut buffer[..bytes.min(PREFIX as u64) as usize];
-        let at = u64::from(first) * BLOCK as u64 + bytes - last.len() as u64;
-        file.read_exact_at(last, at).map_err(|_| GrowthError::Mismatch)?;
-        self.before.add(last);
-        Ok(())
+        self.blob.copy_blocks(file, first, count, buffer)
     }
 
     /// Makes the rest of the image of the records, and refuses any other blob than the one that is wanted.
@@ -134,25 +122,20 @@ impl Sink for Rest<'_, '_> {
 /// Makes the blob from the bytes of the whole layer.
 pub(crate) fn from_stream(
     native: &Native,
-    mut layer: impl BufRead,
+    layer: impl Read,
     out: &File,
     spill: &Path,
 ) -> Result<(), Assembled> {
+    let mut decoder = zstd::stream::read::Decoder::new(layer).map_err(Assembled::Read)?;
+    decoder.window_log_max(MAX_WINDOW_LOG).map_err(Assembled::Read)?;
     let mut target = Target::new(native, out, spill);
-    while !layer.fill_buf().map_err(Assembled::Read)?.is_empty() {
-        let content = frame::next(&target.before, &mut layer).map_err(Assembled::Read)?;
-        if content.is_empty() {
-            // The index, which is the last.
-            let ended = layer.fill_buf().map_err(Assembled::Read)?.is_empty();
-            return if ended { Ok(target.finish()?) } else { Err(Assembled::Mismatch) };
+    let mut buffer = vec![0; COPY_BUFFER];
+    loop {
+        match decoder.read(&mut buffer).map_err(Assembled::Read)? {
+            0 => return Ok(target.finish()?),
+            n => target.take(&buffer[..n])?,
         }
-        // So there are no more frames than blocks.
-        if target.data > 0 && !content.len().is_multiple_of(BLOCK) {
-            return Err(Assembled::Mismatch);
-        }
-        target.take(&content)?;
     }
-    Err(Assembled::Mismatch)
 }
 
 /// Why the whole layer does not make the blob.
@@ -180,6 +163,7 @@ mod tests {
 
     use super::*;
     use crate::leaves::{self, Extent};
+    use crate::native::layout::SKIPPABLE_MAGIC;
     use crate::native::{Layout, encode};
 
     /// A blob that no writer of ours has made, and its layer.
@@ -211,16 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_breaks_off_or_goes_on_or_has_frames_of_nothing_is_refused() {
+    fn a_layer_that_breaks_off_or_goes_on_is_refused() {
         let (native, _, layer) = foreign(9);
-        for len in 0..layer.len() {
+        let magic = SKIPPABLE_MAGIC.to_le_bytes();
+        let frames = layer.windows(4).rposition(|bytes| bytes == magic).expect("an index");
+        for len in 0..frames {
             assert!(made(&native, &layer[..len]).is_err(), "{len}");
         }
         let frame = |content: &[u8]| zstd::bulk::compress(content, 3).expect("compressed");
         for (what, bad) in [
             ("a frame behind the index", [&layer[..], &frame(&[0; BLOCK])].concat()),
-            ("a second index", [&layer[..], &layer[layer.len() - 8..]].concat()),
-            ("a frame of nothing", [&frame(&[]), &layer[..]].concat()),
+            ("something else behind it", [&layer[..], b"else"].concat()),
             ("a frame of a part of a block", [&frame(&[0; 100]), &layer[..]].concat()),
             ("a block too many", [&frame(&[0; BLOCK]), &layer[..]].concat()),
         ] {

@@ -1,7 +1,7 @@
 //! Native layers: what is here already is taken from here, the rest is fetched by parts or as a patch, and where that does not work
 //! the whole.
 
-use std::io::BufRead;
+use std::io::Read;
 
 use bennu_manifests::model::Digest;
 
@@ -113,7 +113,7 @@ impl Pull<'_> {
 /// Makes the blob of the whole layer.
 pub(super) fn convert(
     store: &Store,
-    layer: impl BufRead,
+    layer: impl Read,
     native: &Native,
     diff_id: Digest,
 ) -> Result<Claimed, ImportError> {

@@ -9,7 +9,7 @@ use super::{
     MAX_NAMES, MAX_TARGET, SYMLINK, whole_blocks,
 };
 use crate::erofs::BLOCK;
-use crate::erofs::format::{self, XATTR_HEADER};
+use crate::erofs::format::{self, NO_BLOCK, XATTR_HEADER};
 use crate::erofs::metadata::{self, Sink};
 use crate::erofs::tree::{FileData, InodeId, InodeKind, Stored, Tree};
 use crate::spill::Spill;
@@ -96,6 +96,17 @@ impl Build {
         pending.drain(..pending.len() - rest);
         self.pending = pending;
         Ok(self.tails.settle()?)
+    }
+
+    /// The first block of each file that has some, in their order.
+    pub(crate) fn files(&self) -> Vec<u64> {
+        let first = |inode: &InodeId| match self.tree.kind(*inode) {
+            InodeKind::File(data) if data.start_block != NO_BLOCK => Some(u64::from(data.start_block)),
+            _ => None,
+        };
+        let mut files: Vec<u64> = self.inodes.iter().filter_map(first).collect();
+        files.sort_unstable();
+        files
     }
 
     /// Writes what the records describe to `out`, to the end of the image. What comes before was written.
