@@ -100,17 +100,21 @@ pub fn blob(data: &[u8]) {
         Ok(_) | Err(ListError::Blob { .. }) => {}
         Err(other) => panic!("{other:?}"),
     }
+    // What is left of it, as a stranger's native layer would have it made again.
+    let blob = fs::File::open(&path).expect("there");
+    let records = fuzzing::records(&blob);
+    fuzzing::make(&records, &folder());
 }
 
-/// A record of the store; and the index of a native layer, its blocks and bytes first.
+/// A record of the store; the records of a native layer; and the index of one: its blocks, those that are data, its bytes and the entries of its table first.
 pub fn record(data: &[u8]) {
     fuzzing::record(data);
-    if let Some((numbers, rest)) = data.split_at_checked(6) {
-        let blocks = u64::from(u16::from_le_bytes([numbers[0], numbers[1]]));
-        let size = u64::from(u32::from_le_bytes([numbers[2], numbers[3], numbers[4], numbers[5]]));
-        let table = rest.len().min(blocks.div_ceil(128) as usize * 12);
-        let (table, details) = rest.split_at(table);
-        fuzzing::native_index(blocks, size, table, details);
+    fuzzing::make(data, &folder());
+    if let Some((numbers, rest)) = data.split_at_checked(9) {
+        let number = |at: usize| u64::from(u16::from_le_bytes([numbers[at], numbers[at + 1]]));
+        let size = u64::from(u32::from_le_bytes([numbers[4], numbers[5], numbers[6], numbers[7]]));
+        let (table, details) = rest.split_at(rest.len().min(usize::from(numbers[8]) * 16));
+        fuzzing::native_index(number(0), number(2), size, table, details);
     }
 }
 

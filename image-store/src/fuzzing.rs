@@ -6,9 +6,11 @@ use std::path::Path;
 
 use bennu_manifests::model::Digest;
 
+use crate::erofs::records::{self, Build};
+use crate::erofs::{Image, Sink};
 use crate::leaves::{self, Extent};
 use crate::native::{Layout, Native, Patch, apply, parse_index, patch as format};
-use crate::record::{Image, ImageRecord, LayerRecord};
+use crate::record::{self, ImageRecord, LayerRecord};
 use crate::registry::document::Descriptor;
 use crate::registry::{read_challenge, read_token};
 use crate::sealed;
@@ -32,7 +34,7 @@ pub fn record(bytes: &[u8]) -> bool {
     if let Ok(image) = &image {
         let index = image.index.as_ref().unwrap_or(&image.manifest);
         // Only the digest could keep a record from being read that someone made on purpose.
-        if let Ok(image) = Image::assemble(&Digest::of(index.as_bytes()), image) {
+        if let Ok(image) = record::Image::assemble(&Digest::of(index.as_bytes()), image) {
             assert_eq!(image.layers.len(), image.config.rootfs().diff_ids().len());
         }
     }
@@ -42,9 +44,42 @@ pub fn record(bytes: &[u8]) -> bool {
     layer.is_ok() || pin.is_ok() || image.is_ok()
 }
 
-/// Reads the index of a native layer: of so many blocks and bytes, with this table and these details.
-pub fn native_index(blocks: u64, size: u64, table: &[u8], details: &[u8]) -> bool {
-    parse_index(blocks, size, table, details)
+/// Reads the index of a native layer: of so many blocks, of which so many are data, and bytes, with this table and these details.
+pub fn native_index(blocks: u64, data: u64, size: u64, table: &[u8], details: &[u8]) -> bool {
+    parse_index(blocks, data, size, table, details)
+}
+
+/// The records of what may be a blob, as far as they can be read.
+pub fn records(blob: &File) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut read = |image: &Image| {
+        records::read(image, |record| {
+            all.extend_from_slice(record);
+            Ok(())
+        })
+    };
+    let blob = blob.try_clone().expect("a descriptor");
+    let _as_far_as_they_go = Image::open(blob).and_then(|image| read(&image));
+    all
+}
+
+/// Makes what records make, in `folder` where it does not fit into memory. Gives its bytes; `None` where they are refused.
+pub fn make(records: &[u8], folder: &Path) -> Option<u64> {
+    struct Counted(u64);
+    impl Sink for Counted {
+        fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+            self.0 += bytes.len() as u64;
+            Ok(())
+        }
+        fn written(&self) -> u64 {
+            self.0
+        }
+    }
+    let (mut build, mut made) = (Build::new(folder), Counted(0));
+    records.chunks(1000).try_for_each(|piece| build.push(piece)).ok()?;
+    build.finish(&mut made).ok()?;
+    assert!(made.0.is_multiple_of(BLOCK as u64) && made.0 > 0, "{} bytes are no blocks", made.0);
+    Some(made.0)
 }
 
 /// Applies a patch to a blob of 16 blocks, each filled with its number, that is to make the same blob again; `folder` is for files.
@@ -63,7 +98,7 @@ pub fn patch(bytes: &[u8], folder: &Path) -> bool {
     };
     let (mut old, new) = (file("old"), file("new"));
     old.write_all(&blob).expect("written");
-    let layout = Layout::new(extent.image, 1 << 20).expect("room for its index");
+    let layout = Layout::new(extent.image, extent.image, 16, 1 << 20).expect("room for its index");
     let native = Native { blob: name, extent, layout };
     let layer = Descriptor {
         media_type: format::MEDIA_TYPE.to_owned(),

@@ -66,6 +66,93 @@ async fn files_that_moved_within_a_layer_are_found_where_they_are_now() {
     assert!(bench.store.scrub().expect("read").is_empty());
 }
 
+/// A layer of 300 small files and 40 larger ones, of sizes that leave tails; `change` has the content of each at will.
+fn files(change: impl Fn(&str, Vec<u8>) -> Vec<Vec<u8>>) -> Vec<u8> {
+    let mut tar = Tar::new().dir("usr/");
+    for i in 0..340_u64 {
+        let len = if i % 8 == 0 { 20_000 + i as usize * 13 } else { 100 + i as usize * 7 };
+        let name = format!("usr/file-{i:03}");
+        for (again, content) in change(&name, noise(i + 1, len)).into_iter().enumerate() {
+            let name = if again == 0 { name.clone() } else { format!("{name}-{again}") };
+            tar = tar.file(&name, content);
+        }
+    }
+    tar.end()
+}
+
+/// Bytes of parts that a second version of a layer costs; nothing came whole but the configuration, and what came is what it should be.
+async fn cost(one: Vec<u8>, two: Vec<u8>) -> usize {
+    let ((first, _), (second, original)) = (Native::of(&[one]).await, Native::of(&[two]).await);
+    let bench = Bench::new();
+    bench.pull(&first.serve().image(first.digest)).await.expect("pulled");
+    let server = second.serve();
+    let pulled = bench.pull(&server.image(second.digest)).await.expect("pulled");
+    assert_eq!(pulled.layers[0].blob, original.layers[0].blob);
+    assert!(bench.store.scrub().expect("read").is_empty());
+    let ranges = asked(&server);
+    assert_eq!(ranges.iter().filter(|range| range.is_none()).count(), 1, "{ranges:?}");
+    ranges.iter().flatten().sum()
+}
+
+#[tokio::test]
+async fn a_file_that_grows_costs_what_it_has_more_and_little_besides() {
+    let same = files(|_, content| vec![content]);
+    let grown = files(|name, content| match name {
+        "usr/file-016" => vec![[content, noise(9999, 10 * 4096)].concat()],
+        _ => vec![content],
+    });
+    let fetched = cost(same, grown).await;
+    // Ten blocks of noise, the rest of the frames that they are in, and some records; all other files have moved by ten blocks.
+    assert!((10 * 4096..10 * 4096 + 40_000).contains(&fetched), "{fetched}");
+}
+
+#[tokio::test]
+async fn a_file_that_comes_or_goes_costs_its_records_and_no_others() {
+    let same = || files(|_, content| vec![content]);
+    let more = files(|name, content| match name {
+        "usr/file-101" => vec![content, noise(9999, 500)],
+        _ => vec![content],
+    });
+    let less = files(|name, content| if name == "usr/file-101" { vec![] } else { vec![content] });
+    for (what, changed) in [("one more", more), ("one less", less)] {
+        let fetched = cost(same(), changed).await;
+        assert!(fetched < 25_000, "{what}: {fetched}");
+    }
+}
+
+#[tokio::test]
+async fn each_part_that_lies_costs_a_second_request_and_nothing_else() {
+    let same = files(|_, content| vec![content]);
+    let grown = files(|name, content| match name {
+        "usr/file-016" | "usr/file-160" => vec![[content, noise(9999, 5 * 4096)].concat()],
+        _ => vec![content],
+    });
+    let ((first, _), (second, original)) = (Native::of(&[same]).await, Native::of(&[grown]).await);
+    let host = || async {
+        let bench = Bench::new();
+        bench.pull(&first.serve().image(first.digest)).await.expect("pulled");
+        bench
+    };
+    let honest = second.serve();
+    host().await.pull(&honest.image(second.digest)).await.expect("pulled");
+    let ranges = asked(&honest).iter().flatten().count();
+    // The table, details, and frames of blocks and of records.
+    assert!((4..40).contains(&ranges), "{ranges}");
+    for lie in 0..ranges {
+        let (bench, count) = (host().await, Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let server = second.serve_spoiled(move |_, body| {
+            let middle = body.len() / 2;
+            if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == lie {
+                body[middle] ^= 0x10;
+            }
+        });
+        let pulled = bench.pull(&server.image(second.digest)).await.expect("pulled");
+        assert_eq!(pulled.layers[0].blob, original.layers[0].blob, "{lie}");
+        assert!(bench.store.scrub().expect("read").is_empty(), "{lie}");
+        assert_eq!(bench.temporary_files(), 0, "{lie}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_without_ranges_gives_the_whole() {
     let ((first, _), (second, original)) = (Native::of(&tars(b"one")).await, Native::of(&tars(b"two")).await);
@@ -181,16 +268,19 @@ async fn what_a_publisher_says_of_a_diff_id_counts_for_his_image_alone() {
 }
 
 #[tokio::test]
-async fn any_zstd_program_makes_the_image_out_of_a_native_layer() {
+async fn any_zstd_program_makes_the_blocks_of_files_out_of_a_native_layer() {
     let (native, original) = Native::of(&tars(b"one")).await;
     let bench = Bench::new();
     let pulled = bench.pull(&native.serve().image(native.digest)).await.expect("pulled");
     let blob = fs::read(bench.store.blob_path(&pulled.layers[0].blob)).expect("read");
     let largest = native.blobs.values().max_by_key(|bytes| bytes.len()).expect("there");
-    let mut image = Vec::new();
+    let mut content = Vec::new();
     zstd::stream::read::Decoder::new(largest.as_slice())
-        .and_then(|mut decoder| decoder.read_to_end(&mut image))
+        .and_then(|mut decoder| decoder.read_to_end(&mut content))
         .expect("sound");
-    assert!(image.len() < blob.len() && blob.starts_with(&image));
+    // The superblock and 63 files of 16 blocks; behind them the records, the smallest file in one of them.
+    let data = (1 + 63 * 16) * 4096;
+    assert!(content.len() > data && blob.starts_with(&content[..data]));
+    assert!(content[data..].windows(3).any(|bytes| bytes == b"one"));
     assert_eq!(original.layers[0].size, blob.len() as u64);
 }

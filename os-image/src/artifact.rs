@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bennu_image_store::archive::{Described, Form, LayoutWriter};
 use bennu_image_store::layer::{self, Below, Converted};
-use bennu_image_store::native::{self, Native};
+use bennu_image_store::native;
 use bennu_image_store::tar::Limits;
 use serde_json::json;
 
@@ -57,9 +57,11 @@ pub(crate) fn write(layers: &[Layer<'_>], version: &str, target: &Path) -> Resul
     for layer in layers {
         let blob = File::open(layer.blob).map_err(at("open", layer.blob))?;
         let mut out = layout.blob().map_err(|e| failed(Box::new(e)))?;
-        native::encode(&blob, &layer.converted.blob, LEVEL, &mut out).map_err(at("encode", layer.blob))?;
+        let (name, spill) = (&layer.converted.blob, layer.blob.parent().unwrap_or(Path::new(".")));
+        let encoded = native::encode(&blob, name, LEVEL, spill, &mut out);
+        let encoded = encoded.map_err(at("encode", layer.blob))?;
         let written = out.finish().map_err(|e| failed(Box::new(e)))?;
-        let annotations = Native::annotations(&layer.converted.blob, layer.converted.size);
+        let annotations = encoded.annotations(name, layer.converted.size);
         described.push(Described { annotations, ..Described::new(native::MEDIA_TYPE, written) });
     }
     let diff_ids: Vec<String> = layers.iter().map(|layer| layer.converted.diff_id.to_string()).collect();

@@ -17,10 +17,13 @@
 
 mod format;
 mod layout;
+mod metadata;
 mod reader;
+pub(crate) mod records;
 mod tree;
 mod write;
 
+pub(crate) use metadata::Sink;
 pub use reader::{FileType, Image, Inode, ReadError};
 pub use tree::{Attributes, FileData, InodeId, InodeKind, Tree, TreeError};
 pub use write::{CopyError, Writer, Written};

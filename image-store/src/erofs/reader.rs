@@ -58,6 +58,10 @@ pub struct Inode {
     pub device: (u32, u32),
     /// Extended attributes by full name.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Extended attributes as they follow the inode.
+    pub(super) encoded: Vec<u8>,
+    /// First block, or the device number.
+    pub(super) block_or_rdev: u32,
     /// Where the whole blocks are, and where the inline tail is.
     blocks: u64,
     tail: Option<u64>,
@@ -98,6 +102,11 @@ impl Inode {
         let whole = if self.tail.is_some() { self.size >= BLOCK as u64 } else { self.size > 0 };
         (self.file_type() == FileType::File && whole).then_some(self.blocks)
     }
+
+    /// Bytes of content behind the inode; `None` where all of it is in blocks.
+    pub(super) fn tail_len(&self) -> Option<usize> {
+        self.tail.map(|_| (self.size % BLOCK as u64) as usize)
+    }
 }
 
 impl Image {
@@ -130,6 +139,11 @@ impl Image {
         self.inode(self.root)
     }
 
+    /// Bytes of the file that it is in.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// The inode with this number.
     ///
     /// # Errors
@@ -154,6 +168,7 @@ impl Image {
         let size = u64::from_le_bytes(raw[8..16].try_into().expect("8 bytes"));
         let block = u32_at(&raw, 16);
         let is_device = matches!(mode & format::S_IFMT, format::S_IFCHR | format::S_IFBLK);
+        let encoded = self.encoded_xattrs(at + INODE_SIZE as u64, xattr_len)?;
         let inode = Inode {
             nid,
             mode,
@@ -163,7 +178,9 @@ impl Image {
             size,
             nlink: u32_at(&raw, 44),
             device: if is_device { format::decode_device(block) } else { (0, 0) },
-            xattrs: self.xattrs(at + INODE_SIZE as u64, xattr_len)?,
+            xattrs: xattrs(&encoded)?,
+            encoded,
+            block_or_rdev: block,
             blocks: u64::from(block) * BLOCK as u64,
             tail: inline.then_some(at + (INODE_SIZE + xattr_len) as u64),
         };
@@ -248,22 +265,10 @@ impl Image {
         Ok(content)
     }
 
-    fn xattrs(&self, at: u64, len: usize) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
-        let damaged = || ReadError::Damaged("extended attributes");
+    fn encoded_xattrs(&self, at: u64, len: usize) -> Result<Vec<u8>, ReadError> {
         let mut raw = vec![0; len];
         self.read_exact(at, &mut raw)?;
-        let mut rest = raw.get(XATTR_HEADER..).unwrap_or_default();
-        let mut xattrs = BTreeMap::new();
-        while let [name_len, index, ..] = rest {
-            let value_len = usize::from(u16_at(rest.get(..4).ok_or_else(damaged)?, 2));
-            let (name_end, end) = (4 + usize::from(*name_len), 4 + usize::from(*name_len) + value_len);
-            let prefix = XATTR_PREFIXES.iter().find(|(i, _)| i == index).ok_or_else(damaged)?.1;
-            let name = rest.get(4..name_end).ok_or_else(damaged)?;
-            let value = rest.get(name_end..end).ok_or_else(damaged)?;
-            xattrs.insert([prefix, name].concat(), value.to_vec());
-            rest = rest.get(end.next_multiple_of(4)..).unwrap_or_default();
-        }
-        Ok(xattrs)
+        Ok(raw)
     }
 
     fn read_exact(&self, at: u64, buf: &mut [u8]) -> Result<(), ReadError> {
@@ -272,6 +277,22 @@ impl Image {
         }
         Ok(self.file.read_exact_at(buf, at)?)
     }
+}
+
+fn xattrs(encoded: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
+    let damaged = || ReadError::Damaged("extended attributes");
+    let mut rest = encoded.get(XATTR_HEADER..).unwrap_or_default();
+    let mut xattrs = BTreeMap::new();
+    while let [name_len, index, ..] = rest {
+        let value_len = usize::from(u16_at(rest.get(..4).ok_or_else(damaged)?, 2));
+        let (name_end, end) = (4 + usize::from(*name_len), 4 + usize::from(*name_len) + value_len);
+        let prefix = XATTR_PREFIXES.iter().find(|(i, _)| i == index).ok_or_else(damaged)?.1;
+        let name = rest.get(4..name_end).ok_or_else(damaged)?;
+        let value = rest.get(name_end..end).ok_or_else(damaged)?;
+        xattrs.insert([prefix, name].concat(), value.to_vec());
+        rest = rest.get(end.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(xattrs)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

@@ -112,6 +112,16 @@ impl Stored {
     }
 }
 
+impl Stored {
+    /// Attributes of which the extended ones are encoded already.
+    pub(super) fn encoded(mode: u16, owner: (u32, u32), mtime: (i64, u32), xattrs: Vec<u8>) -> Self {
+        let (seconds, nanoseconds) = mtime;
+        let mut stored = Self { seconds, nanoseconds, uid: owner.0, gid: owner.1, mode, xattrs: None };
+        stored.set_xattrs(xattrs);
+        stored
+    }
+}
+
 impl From<&Attributes> for Stored {
     fn from(a: &Attributes) -> Self {
         let (seconds, nanoseconds) = a.mtime;
@@ -190,10 +200,20 @@ impl Tree {
         kind: InodeKind,
         attributes: &Attributes,
     ) -> Result<InodeId, TreeError> {
+        self.add_stored(directory, name, kind, Stored::from(attributes))
+    }
+
+    /// As [`Self::add`], with attributes that are encoded already.
+    pub(super) fn add_stored(
+        &mut self,
+        directory: InodeId,
+        name: &[u8],
+        kind: InodeKind,
+        attributes: Stored,
+    ) -> Result<InodeId, TreeError> {
         if self.nodes.len() as u64 >= self.max_inodes {
             return Err(TreeError::TooManyInodes { limit: self.max_inodes });
         }
-        let attributes = Stored::from(attributes);
         let target = if let InodeKind::Symlink(target) = &kind { target.len() } else { 0 };
         self.account(name.len() + attributes.xattrs().len() + target)?;
         let id = InodeId(u32::try_from(self.nodes.len()).expect("inodes are capped below 2^32"));
@@ -218,7 +238,11 @@ impl Tree {
     /// # Errors
     /// Where a limit is reached.
     pub fn set_attributes(&mut self, inode: InodeId, attributes: &Attributes) -> Result<(), TreeError> {
-        let stored = Stored::from(attributes);
+        self.set_stored(inode, Stored::from(attributes))
+    }
+
+    /// As [`Self::set_attributes`], with attributes that are encoded already.
+    pub(super) fn set_stored(&mut self, inode: InodeId, stored: Stored) -> Result<(), TreeError> {
         self.account(stored.xattrs().len())?;
         self.node_mut(inode).attributes = stored;
         Ok(())

@@ -7,9 +7,10 @@ use std::path::Path;
 use bennu_manifests::model::Digest;
 
 use super::BLOCK;
-use super::format::{self, DiskInode, NO_BLOCK, Superblock};
-use super::layout::{self, Layout, Placed};
-use super::tree::{Attributes, FileData, InodeKind, Tree};
+use super::format::{self, Superblock};
+use super::layout;
+use super::metadata::{self, Sink, Summary};
+use super::tree::{Attributes, FileData, Tree};
 use crate::leaves::{LEAVES_IN_MEMORY, Namer};
 use crate::space::Watch;
 use crate::spill::{Scratch, Spill};
@@ -32,15 +33,53 @@ pub struct Written {
 /// Writes one image to an empty file.
 #[derive(Debug)]
 pub struct Writer {
-    out: File,
+    out: Out,
+    tails: Spill,
+}
+
+/// The image's file, and what is computed on the way.
+#[derive(Debug)]
+struct Out {
+    file: File,
     /// Of what was written to the file.
     name: Namer,
     /// What comes behind it, [`BATCH`] bytes with those that are free.
     waiting: Box<[u8]>,
     /// Bytes of them that are not.
     filled: usize,
-    tails: Spill,
     watch: Watch,
+}
+
+impl Out {
+    /// Writes what waits where there is no room for more.
+    fn settle(&mut self) -> io::Result<()> {
+        if self.filled == self.waiting.len() { self.write_waiting() } else { Ok(()) }
+    }
+
+    fn write_waiting(&mut self) -> io::Result<()> {
+        let bytes = &self.waiting[..std::mem::take(&mut self.filled)];
+        self.name.update(bytes)?;
+        self.file.write_all(bytes)?;
+        self.watch.wrote(&self.file, bytes.len())
+    }
+}
+
+impl Sink for Out {
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let free = &mut self.waiting[self.filled..];
+            let (now, rest) = bytes.split_at(bytes.len().min(free.len()));
+            free[..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = rest;
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn written(&self) -> u64 {
+        self.name.len() + self.filled as u64
+    }
 }
 
 /// Why a file could not be copied into the image.
@@ -80,17 +119,11 @@ impl Writer {
     /// As [`Self::new`], with a place for what does not fit into memory.
     pub(crate) fn with_scratch(file: File, scratch: Scratch) -> io::Result<Self> {
         let (tails, leaves) = scratch.spills(TAILS_IN_MEMORY, LEAVES_IN_MEMORY);
-        let mut writer = Self {
-            out: file,
-            name: Namer::with_leaves(leaves),
-            waiting: vec![0; BATCH].into(),
-            filled: 0,
-            tails,
-            watch: Watch::default(),
-        };
+        let (name, waiting) = (Namer::with_leaves(leaves), vec![0; BATCH].into());
+        let mut out = Out { file, name, waiting, filled: 0, watch: Watch::default() };
         // The superblock comes last; until then this is no file system.
-        writer.put(&[0; BLOCK])?;
-        Ok(writer)
+        out.put(&[0; BLOCK])?;
+        Ok(Self { out, tails })
     }
 
     /// Writes the bytes of a regular file that will have `attributes`. `read` fills a buffer, at least partly, and gives 0
@@ -110,18 +143,18 @@ impl Writer {
         let mut left = if inline { size - tail as u64 } else { size };
         let mut data = FileData { size, ..FileData::default() };
         if left > 0 {
-            data.start_block = self.next_block().map_err(CopyError::Write)?;
+            data.start_block = self.out.next_block().map_err(CopyError::Write)?;
         }
         while left > 0 {
-            let free = &mut self.waiting[self.filled..];
+            let free = &mut self.out.waiting[self.out.filled..];
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(free.len());
             fill(&mut free[..want], &mut read)?;
             left -= want as u64;
             // Files begin at whole blocks, and so does the end of what is free.
             let padded = want.next_multiple_of(BLOCK);
             free[want..padded].fill(0);
-            self.filled += padded;
-            self.settle().map_err(CopyError::Write)?;
+            self.out.filled += padded;
+            self.out.settle().map_err(CopyError::Write)?;
         }
         if inline {
             let mut buffer = [0; BLOCK];
@@ -138,167 +171,19 @@ impl Writer {
     /// # Errors
     /// Whatever the file says.
     pub fn finish(mut self, tree: &Tree) -> io::Result<(File, Written)> {
-        let layout = layout::layout(tree);
-        let blocks = self.write_blocks(tree, &layout)?;
-        let meta_block = self.next_block()?;
-        self.write_inodes(tree, &layout, &blocks)?;
-
-        let mut superblock = Superblock {
-            root: u16::try_from(layout.nid(Tree::ROOT)).expect("the root is the first inode"),
-            inodes: layout.placed.len() as u64,
-            blocks: self.next_block()?,
-            meta_block,
-            uuid: [0; 16],
-        };
+        let Summary { root, inodes, meta_block } = metadata::write(&mut self.out, tree, &self.tails)?;
+        let blocks = self.out.next_block()?;
+        self.out.write_waiting()?;
+        let Out { file, name, .. } = self.out;
         // overlayfs tells its layers apart by UUID, so each image has its own, made from all that is in it.
-        self.write_waiting()?;
-        superblock.uuid = uuid(&self.name.peek());
-        let first = superblock.encode();
-        let mut out = BufWriter::with_capacity(BATCH, self.out);
-        let (verity, size) = self.name.finish(Some(&first), &mut out)?;
+        let uuid = uuid(&name.peek());
+        let first = Superblock { root, inodes, blocks, meta_block, uuid }.encode();
+        let mut out = BufWriter::with_capacity(BATCH, file);
+        let (verity, size) = name.finish(Some(&first), &mut out)?;
         let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&first)?;
         Ok((file, Written { verity, size }))
-    }
-
-    /// Contents of directories and links that do not fit behind their inode. Gives the first block for each inode.
-    fn write_blocks(&mut self, tree: &Tree, layout: &Layout) -> io::Result<Vec<u32>> {
-        let mut starts = Vec::with_capacity(layout.placed.len());
-        for placed in &layout.placed {
-            let directory;
-            let content = match &tree.node(placed.id).kind {
-                InodeKind::File(data) => {
-                    starts.push(data.start_block);
-                    continue;
-                }
-                InodeKind::CharDevice(major, minor) | InodeKind::BlockDevice(major, minor) => {
-                    starts.push(format::encode_device(*major, *minor));
-                    continue;
-                }
-                InodeKind::Fifo => {
-                    starts.push(0);
-                    continue;
-                }
-                InodeKind::Directory => {
-                    directory = layout::encode_directory(tree, layout, placed);
-                    &directory[..]
-                }
-                InodeKind::Symlink(target) => target,
-            };
-            let whole = &content[..content.len() - placed.inline()];
-            if whole.is_empty() {
-                starts.push(NO_BLOCK);
-                continue;
-            }
-            starts.push(self.next_block()?);
-            self.put(whole)?;
-            let padding = whole.len().next_multiple_of(BLOCK) - whole.len();
-            self.put(&[0; BLOCK][..padding])?;
-        }
-        Ok(starts)
-    }
-
-    /// The metadata area: every inode with its attributes and tail, by place.
-    fn write_inodes(&mut self, tree: &Tree, layout: &Layout, blocks: &[u32]) -> io::Result<()> {
-        let mut order: Vec<u32> = (0..layout.placed.len() as u32).collect();
-        order.sort_unstable_by_key(|i| layout.placed[*i as usize].offset());
-        let mut at = 0;
-        for i in order {
-            let placed = &layout.placed[i as usize];
-            self.zeros(placed.offset() - at)?;
-            let node = tree.node(placed.id);
-            let inode = DiskInode {
-                layout: placed.layout,
-                xattr_len: node.attributes.xattrs().len(),
-                mode: layout::mode(node),
-                size: placed.size,
-                block_or_rdev: blocks[i as usize],
-                number: i + 1,
-                uid: node.attributes.uid,
-                gid: node.attributes.gid,
-                mtime: node.attributes.mtime(),
-                nlink: link_count(tree, placed),
-            };
-            self.put(&inode.encode())?;
-            self.put(node.attributes.xattrs())?;
-            let tail = self.tail(tree, layout, placed)?;
-            self.put(&tail)?;
-            let behind = format::INODE_SIZE + node.attributes.xattrs().len() + placed.inline();
-            at = placed.offset() + behind as u64;
-        }
-        self.zeros(layout.blocks * BLOCK as u64 - at)
-    }
-
-    fn tail(&self, tree: &Tree, layout: &Layout, placed: &Placed) -> io::Result<Vec<u8>> {
-        if placed.inline() == 0 {
-            return Ok(Vec::new());
-        }
-        Ok(match &tree.node(placed.id).kind {
-            InodeKind::File(data) => {
-                let mut tail = vec![0; placed.inline()];
-                self.tails.read(data.tail, &mut tail)?;
-                tail
-            }
-            InodeKind::Directory => {
-                let mut content = layout::encode_directory(tree, layout, placed);
-                content.split_off(content.len() - placed.inline())
-            }
-            InodeKind::Symlink(target) => target.to_vec(),
-            _ => Vec::new(),
-        })
-    }
-
-    fn next_block(&self) -> io::Result<u32> {
-        // 2^32 - 1 blocks are 16 TiB, and the last number means "none".
-        u32::try_from((self.name.len() + self.filled as u64) / BLOCK as u64)
-            .ok()
-            .filter(|block| *block != NO_BLOCK)
-            .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
-    }
-
-    fn zeros(&mut self, mut count: u64) -> io::Result<()> {
-        while count > 0 {
-            let now = count.min(BLOCK as u64);
-            self.put(&[0; BLOCK][..now as usize])?;
-            count -= now;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let free = &mut self.waiting[self.filled..];
-            let (now, rest) = bytes.split_at(bytes.len().min(free.len()));
-            free[..now.len()].copy_from_slice(now);
-            self.filled += now.len();
-            bytes = rest;
-            self.settle()?;
-        }
-        Ok(())
-    }
-
-    /// Writes what waits where there is no room for more.
-    fn settle(&mut self) -> io::Result<()> {
-        if self.filled == self.waiting.len() { self.write_waiting() } else { Ok(()) }
-    }
-
-    fn write_waiting(&mut self) -> io::Result<()> {
-        let bytes = &self.waiting[..std::mem::take(&mut self.filled)];
-        self.name.update(bytes)?;
-        self.out.write_all(bytes)?;
-        self.watch.wrote(&self.out, bytes.len())
-    }
-}
-
-/// Names of an inode; a directory has one in its parent, its own `.`, and `..` in each directory below.
-fn link_count(tree: &Tree, placed: &Placed) -> u32 {
-    let node = tree.node(placed.id);
-    match node.kind {
-        InodeKind::Directory => {
-            2 + node.children.values().filter(|child| tree.is_directory(**child)).count() as u32
-        }
-        _ => node.names,
     }
 }
 

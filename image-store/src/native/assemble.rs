@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
@@ -11,10 +11,12 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
 use super::Native;
-use super::growing::{COPY_BUFFER, Growing, GrowthError};
-use super::layout::{FRAME_BLOCKS, FRAME_BYTES, GROUP_BLOCKS};
+use super::growing::{COPY_BUFFER, GrowthError};
+use super::kept::Kept;
+use super::layout::MAX_FRAME;
 use super::local::{Local, Place};
-use super::plan::{self, Piece, ranges};
+use super::plan::{self, Group, Piece, Wanted, ranges};
+use super::target::Target;
 use crate::registry::document::Descriptor;
 use crate::source::{Source, SourceError, blocking};
 use crate::space::Shortage;
@@ -71,6 +73,10 @@ impl Parts<'_> {
 pub(crate) struct Plan {
     pieces: Vec<Piece>,
     ranges: Vec<Range<u64>>,
+    /// Records that are here.
+    kept: Option<Kept>,
+    /// Bytes that are made of records.
+    made: u64,
     /// Bytes that were fetched to make the plan.
     pub(crate) index_bytes: u64,
 }
@@ -88,18 +94,24 @@ impl Plan {
         if self.index_bytes + self.frame_bytes() < most { Ok(self) } else { Err(NativeError::NotWorthIt) }
     }
 
-    /// Bytes of the blob that nothing on this machine has.
+    /// Bytes of the blob that nothing on this machine has, at most.
     pub(crate) fn new_bytes(&self) -> u64 {
         let of_piece = |piece: &Piece| match piece {
-            Piece::Fetched(frame) => frame.content() as u64,
-            Piece::Here { .. } => 0,
+            Piece::Fetched { content, .. } => *content as u64,
+            Piece::Blocks { .. } | Piece::Records { .. } => 0,
         };
-        self.pieces.iter().map(of_piece).sum()
+        self.made + self.pieces.iter().map(of_piece).sum::<u64>()
     }
 }
 
-/// Asks for the index as far as it is needed, and looks for what is here.
-pub(crate) async fn plan(native: &Native, parts: Parts<'_>, local: &Local) -> Result<Plan, NativeError> {
+/// Asks for the index as far as it is needed, and looks for what is here. Records that do not fit into memory wait in an unnamed file in
+/// `spill`.
+pub(crate) async fn plan(
+    native: &Native,
+    parts: Parts<'_>,
+    local: &Local,
+    spill: &Path,
+) -> Result<Plan, NativeError> {
     let layout = native.layout;
     if local.is_empty() || layout.blocks > MAX_BLOCKS {
         return Err(NativeError::NotWorthIt);
@@ -107,64 +119,84 @@ pub(crate) async fn plan(native: &Native, parts: Parts<'_>, local: &Local) -> Re
     let table = parts.get(layout.table()).await?;
     let mut index_bytes = table.len() as u64;
     let groups = plan::table(&layout, &table).ok_or(NativeError::Index)?;
-    let mut places: HashMap<u64, Option<Place>> = groups.iter().map(|group| (group.short, None)).collect();
-    let places = look(local, move |local| {
-        local.groups(&mut places);
-        places
+    let wanted = groups.iter().filter(|group| !group.of_records).map(|group| (group.short, None));
+    let mut places: HashMap<u64, Option<Place>> = wanted.collect();
+    let (spill, image) = (spill.to_owned(), native.extent.image_bytes());
+    let (places, kept) = look(local, move |local| {
+        let found = local.groups(&mut places);
+        let kept = (layout.data < layout.blocks).then(|| Kept::of(local, &found, image, &spill));
+        (places, kept)
     })
     .await;
+    let group_here = |group: &Group| match &kept {
+        Some(kept) if group.of_records => {
+            kept.group(group.short).map(|at| Piece::Records { from: at.start, bytes: at.end - at.start })
+        }
+        _ => places
+            .get(&group.short)
+            .copied()
+            .flatten()
+            .map(|from| Piece::Blocks { from, blocks: group.units as u32 }),
+    };
+    let here: Vec<Option<Piece>> = groups.iter().map(group_here).collect();
 
-    let missing = (0..layout.groups()).filter(|number| places[&groups[*number as usize].short].is_none());
-    let mut frames: HashMap<u64, Vec<plan::Wanted>> = HashMap::new();
-    for run in runs(missing) {
-        let bytes = parts.get(layout.details(run.clone())).await?;
+    let missing = (0..groups.len()).filter(|number| here[*number].is_none());
+    let mut frames: HashMap<usize, Vec<Wanted>> = HashMap::new();
+    for run in runs(missing, &groups) {
+        let bytes = parts.get(groups[run.start].details.start..groups[run.end - 1].details.end).await?;
         index_bytes += bytes.len() as u64;
         let mut rest = &bytes[..];
         for number in run {
-            let len = layout.details(number..number + 1);
-            let (mine, others) =
-                rest.split_at_checked((len.end - len.start) as usize).ok_or(NativeError::Index)?;
+            let group = &groups[number];
+            let len = (group.details.end - group.details.start) as usize;
+            let (mine, others) = rest.split_at_checked(len).ok_or(NativeError::Index)?;
             rest = others;
-            let group = &groups[number as usize];
-            frames.insert(number, plan::details(&layout, number, group, mine).ok_or(NativeError::Index)?);
+            frames.insert(number, plan::details(group, mine).ok_or(NativeError::Index)?);
         }
     }
-    let mut blocks: HashMap<u64, Option<Place>> =
-        frames.values().flatten().flat_map(|frame| &frame.leaves).map(|leaf| (*leaf, None)).collect();
+    let of_blocks = frames.iter().filter(|(number, _)| !groups[**number].of_records);
+    let leaves = of_blocks.flat_map(|(_, frames)| frames).flat_map(|frame| &frame.leaves);
+    let mut blocks: HashMap<u64, Option<Place>> = leaves.map(|leaf| (*leaf, None)).collect();
     let blocks = look(local, move |local| {
         local.blocks(&mut blocks);
         blocks
     })
     .await;
+    let unit_here = |group: &Group, leaf: &u64| match &kept {
+        Some(kept) if group.of_records => {
+            kept.unit(*leaf).map(|at| Piece::Records { from: at.start, bytes: at.end - at.start })
+        }
+        _ => blocks.get(leaf).copied().flatten().map(|from| Piece::Blocks { from, blocks: 1 }),
+    };
 
     let mut pieces = Pieces(Vec::new());
-    for number in 0..layout.groups() {
-        match places[&groups[number as usize].short] {
-            Some(from) => pieces.here(from, layout.blocks_of(number) as u32),
-            None => {
-                for frame in frames.remove(&number).unwrap_or_default() {
-                    match frame.leaves.iter().map(|leaf| blocks[leaf]).collect::<Option<Vec<Place>>>() {
-                        Some(here) => here.into_iter().for_each(|from| pieces.here(from, 1)),
-                        None => pieces.0.push(Piece::Fetched(frame)),
-                    }
-                }
+    for (number, (group, here)) in groups.iter().zip(here).enumerate() {
+        if let Some(here) = here {
+            pieces.add(here);
+            continue;
+        }
+        for frame in frames.remove(&number).unwrap_or_default() {
+            match frame.leaves.iter().map(|leaf| unit_here(group, leaf)).collect::<Option<Vec<Piece>>>() {
+                Some(here) => here.into_iter().for_each(|piece| pieces.add(piece)),
+                None => pieces.add(Piece::Fetched { range: frame.range, content: frame.content }),
             }
         }
     }
     let fetched = pieces.0.iter().filter_map(|piece| match piece {
-        Piece::Fetched(frame) => Some(frame.range.clone()),
-        Piece::Here { .. } => None,
+        Piece::Fetched { range, .. } => Some(range.clone()),
+        Piece::Blocks { .. } | Piece::Records { .. } => None,
     });
     let ranges = ranges(fetched);
-    Ok(Plan { pieces: pieces.0, ranges, index_bytes })
+    Ok(Plan { pieces: pieces.0, ranges, kept, made: layout.made_bytes(), index_bytes })
 }
 
-/// Numbers in order, joined to runs; a run has at most so many groups as 1 MiB of details.
-fn runs(numbers: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
-    let mut runs: Vec<Range<u64>> = Vec::new();
+/// Numbers of groups in order, joined to runs of at most 1 MiB of details, or of one group.
+fn runs(numbers: impl Iterator<Item = usize>, groups: &[Group]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
     for number in numbers {
+        let bytes = |run: &Range<usize>| groups[number].details.end - groups[run.start].details.start;
         match runs.last_mut() {
-            Some(run) if run.end == number && run.end - run.start < 900 => run.end += 1,
+            Some(run) if run.end == number && bytes(run) <= 1 << 20 => run.end += 1,
             _ => runs.push(number..number + 1),
         }
     }
@@ -182,15 +214,20 @@ async fn look<T: Send + 'static>(local: &Local, work: impl FnOnce(&Local) -> T +
 struct Pieces(Vec<Piece>);
 
 impl Pieces {
-    /// Adds blocks that are here, to the piece before where they go on in the same place.
-    fn here(&mut self, from: Place, count: u32) {
-        match self.0.last_mut() {
-            Some(Piece::Here { from: before, blocks })
-                if before.blob == from.blob && before.block + *blocks == from.block =>
+    /// Adds a piece, to the one before where it goes on in the same place.
+    fn add(&mut self, piece: Piece) {
+        match (self.0.last_mut(), &piece) {
+            (Some(Piece::Blocks { from: before, blocks }), Piece::Blocks { from, blocks: more })
+                if before.blob == from.blob && before.block.checked_add(*blocks) == Some(from.block) =>
             {
-                *blocks += count;
+                *blocks += more;
             }
-            _ => self.0.push(Piece::Here { from, blocks: count }),
+            (Some(Piece::Records { from: before, bytes }), Piece::Records { from, bytes: more })
+                if *before + *bytes == *from =>
+            {
+                *bytes += more;
+            }
+            _ => self.0.push(piece),
         }
     }
 }
@@ -207,8 +244,11 @@ pub(crate) async fn from_parts(
 ) -> Result<(), NativeError> {
     let (bytes, incoming) = mpsc::channel(1);
     let (local, spill) = (local.clone(), spill.to_owned());
-    let pieces = plan.pieces;
-    let writing = tokio::task::spawn_blocking(move || write(&native, pieces, &local, incoming, &out, &spill));
+    let (pieces, kept) = (plan.pieces, plan.kept);
+    let writing = tokio::task::spawn_blocking(move || {
+        let target = Target::new(&native, &out, &spill);
+        write(target, pieces, &local, kept.as_ref(), incoming)
+    });
     let mut answers = stream::iter(plan.ranges)
         .map(|range| async move { (range.start, parts.get(range).await) })
         .buffered(REQUESTS_AT_ONCE);
@@ -233,89 +273,45 @@ pub(crate) async fn from_parts(
 }
 
 fn write(
-    native: &Native,
+    mut target: Target<'_>,
     pieces: Vec<Piece>,
     local: &Local,
+    kept: Option<&Kept>,
     mut incoming: mpsc::Receiver<(u64, Bytes)>,
-    out: &File,
-    spill: &Path,
 ) -> Result<(), NativeError> {
-    let mut blob = Growing::new(out, spill);
     let mut decompressor = zstd::bulk::Decompressor::new().map_err(NativeError::Write)?;
-    let mut buffer = vec![0; COPY_BUFFER];
+    let mut buffer = vec![0; COPY_BUFFER.max(MAX_FRAME)];
     let mut answer = (0, Bytes::new());
     for piece in pieces {
         match piece {
-            Piece::Here { from, blocks } => {
-                blob.copy_blocks(local.file(from), from.block, blocks, &mut buffer)?;
+            Piece::Blocks { from, blocks } => {
+                target.copy_blocks(local.file(from), from.block, blocks, &mut buffer[..COPY_BUFFER])?;
             }
-            Piece::Fetched(frame) => {
-                while answer.0 + answer.1.len() as u64 <= frame.range.start {
+            Piece::Records { from, bytes } => {
+                let kept = kept.ok_or(NativeError::Mismatch)?;
+                for at in (from..from + bytes).step_by(COPY_BUFFER) {
+                    let part = &mut buffer[..COPY_BUFFER.min((from + bytes - at) as usize)];
+                    kept.read(at, part).map_err(|_| NativeError::Mismatch)?;
+                    target.take(part)?;
+                }
+            }
+            Piece::Fetched { range, content } => {
+                while answer.0 + answer.1.len() as u64 <= range.start {
                     // A channel that closed early is a request that failed, which is told instead.
                     answer = incoming.blocking_recv().ok_or(NativeError::Mismatch)?;
                 }
-                let from = frame.range.start.checked_sub(answer.0).ok_or(NativeError::Mismatch)? as usize;
-                let len = (frame.range.end - frame.range.start) as usize;
+                let from = range.start.checked_sub(answer.0).ok_or(NativeError::Mismatch)? as usize;
+                let len = (range.end - range.start) as usize;
                 let compressed = answer.1.get(from..from + len).ok_or(NativeError::Mismatch)?;
-                let content = &mut buffer[..FRAME_BYTES];
                 let n = decompressor
-                    .decompress_to_buffer(compressed, content)
+                    .decompress_to_buffer(compressed, &mut buffer[..content])
                     .map_err(|_| NativeError::Mismatch)?;
-                if n != frame.content() {
+                if n != content {
                     return Err(NativeError::Mismatch);
                 }
-                blob.append(&buffer[..n]).map_err(NativeError::Write)?;
+                target.take(&buffer[..n])?;
             }
         }
     }
-    Ok(blob.finish(native)?)
+    Ok(target.finish()?)
 }
-
-/// Makes the blob from the bytes of the whole layer.
-pub(crate) fn from_stream(
-    native: &Native,
-    layer: impl Read,
-    out: &File,
-    spill: &Path,
-) -> Result<(), Assembled> {
-    // Frames say how large they are; none of ours needs more than its 16 KiB.
-    let mut decoder = zstd::stream::read::Decoder::new(layer).map_err(Assembled::Read)?;
-    decoder.window_log_max(MAX_WINDOW_LOG).map_err(Assembled::Read)?;
-    let mut blob = Growing::new(out, spill);
-    let mut buffer = vec![0; COPY_BUFFER];
-    let mut left = native.extent.image_bytes();
-    loop {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match decoder.read(&mut buffer[filled..]).map_err(Assembled::Read)? {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        if filled == 0 {
-            break;
-        }
-        left = left.checked_sub(filled as u64).ok_or(Assembled::Mismatch)?;
-        blob.append(&buffer[..filled]).map_err(Assembled::Write)?;
-    }
-    if left > 0 {
-        return Err(Assembled::Mismatch);
-    }
-    blob.finish(native).map_err(|error| match error {
-        GrowthError::Write(error) => Assembled::Write(error),
-        GrowthError::Mismatch => Assembled::Mismatch,
-    })
-}
-
-/// The window that a frame may ask for, as a power of two: the smallest that zstd lets us set beyond that of a frame.
-const MAX_WINDOW_LOG: u32 = 17;
-
-/// Why the whole layer does not make the blob.
-#[derive(Debug)]
-pub(crate) enum Assembled {
-    Read(io::Error),
-    Write(io::Error),
-    Mismatch,
-}
-
-const _: () = assert!(COPY_BUFFER >= FRAME_BYTES && GROUP_BLOCKS.is_multiple_of(FRAME_BLOCKS));

@@ -11,7 +11,7 @@ use std::path::Path;
 use bennu_manifests::model::Digest;
 use serde::Serialize;
 
-use super::{MEDIA_TYPE, Native, WrittenPatch, encode, patch};
+use super::{MEDIA_TYPE, WrittenPatch, encode, patch};
 use crate::LayerRecord;
 use crate::archive::{Described, Form, LayoutWriter, REF_NAME, json};
 use crate::export::{CONFIG_TYPE, ExportError, Manifest};
@@ -87,11 +87,13 @@ impl Store {
         let path = self.blob_path(&layer.blob);
         let blob = File::open(&path).map_err(StoreError::io("open", &path))?;
         let mut out = layout.blob()?;
-        encode(&blob, &layer.blob, level, &mut out).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => ExportError::Damaged(layer.blob),
-            _ => out.failed(error).into(),
-        })?;
-        let annotations = Native::annotations(&layer.blob, layer.size);
+        let spill = self.inner.names.temporary();
+        let encoded =
+            encode(&blob, &layer.blob, level, &spill, &mut out).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => ExportError::Damaged(layer.blob),
+                _ => out.failed(error).into(),
+            })?;
+        let annotations = encoded.annotations(&layer.blob, layer.size);
         Ok(Described { annotations, ..Described::new(MEDIA_TYPE, out.finish()?) })
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bennu_manifests::model::Digest;
 
 use super::encode::group_digest;
-use super::layout::GROUP_BLOCKS;
+use super::layout::ends_group;
 use super::short;
 use crate::leaves;
 use crate::store::Store;
@@ -44,20 +45,28 @@ impl Local {
         self.blobs.iter().find(|(blob, _)| blob == name).map(|(_, file)| file)
     }
 
+    /// The files of all blobs, in their order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Arc<File>> {
+        self.blobs.iter().map(|(_, file)| file)
+    }
+
     /// The file that a place is in.
     pub(crate) fn file(&self, place: Place) -> &Arc<File> {
         &self.blobs[place.blob as usize].1
     }
 
-    /// Where whole groups are, by their short digests; each begins at the place given.
-    pub(crate) fn groups(&self, wanted: &mut HashMap<u64, Option<Place>>) {
+    /// Where whole groups are, by their short digests; each begins at the place given. Gives for each blob how many of them it has.
+    pub(crate) fn groups(&self, wanted: &mut HashMap<u64, Option<Place>>) -> Vec<usize> {
+        let mut found = vec![0; self.blobs.len()];
         self.each(|blob, leaves| {
-            for (i, group) in leaves.chunks(GROUP_BLOCKS as usize).enumerate() {
-                if let Some(place) = wanted.get_mut(&short(&group_digest(group))) {
-                    *place = Some(Place { blob, block: i as u32 * GROUP_BLOCKS as u32 });
+            for group in groups(leaves) {
+                if let Some(place) = wanted.get_mut(&short(&group_digest(&leaves[group.clone()]))) {
+                    *place = Some(Place { blob, block: group.start as u32 });
+                    found[blob as usize] += 1;
                 }
             }
         });
+        found
     }
 
     /// Where blocks are, by their short leaves.
@@ -79,4 +88,16 @@ impl Local {
             }
         }
     }
+}
+
+/// The groups of units with these leaves.
+pub(super) fn groups(leaves: &[Digest]) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let rest = leaves.get(start..).filter(|rest| !rest.is_empty())?;
+        let last = (1..rest.len()).find(|units| ends_group(rest[units - 1].as_bytes(), *units));
+        let group = start..start + last.unwrap_or(rest.len());
+        start = group.end;
+        Some(group)
+    })
 }

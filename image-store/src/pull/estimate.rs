@@ -92,7 +92,9 @@ impl Pull<'_> {
             return Ok(whole);
         };
         let local = self.local().await?;
-        let planned = match native::plan(&native, Parts { source: self.source, layer }, &local).await {
+        let spill = self.store.inner.names.temporary();
+        let parts = Parts { source: self.source, layer };
+        let planned = match native::plan(&native, parts, &local, &spill).await {
             Err(NativeError::Source(error)) => return Err(self.failed(error)),
             planned => planned.and_then(|plan| plan.worth_it(layer.size)).ok(),
         };

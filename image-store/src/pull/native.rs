@@ -45,7 +45,8 @@ impl Pull<'_> {
         patches: &Patches,
     ) -> Result<Option<Claim>, LayerError> {
         let local = self.local().await.map_err(PullError::from)?;
-        let planned = native::plan(native, Parts { source: self.source, layer }, &local);
+        let spill = self.store.inner.names.temporary();
+        let planned = native::plan(native, Parts { source: self.source, layer }, &local, &spill);
         let planned = self.unless_stopped(planned).await?.and_then(|plan| plan.worth_it(layer.size));
         let otherwise = planned.as_ref().map_or(layer.size, Plan::frame_bytes);
         let patch = self.unless_stopped(self.patch_for(native, otherwise, &local, patches)).await?;

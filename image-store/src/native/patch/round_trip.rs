@@ -56,7 +56,7 @@ impl Made {
 
     fn native(&self) -> Native {
         let extent = Extent::of_image(self.leaves.len() as u64);
-        let layout = Layout::new(extent.image, 1 << 30).expect("room for its index");
+        let layout = Layout::new(extent.image, extent.image, 16, 1 << 30).expect("room for its index");
         Native { blob: self.name, extent, layout }
     }
 

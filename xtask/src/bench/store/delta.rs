@@ -140,6 +140,7 @@ impl Lab {
         let bound = (changed as f64 * OF_CHANGED) as u64;
         let checks = [
             ("a native version beside its changed blocks", native <= bound || !case.is_small),
+            ("a native version beside zstd:chunked", native <= chunked.fetched),
             ("a native version with a patch beside zstd:chunked", patched.fetched <= chunked.fetched),
             ("the disc beside zstd:chunked", patched.disc <= chunked.disc),
             ("a native version beside casync", native <= rows[8].fetched),
