@@ -194,3 +194,58 @@ fn uuid(digest: &Digest) -> [u8; 16] {
     uuid[8] = uuid[8] & 0x3f | 0x80;
     uuid
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::erofs::Image;
+
+    /// As [`Tree`] and [`Writer`] are used for a layer, with files of these sizes, in pieces of no particular length.
+    fn written(sizes: &[usize], content: impl Fn(usize, usize) -> u8) -> (File, Written) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut writer = Writer::new(tempfile::tempfile().expect("a file"), dir.path()).expect("begun");
+        let mut tree = Tree::new(1000, 1 << 20);
+        for (number, size) in sizes.iter().enumerate() {
+            let data: Vec<u8> = (0..*size).map(|i| content(number, i)).collect();
+            let (mut left, attributes) = (&data[..], Attributes::default());
+            let read = |buffer: &mut [u8]| {
+                let (piece, rest) = left.split_at(buffer.len().min(left.len()).min(10_007));
+                buffer[..piece.len()].copy_from_slice(piece);
+                left = rest;
+                Ok::<_, Infallible>(piece.len())
+            };
+            let data = writer.write_file(*size as u64, &attributes, read).expect("written");
+            let name = format!("{number:03}");
+            tree.add(Tree::ROOT, name.as_bytes(), InodeKind::File(data), &attributes).expect("added");
+        }
+        writer.finish(&tree).expect("finished")
+    }
+
+    #[test]
+    fn files_that_begin_and_end_anywhere_in_a_batch_are_read_back_and_the_digest_is_that_of_the_file() {
+        let few = [1, BLOCK, BATCH - BLOCK, BATCH, BATCH + 1, BATCH - 1, 3 * BATCH + 5000, 0, BLOCK + 17];
+        // Then the same from another place in a batch.
+        let sizes = [&few[..], &[3 * BLOCK], &few[..], &[7 * BLOCK - 1], &few[..]].concat();
+        let content = |number: usize, i: usize| (number * 89 + i * 7 + i / BLOCK) as u8;
+        let (mut file, written) = written(&sizes, content);
+        file.seek(SeekFrom::Start(0)).expect("back");
+        let (verity, size) = crate::verity::digest(&file).expect("read");
+        assert_eq!((written.verity, written.size), (verity, size));
+        let image = Image::open(file).expect("an image");
+        let entries = image.entries(&image.root().expect("a root")).expect("listed");
+        let files: Vec<_> = entries.into_iter().filter(|(name, _)| name[0] != b'.').collect();
+        assert_eq!(files.len(), sizes.len());
+        for ((number, size), (_, nid)) in sizes.iter().enumerate().zip(files) {
+            let inode = image.inode(nid).expect("an inode");
+            assert_eq!(inode.size, *size as u64, "file {number}");
+            let mut found = vec![0; *size];
+            let mut at = 0;
+            while at < *size {
+                at += image.read(&inode, at as u64, &mut found[at..]).expect("read");
+            }
+            assert!(found.iter().enumerate().all(|(i, byte)| *byte == content(number, i)), "file {number}");
+        }
+    }
+}
