@@ -14,6 +14,7 @@ use hostd::update::Updates;
 
 use super::boot::{BootPartition, Machine};
 use super::promise::Promise;
+use super::records;
 use crate::scenario::Failure;
 
 /// The stream of the manifests.
@@ -81,7 +82,7 @@ pub fn judge(
     if reached.lost(&here) {
         faults.push(format!("{reached:?} was there, and now {here:?} is"));
     }
-    faults.extend(store.verify()?.iter().map(|finding| format!("the store: {finding:?}")));
+    faults.extend(records::broken(store.root())?.iter().map(|record| format!("{record} is broken")));
     if promise.written && !is_written(&state.join("volumes/data")) {
         faults.push("what was written to a volume is lost".to_owned());
     }
@@ -142,7 +143,7 @@ fn come_up(
         && let Some(generation) = ledger.generation(active)?
     {
         for image in generation.manifest.images() {
-            if store.image(&image.digest)?.is_none() {
+            if !records::has_image(store.root(), &image.digest)? {
                 faults.push(format!("an image of generation {active} is lost: {}", image.digest));
             }
         }

@@ -13,5 +13,6 @@ pub mod copies;
 pub mod fat;
 pub mod judge;
 pub mod promise;
+pub mod records;
 pub mod replay;
 pub mod view;

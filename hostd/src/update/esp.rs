@@ -89,9 +89,14 @@ impl Esp {
                 contents.entries.push(Entry { name, root });
             }
         }
-        let images = names(&self.root.join(IMAGES))?.into_iter();
-        contents.images =
-            images.filter_map(|file| format!("sha256:{}", file.strip_suffix(".efi")?).parse().ok()).collect();
+        for file in names(&self.root.join(IMAGES))? {
+            let root =
+                file.strip_suffix(".efi").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+            let path = self.root.join(IMAGES).join(&file);
+            // A cut in a rename leaves the new name without what it stands for.
+            let empty = std::fs::metadata(&path).map_err(failed("look at", &path))?.len() == 0;
+            contents.images.extend(root.filter(|_| !empty));
+        }
         Ok(contents)
     }
 
@@ -133,12 +138,15 @@ impl Esp {
                     let path = images.join(format!("{}.efi", root.hex()));
                     let mut source = image(root).map_err(failed("open the boot image for", &path))?;
                     durable::replace_by(&path, 0o600, |file| io::copy(&mut source, file).map(drop))
+                        .and_then(|()| sync_renamed(&path))
                         .map_err(failed("write", &path))?;
                 }
                 EspStep::WriteEntry(name, root) => {
                     let path = entries.join(name.to_string());
                     let text = Entry::text(name.generation, root, title);
-                    durable::replace(&path, text.as_bytes()).map_err(failed("write", &path))?;
+                    durable::replace(&path, text.as_bytes())
+                        .and_then(|()| sync_renamed(&path))
+                        .map_err(failed("write", &path))?;
                 }
                 EspStep::RemoveEntry(name) => {
                     let path = entries.join(name.to_string());
@@ -173,6 +181,12 @@ impl Drop for Esp {
             tracing::warn!(%error, "unmount the boot partition");
         }
     }
+}
+
+/// Makes durable what a name stands for that a file has just got. Linux gives a file on FAT an empty entry under its new name, and writes
+/// length and place into it only with the file, not with the directory (`fs/fat/namei_vfat.c`, `vfat_rename`).
+fn sync_renamed(path: &Path) -> io::Result<()> {
+    File::options().write(true).open(path)?.sync_all()
 }
 
 /// The names in a directory, which need not be there, in order.
@@ -241,6 +255,8 @@ mod tests {
         std::fs::write(&leftover, "half an image").expect("written");
         std::fs::write(dir.path().join(ENTRIES).join("bennu-3+3.conf"), "garbage").expect("written");
         std::fs::write(dir.path().join(ENTRIES).join("other.conf"), "not ours").expect("written");
+        // As a power cut in a rename leaves it.
+        std::fs::write(dir.path().join(IMAGES).join(format!("{}.efi", B.hex())), "").expect("written");
         let there = esp.contents().expect("read");
         let broken = Entry { name: EntryName::fresh(3), root: None };
         assert_eq!(there.entries, [broken, Entry { name: fresh, root: Some(A) }]);
