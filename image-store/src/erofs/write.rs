@@ -199,6 +199,7 @@ fn uuid(digest: &Digest) -> [u8; 16] {
 mod tests {
     use std::convert::Infallible;
 
+    use super::super::tree::InodeKind;
     use super::*;
     use crate::erofs::Image;
 
