@@ -83,32 +83,6 @@ fn a_new_os_is_tried_and_kept_and_a_rollback_brings_the_old_one_back() -> Result
 }
 
 #[test]
-fn f06_a_generation_that_does_not_do_its_work_on_a_new_os_is_taken_back() -> Result<(), Failure> {
-    on_host("f06_a_generation_that_does_not_do_its_work_on_a_new_os_is_taken_back", |host| {
-        let releases = Releases::new()?;
-        let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
-        let old = format!("sha256:{}", host.fixture.disk().root_digest);
-        let one = sleeper(&host.registry, "one", "");
-        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
-        status(host, "the first generation to be kept", |s| kept(s, 1))?;
-
-        let ill = "health = { exec = [\"false\"], interval = \"1s\", retries = 1 }";
-        let two = sleeper(&host.registry, "two", ill);
-        let file = host.signed("two.toml", &with_os(host, &releases, 2, &newer, &format!("{one}{two}")))?;
-        host.push(&file, &[])?.done()?;
-        status(host, "the new OS to be tried", |s| s["os"]["root"] == newer.root.as_str())?;
-        let back = status(host, "the old OS to be back", |s| s["os"]["root"] == old.as_str() && kept(s, 1))?;
-        let rejected = &back["update"]["rejected"][0];
-        assert_eq!(rejected["generation"], 2);
-        assert!(rejected["why"].as_str().is_some_and(|why| why.contains("two-2")), "{rejected}");
-        assert!(rejected["evidence"].as_array().is_some_and(|lines| !lines.is_empty()), "{rejected}");
-        let why = host.hostctl().json(&["why"])?;
-        assert!(why["answer"].as_str().is_some_and(|answer| answer.contains("taken back")), "{why}");
-        Ok(())
-    })
-}
-
-#[test]
 fn f06_an_os_that_does_not_boot_is_left_by_the_loader() -> Result<(), Failure> {
     on_host("f06_an_os_that_does_not_boot_is_left_by_the_loader", |host| {
         let releases = Releases::new()?;
