@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use bennu_image_store::{Confinement, Store};
 use bennu_manifests::HostFacts;
 use bennu_manifests::model::{Digest, Name};
 use bennu_planner::update::Pointer;
@@ -71,7 +70,7 @@ pub fn judge(
     let ledger = Ledger::open(&state.join("ledger"), &identity.trust, &facts)?;
     let run = tempfile::tempdir()?;
     let updates = Updates::open(&state.join("ledger"), run.path())?;
-    let store = Store::open(&state.join("store"), Confinement::None)?;
+    let store = state.join("store");
     let here = Reached {
         serial: ledger.floors().serials.get(&STREAM.parse::<Name>()?).map_or(0, |(serial, _)| *serial),
         trust: ledger.trust().version,
@@ -82,7 +81,7 @@ pub fn judge(
     if reached.lost(&here) {
         faults.push(format!("{reached:?} was there, and now {here:?} is"));
     }
-    faults.extend(records::broken(store.root())?.iter().map(|record| format!("{record} is broken")));
+    faults.extend(records::broken(&store)?.iter().map(|record| format!("{record} is broken")));
     if promise.written && !is_written(&state.join("volumes/data")) {
         faults.push("what was written to a volume is lost".to_owned());
     }
@@ -107,7 +106,7 @@ fn promised(found: &Reached, promise: &Promise) -> Vec<String> {
 fn come_up(
     ledger: &Ledger,
     found: &Reached,
-    store: &Store,
+    store: &Path,
     boot: &BootPartition,
     promise: &Promise,
     faults: &mut Vec<String>,
@@ -136,14 +135,14 @@ fn come_up(
     if root.is_some_and(|root| root != running) {
         faults.push(format!("it comes up as generation {active:?} on {running}, not on {root:?}"));
     }
-    if !store.blob_path(&running).exists() {
+    if !store.join("blobs/sha256").join(running.hex()).exists() {
         faults.push(format!("the root {running} is not in the store"));
     }
     if let Some(active) = active
         && let Some(generation) = ledger.generation(active)?
     {
         for image in generation.manifest.images() {
-            if !records::has_image(store.root(), &image.digest)? {
+            if !records::has_image(store, &image.digest)? {
                 faults.push(format!("an image of generation {active} is lost: {}", image.digest));
             }
         }

@@ -154,7 +154,7 @@ impl Esp {
                 }
                 EspStep::RemoveImage(root) => {
                     let path = images.join(format!("{}.efi", root.hex()));
-                    durable::remove(&path).map_err(failed("remove", &path))?;
+                    remove_image(&path).map_err(failed("remove", &path))?;
                 }
             }
         }
@@ -187,6 +187,20 @@ impl Drop for Esp {
 /// length and place into it only with the file, not with the directory (`fs/fat/namei_vfat.c`, `vfat_rename`).
 fn sync_renamed(path: &Path) -> io::Result<()> {
     File::options().write(true).open(path)?.sync_all()
+}
+
+/// Takes the name of a boot image away before its bytes: a cut between the two would leave a name with part of what it stands for, and
+/// that would be taken for a boot image. What is left is removed like any write that was cut short.
+fn remove_image(path: &Path) -> io::Result<()> {
+    let name = path.file_name().expect("the file of a boot image").to_string_lossy();
+    let leaving = path.with_file_name(format!("{}{name}", durable::TEMPORARY_PREFIX));
+    match std::fs::rename(path, &leaving) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    durable::sync_dir(path.parent().expect("it is in a directory"))?;
+    durable::remove(&leaving)
 }
 
 /// The names in a directory, which need not be there, in order.

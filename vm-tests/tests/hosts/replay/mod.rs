@@ -74,7 +74,7 @@ impl Tally {
 fn f01_the_power_goes_at_any_write_of_an_update_and_what_was_promised_holds() -> Result<(), Failure> {
     let recorded = record::Recording::get()?;
     let recording = open(&recorded)?;
-    let states = states(&recording.entries, samples(&recording, 4, 1), BLOCK, &mut Random(SEED));
+    let states = states(&recording.entries, samples(&recording, 6, 2), BLOCK, &mut Random(SEED));
     let mut tally = Tally::default();
     let acknowledged = |state: &State| recording.acknowledged(state.issued);
     let judged = recording.judge(&states, acknowledged, |state, _, judged| tally.judged(state, &judged));
