@@ -13,16 +13,14 @@ use bennu_image_store::native;
 use bennu_image_store::tar::Limits;
 use serde_json::json;
 
-use crate::BuildError;
 use crate::command::at;
+use crate::{BuildError, Variant};
 
 /// Media types of the OCI image specification, `media-types.md`.
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The annotation that names a manifest in a layout (OCI image specification, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// How hard zstd tries: a release is compressed once and fetched often.
-const LEVEL: i32 = 12;
 
 /// A layer that is written as a blob.
 #[derive(Debug)]
@@ -50,7 +48,8 @@ pub(crate) fn boot_layer(uki: &Path, out: &Path, spill: &Path) -> Result<Convert
 }
 
 /// Writes the image as an OCI image layout to `target`, which must not be there, and gives back its digest.
-pub(crate) fn write(layers: &[Layer<'_>], version: &str, target: &Path) -> Result<String, BuildError> {
+pub(crate) fn write(layers: &[Layer<'_>], variant: &Variant, target: &Path) -> Result<String, BuildError> {
+    let (version, level) = (variant.version.as_str(), variant.compression);
     let failed = |source| BuildError::Import { source };
     let mut layout = LayoutWriter::create(target, Form::Directory).map_err(|e| failed(Box::new(e)))?;
     let mut described = Vec::new();
@@ -58,7 +57,7 @@ pub(crate) fn write(layers: &[Layer<'_>], version: &str, target: &Path) -> Resul
         let blob = File::open(layer.blob).map_err(at("open", layer.blob))?;
         let mut out = layout.blob().map_err(|e| failed(Box::new(e)))?;
         let (name, spill) = (&layer.converted.blob, layer.blob.parent().unwrap_or(Path::new(".")));
-        let encoded = native::encode(&blob, name, LEVEL, spill, &mut out);
+        let encoded = native::encode(&blob, name, level, spill, &mut out);
         let encoded = encoded.map_err(at("encode", layer.blob))?;
         let written = out.finish().map_err(|e| failed(Box::new(e)))?;
         let annotations = encoded.annotations(name, layer.converted.size);

@@ -149,7 +149,7 @@ fn make_os_image(
         artifact::Layer { blob: &blob, converted: &root },
         artifact::Layer { blob: &boot_blob, converted: &boot },
     ];
-    let digest = artifact::write(&layers, &variant.version, &folder.join("layout"))?;
+    let digest = artifact::write(&layers, variant, &folder.join("layout"))?;
     for (name, text) in [(DIGEST, root.blob.hex()), (IMAGE_DIGEST, digest)] {
         let path = folder.join(name);
         fs::write(&path, text).map_err(at("write", &path))?;

@@ -21,7 +21,12 @@ pub struct Variant {
     pub without: Vec<&'static str>,
     /// What the kernel is told besides.
     pub kernel_arguments: String,
+    /// How hard zstd tries with its layers, from 1 to 22.
+    pub compression: i32,
 }
+
+/// How hard zstd tries: a release is compressed once and fetched often.
+const COMPRESSION: i32 = 12;
 
 impl Variant {
     /// The operating system as it is.
@@ -40,6 +45,7 @@ impl Variant {
             programs: Vec::new(),
             without: Vec::new(),
             kernel_arguments: String::new(),
+            compression: COMPRESSION,
         }
     }
 
@@ -49,7 +55,9 @@ impl Variant {
     /// Where a program can't be read.
     pub(crate) fn parts(&self) -> Result<Vec<Vec<u8>>, BuildError> {
         let files = self.files.iter().flat_map(|(path, text)| [path.as_bytes(), text.as_bytes()]);
-        let all = [self.version.as_bytes(), self.kernel_arguments.as_bytes(), b"files"].into_iter();
+        let compression = self.compression.to_le_bytes();
+        let all =
+            [self.version.as_bytes(), self.kernel_arguments.as_bytes(), &compression, b"files"].into_iter();
         let without = self.without.iter().map(|path| path.as_bytes());
         let mut parts: Vec<_> =
             all.chain(files).chain([&b"without"[..]]).chain(without).map(<[u8]>::to_vec).collect();

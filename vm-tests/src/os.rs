@@ -58,7 +58,9 @@ impl Releases {
         variant: &Variant,
         keys: Option<&SecureBoot>,
     ) -> Result<Release, Error> {
-        let image = os_image(&image::inputs(host.fixture.programs(), keys, &|_| {}), variant)
+        // It is fetched once, from this machine.
+        let variant = Variant { compression: 1, ..variant.clone() };
+        let image = os_image(&image::inputs(host.fixture.programs(), keys, &|_| {}), &variant)
             .map_err(|source| Error::Image { source })?;
         let tag = variant.version.replace('+', "-");
         let to = format!("docker://{}/bennu-os:{tag}", self.registry.address());

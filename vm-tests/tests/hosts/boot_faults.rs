@@ -5,18 +5,13 @@ use std::time::Duration;
 use bennu_os_image::Variant;
 use serde_json::Value;
 use vm_tests::os::{Release, Releases};
-use vm_tests::{Action, Failure, Host, on_host, wait};
+use vm_tests::{Failure, Host, on_host, wait};
 
 use crate::manifest::{manifest, sleeper};
 use crate::updates::{SHORT, kept, status, with_os};
 
-/// Brings a host to its second OS, which is kept, with the first one as the way back.
-fn with_two(host: &mut Host, releases: &Releases) -> Result<Release, Failure> {
-    with_two_but(host, releases, |_| Ok(()))
-}
-
-/// The same; `meanwhile` runs when the second generation was handed in.
-fn with_two_but(
+/// Brings a host to its second OS, which is kept, with the first one as the way back; `meanwhile` runs when it was handed in.
+fn with_two(
     host: &mut Host,
     releases: &Releases,
     meanwhile: impl FnOnce(&mut Host) -> Result<(), Failure>,
@@ -55,7 +50,7 @@ fn f08_f10_a_kept_os_whose_boot_image_is_damaged_is_left_and_mended() -> Result<
         // At first there is no room for the second boot image: nothing happens but that it is told, until there is.
         host.vm
             .guest_ok(&on_esp("dd if=/dev/zero of=/run/look/filler bs=1M 2>/dev/null; ls -l /run/look"))?;
-        let newer = with_two_but(host, &releases, |host| {
+        let newer = with_two(host, &releases, |host| {
             let told = |s: &Value| s["failure"].to_string().contains("No space left");
             let full = status(host, "the full boot partition to be told", told)?;
             assert_eq!(full["generation"]["number"], 1, "{full}");
