@@ -6,7 +6,7 @@
 //!  └─────────────────────┴───────────────────┴─────────┴───────────────────────┴──────────────────────┘
 //!   unit = a block, or some records; frame = some units, a zstd frame; group = some frames, 64 units on average
 //! ```
-//! The blocks are those of files. What stands behind them in the image comes as records ([`crate::erofs::records`]), which do not change
+//! The blocks are those of files. What stands behind them in the image comes as records (`erofs::records`), which do not change
 //! where a file moves, and of which it is made again. Whoever has another version of the blob reads the table (16 bytes a group), then
 //! the details of the groups that are not here (8 bytes a block), then the frames with units that are not here: three kinds of range
 //! requests, which any registry and any static server answers. Groups end where what is in them says so, so they are found again wherever
