@@ -100,7 +100,7 @@ pub fn on_new_host(name: &str, test: impl FnOnce(&mut Host) -> Result<(), Failur
 /// As [`on_host`].
 pub fn on_new_secure_host(
     name: &str,
-    test: impl FnOnce(&mut Host, &SecureBoot) -> Result<(), Failure>,
+    test: impl FnOnce(&mut Host) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let fixture = Fixture::get()?;
     let folder = tempfile::tempdir()?;
@@ -112,7 +112,7 @@ pub fn on_new_secure_host(
         host.vm.wait_for_agent(2 * BOOT)?;
         host.vm.set_clock()?;
         host.wait_for_api()?;
-        test(host, &keys)
+        test(host)
     })
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Fuzz {
 }
 
 /// How long a target runs in the tests, in seconds.
-const SECONDS: u32 = 8;
+const SECONDS: u32 = 5;
 /// The names of the programs in `fuzz/src/bin`, besides [`CANARY`].
 const TARGETS: [&str; 12] = [
     "manifest",

@@ -100,7 +100,8 @@ impl Esp {
         Ok(contents)
     }
 
-    /// Those of our boot images that are not what `image` gives for their root; one that it can't give is believed.
+    /// The roots of which the boot image is there, or an entry that leads to it, and which is not what `image` gives; one that it can't
+    /// give is believed.
     ///
     /// # Errors
     /// Where the partition can't be listed. A boot image that can't be read is a damaged one.
@@ -113,7 +114,9 @@ impl Esp {
             let there = File::open(self.root.join(IMAGES).join(format!("{}.efi", root.hex())));
             !there.and_then(|there| same(there, source)).unwrap_or(false)
         };
-        Ok(self.contents()?.images.into_iter().filter(is_damaged).collect())
+        let Contents { entries, mut images } = self.contents()?;
+        images.extend(entries.iter().filter_map(|entry| entry.root));
+        Ok(images.into_iter().filter(is_damaged).collect())
     }
 
     /// Carries steps out, each durable before the next one. `title` is what entries are called; `image` opens the boot image of a
@@ -288,7 +291,9 @@ mod tests {
     fn f10_a_boot_image_that_is_not_the_one_of_its_root_is_found() {
         let dir = tempfile::tempdir().expect("a directory");
         let esp = Esp::at(dir.path());
-        esp.carry_out(&[EspStep::WriteImage(A), EspStep::WriteImage(B)], "Bennu", image).expect("written");
+        let steps =
+            [EspStep::WriteImage(A), EspStep::WriteImage(B), EspStep::WriteEntry(EntryName::fresh(9), B)];
+        esp.carry_out(&steps, "Bennu", image).expect("written");
         let damaged = || esp.damaged(image).expect("listed");
         assert_eq!(damaged(), []);
         let path = dir.path().join(IMAGES).join(format!("{}.efi", B.hex()));
@@ -296,6 +301,8 @@ mod tests {
             std::fs::write(&path, bytes).expect("written");
             assert_eq!(damaged(), [B], "{bytes:?}");
         }
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(damaged(), [B], "an entry leads to it");
         assert_eq!(esp.damaged(no_image).expect("listed"), [], "nobody can tell");
         esp.carry_out(&[EspStep::WriteImage(B)], "Bennu", image).expect("written");
         assert_eq!(damaged(), []);
