@@ -60,9 +60,9 @@ async fn start_and_serve() -> Result<(), Failure> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let identity = Identity::load(&paths.state, credentials.as_deref())?;
     let (api, run) = (identity.provision.api.clone(), paths.run.clone());
-    let socket = run.join("hostd.sock");
+    let (socket, scrubbed) = (run.join("hostd.sock"), paths.state.join("scrubbed.json"));
     match start(paths, identity).await {
-        Ok(started) => serve(started, &socket).await,
+        Ok(core) => serve(core, &socket, &scrubbed).await,
         Err(failure) => {
             rescue::tell(api.as_ref(), &run, &socket, &chain(failure.as_ref())).await;
             Err(failure)
@@ -100,9 +100,8 @@ async fn start(paths: Paths, identity: Identity) -> Result<Arc<Core>, Failure> {
     Ok(core)
 }
 
-async fn serve(core: Arc<Core>, socket: &Path) -> Result<(), Failure> {
+async fn serve(core: Arc<Core>, socket: &Path, scrubbed: &Path) -> Result<(), Failure> {
     let server = server::Server::bind(core.identity.provision.api.as_ref(), socket).await?;
-    let scrubbed = Path::new("/state/scrubbed.json");
     os::tell_systemd_ready()?;
     os::came_up(core.host.run_directory())?;
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

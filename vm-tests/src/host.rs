@@ -71,12 +71,7 @@ pub fn on_host_from(
     test: impl FnOnce(&mut Host) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let vm = fixture.boot_from(disk)?;
-    Host::new(vm, fixture)?.judge(name, |host| {
-        host.vm.wait_for_agent(BOOT)?;
-        host.vm.set_clock()?;
-        host.wait_for_api()?;
-        test(host)
-    })
+    Host::new(vm, fixture)?.judge_booted(name, BOOT, test)
 }
 
 /// Runs a test on a host at its very first boot, which the test waits for.
@@ -86,12 +81,7 @@ pub fn on_host_from(
 pub fn on_new_host(name: &str, test: impl FnOnce(&mut Host) -> Result<(), Failure>) -> Result<(), Failure> {
     let fixture = Fixture::get()?;
     let vm = fixture.first_boot()?;
-    Host::new(vm, fixture)?.judge(name, |host| {
-        host.vm.wait_for_agent(BOOT)?;
-        host.vm.set_clock()?;
-        host.wait_for_api()?;
-        test(host)
-    })
+    Host::new(vm, fixture)?.judge_booted(name, BOOT, test)
 }
 
 /// As [`on_new_host`], in a machine with Secure Boot, which has taken the keys by the time that the test begins.
@@ -108,18 +98,28 @@ pub fn on_new_secure_host(
     let keys =
         SecureBoot::of(folder.path(), Enroll::InVirtualMachines).map_err(|source| Error::Image { source })?;
     let vm = fixture.first_secure_boot(&keys)?;
-    Host::new(vm, fixture)?.judge(name, |host| {
-        host.vm.wait_for_agent(2 * BOOT)?;
-        host.vm.set_clock()?;
-        host.wait_for_api()?;
-        test(host)
-    })
+    Host::new(vm, fixture)?.judge_booted(name, 2 * BOOT, test)
 }
 
 impl Host {
     fn new(vm: Vm, fixture: Fixture) -> Result<Self, Error> {
         let directory = tempfile::tempdir().doing("make a directory in", std::env::temp_dir())?;
         Ok(Self { vm, registry: Stocked::start(directory.path())?, fixture, directory })
+    }
+
+    /// As [`Self::judge`], once the machine has booted, which may take so long, and its API answers.
+    fn judge_booted(
+        self,
+        name: &str,
+        within: Duration,
+        test: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.judge(name, |host| {
+            host.vm.wait_for_agent(within)?;
+            host.vm.set_clock()?;
+            host.wait_for_api()?;
+            test(host)
+        })
     }
 
     fn judge(

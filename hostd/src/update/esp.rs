@@ -111,7 +111,7 @@ impl Esp {
     ) -> Result<Vec<Digest>, EspError> {
         let is_damaged = |root: &Digest| {
             let Ok(source) = image(root) else { return false };
-            let there = File::open(self.root.join(IMAGES).join(format!("{}.efi", root.hex())));
+            let there = File::open(self.image(root));
             !there.and_then(|there| same(there, source)).unwrap_or(false)
         };
         let Contents { entries, mut images } = self.contents()?;
@@ -138,7 +138,7 @@ impl Esp {
         for step in steps {
             match step {
                 EspStep::WriteImage(root) => {
-                    let path = images.join(format!("{}.efi", root.hex()));
+                    let path = self.image(root);
                     let mut source = image(root).map_err(failed("open the boot image for", &path))?;
                     durable::replace_by(&path, 0o600, |file| io::copy(&mut source, file).map(drop))
                         .and_then(|()| sync_renamed(&path))
@@ -156,12 +156,17 @@ impl Esp {
                     durable::remove(&path).map_err(failed("remove", &path))?;
                 }
                 EspStep::RemoveImage(root) => {
-                    let path = images.join(format!("{}.efi", root.hex()));
+                    let path = self.image(root);
                     remove_image(&path).map_err(failed("remove", &path))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Where the boot image of a root is.
+    fn image(&self, root: &Digest) -> PathBuf {
+        self.root.join(IMAGES).join(format!("{}.efi", root.hex()))
     }
 
     /// What a write that was cut short left: it would fill the partition.
