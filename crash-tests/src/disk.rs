@@ -42,6 +42,10 @@ pub struct FileSystem {
 const MAKE_EXT4: &[&str] =
     &["mkfs.ext4", "-q", "-F", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
 
+/// The size of ext4's superblock, which is written in place under one checksum: a torn one cannot be mounted before `e2fsck` took a
+/// backup of it, whatever was stored (Linux, `Documentation/filesystems/ext4/super.rst`, `s_checksum`).
+const EXT4_UNIT: usize = 1024;
+
 /// The file systems that are tried. Discarded blocks are not part of the model, so nothing is discarded.
 pub const FILE_SYSTEMS: [FileSystem; 3] = [
     FileSystem {
@@ -50,7 +54,7 @@ pub const FILE_SYSTEMS: [FileSystem; 3] = [
         options: "nodiscard",
         make: MAKE_EXT4,
         size: 32 << 20,
-        unit: 512,
+        unit: EXT4_UNIT,
     },
     // Without the habit that hides a missing fsync before a rename.
     FileSystem {
@@ -59,7 +63,7 @@ pub const FILE_SYSTEMS: [FileSystem; 3] = [
         options: "nodiscard,noauto_da_alloc",
         make: MAKE_EXT4,
         size: 32 << 20,
-        unit: 512,
+        unit: EXT4_UNIT,
     },
     FileSystem {
         name: "btrfs",
