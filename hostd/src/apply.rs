@@ -18,6 +18,8 @@ pub(crate) async fn apply(core: &Core, active: &Applicable, step: &Step) -> Resu
     let said = |error: &dyn std::error::Error| chain(error);
     match step {
         Step::Fetch { .. } => Ok(()),
+        Step::Set { setting, value } => host.set(setting, value).await.map_err(|e| said(&e)),
+        Step::Reset { setting } => host.reset(setting).await.map_err(|e| said(&e)),
         Step::CreateVolume { volume, life } => host.create_volume(volume, *life).await.map_err(|e| said(&e)),
         Step::DestroyVolume { volume } => host.destroy_volume(volume).await.map_err(|e| said(&e)),
         Step::LimitVolume { volume, size } => host.limit_volume(volume, *size).await.map_err(|e| said(&e)),

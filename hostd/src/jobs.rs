@@ -13,7 +13,7 @@ use bennu_planner::{Instance, Seen, State, fingerprint};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::calendar::next_time;
+use crate::calendar::{next_time, zone};
 
 /// The largest file about a job, in bytes; a job remembers at most 100 runs.
 const MAX_FILE: u64 = 1 << 20;
@@ -104,7 +104,7 @@ impl Jobs {
             }
             let made_from = fingerprint(manifest, &job.container);
             let there = seen.instances.keys().any(|instance| instance.name == *name);
-            match next(&memory, job, &made_from, &self.boot) {
+            match next(&memory, job, zone(manifest), &made_from, &self.boot) {
                 Some(at) if at <= now && !there => drop(due.now.insert(name.clone())),
                 Some(at) if at > now => due.next = Some(due.next.map_or(at, |next| next.min(at))),
                 _ => {}
@@ -220,7 +220,7 @@ fn has_completed(memory: &Memory, job: &Job, made_from: &Digest, boot: &str) -> 
 }
 
 /// When a job is to run next; `None` where it is not to run again, or runs now.
-fn next(memory: &Memory, job: &Job, made_from: &Digest, boot: &str) -> Option<Timestamp> {
+fn next(memory: &Memory, job: &Job, zone: &str, made_from: &Digest, boot: &str) -> Option<Timestamp> {
     let known = memory.known_since?;
     if memory.running.is_some() {
         return None;
@@ -232,7 +232,7 @@ fn next(memory: &Memory, job: &Job, made_from: &Digest, boot: &str) -> Option<Ti
         When::Once => (memory.ended_as.as_ref() != Some(made_from)).then_some(known),
         When::Boot => (memory.boot.as_deref() != Some(boot)).then_some(known),
         When::Calendar(expression) => {
-            next_time(expression, memory.started.map_or(known, |started| started.max(known)))
+            next_time(expression, zone, memory.started.map_or(known, |started| started.max(known)))
         }
     }
 }

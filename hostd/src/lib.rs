@@ -19,6 +19,7 @@ mod carry_out;
 pub mod contents;
 pub mod core;
 mod debug_shell;
+pub mod departure;
 pub mod events;
 mod fetch;
 mod foresee;

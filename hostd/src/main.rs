@@ -16,7 +16,7 @@ use hostd::ledger::Ledger;
 use hostd::provision::Identity;
 use hostd::rejections::Rejections;
 use hostd::update::{self, Updates};
-use hostd::{os, reconcile, rescue, scrub, server};
+use hostd::{departure, os, reconcile, rescue, scrub, server};
 
 fn main() -> ExitCode {
     // Before there is a second thread: where this was started to parse a layer, it does nothing else.
@@ -83,7 +83,7 @@ async fn start(paths: Paths, identity: Identity) -> Result<Arc<Core>, Failure> {
     let state = paths.state.clone();
     let (events, killed) = (paths.run.join("events"), paths.run.join("oom-kills.json"));
     let host = Host::connect(paths, store.clone()).await?;
-    os::set_host_name(&identity.provision.name)?;
+    host.introduce(&identity.provision.name)?;
     let remembered = Remembered {
         jobs: Jobs::open(&state.join("jobs"), host.boot())?,
         rejections: Rejections::open(&state.join("ledger/rejected.json"))?,
@@ -111,6 +111,9 @@ async fn serve(core: Arc<Core>, socket: &Path, scrubbed: &Path) -> Result<(), Fa
         () = kills::run(&core) => unreachable!("the loop has no end"),
         () = scrub::run(&core, scrubbed) => unreachable!("the loop has no end"),
         ended = server.run(core.clone()) => Ok(ended?),
-        _ = end.recv() => Ok(()),
+        _ = end.recv() => {
+            departure::before_the_machine_stops(&core).await;
+            Ok(())
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bennu_api::{Machine, Os};
 use bennu_manifests::HostFacts;
-use bennu_manifests::model::{Digest, Name};
+use bennu_manifests::model::Digest;
 use jiff::Timestamp;
 
 use crate::update::secure_boot;
@@ -69,14 +69,6 @@ fn root(command_line: &str) -> Option<Digest> {
     command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix("bennu.root=")?.parse().ok())
 }
 
-/// Sets the kernel's host name, which is forgotten at the next boot like everything else that is not declared.
-///
-/// # Errors
-/// Where the kernel does not take it.
-pub fn set_host_name(name: &Name) -> io::Result<()> {
-    Ok(nix::unistd::sethostname(name.as_str())?)
-}
-
 /// Tells the service manager that the API answers (sd_notify(3)). Does nothing where nobody asked to be told.
 ///
 /// # Errors
@@ -96,6 +88,19 @@ pub async fn tell_systemd_alive() -> std::convert::Infallible {
             tracing::warn!(%error, "tell systemd that the daemon is alive");
         }
         tokio::time::sleep(ALIVE).await;
+    }
+}
+
+/// Asks the service manager again and again for `more` time to stop (sd_notify(3), `EXTEND_TIMEOUT_USEC`), counted from each time on.
+pub async fn ask_systemd_for_time(
+    more: std::time::Duration,
+    again: std::time::Duration,
+) -> std::convert::Infallible {
+    loop {
+        if let Err(error) = tell_systemd(format!("EXTEND_TIMEOUT_USEC={}", more.as_micros()).as_bytes()) {
+            tracing::warn!(%error, "ask systemd for time");
+        }
+        tokio::time::sleep(again).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the parts of a manifest say about each other: references, order, and what can be there only once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use crate::fault::{Faults, quoted};
@@ -35,6 +36,53 @@ pub(crate) fn check(manifest: &Manifest, places: &Places<'_>, faults: &Faults) {
     subnets(manifest, places, faults);
     networks(manifest, places, faults);
     policies(manifest, places, faults);
+    interfaces(manifest, places, faults);
+}
+
+/// Reports interfaces of the host that can't be made, or that nobody could reach.
+fn interfaces(manifest: &Manifest, places: &Places<'_>, faults: &Faults) {
+    let interfaces = manifest.os.iter().flat_map(|os| &os.interfaces);
+    for (name, interface) in interfaces.clone() {
+        let report = |key: Option<&str>, message: &str, hint: &str| {
+            let path: Vec<&str> = ["os", "interface", name].into_iter().chain(key).collect();
+            faults.add_with(&places.value(&path), message.to_owned(), hint.to_owned());
+        };
+        match (interface.vlan, &interface.parent) {
+            (Some(_), None) => {
+                report(Some("vlan"), "a VLAN is on another interface", "name that one as `parent`")
+            }
+            (None, Some(_)) => {
+                report(
+                    Some("parent"),
+                    "only a VLAN is on another interface",
+                    "say which VLAN it is by `vlan`, or leave `parent` out",
+                );
+            }
+            (Some(_), Some(parent)) if parent == name => {
+                report(
+                    Some("parent"),
+                    "an interface can't be on itself",
+                    "name the interface that the VLAN is on",
+                );
+            }
+            (Some(_), Some(parent))
+                if interfaces.clone().any(|(other, it)| other == parent && it.vlan.is_some()) =>
+            {
+                report(Some("parent"), "a VLAN can't be on a VLAN", "name the interface that both are on");
+            }
+            _ => {}
+        }
+        let fixed = |gateway: &IpAddr| interface.addresses.iter().any(|own| is_of_kind(own, gateway));
+        if interface.gateway.as_ref().is_some_and(|gateway| !interface.dhcp && !fixed(gateway)) {
+            let message = "the router can't be reached: the interface has no address of its kind";
+            report(Some("gateway"), message, "name one in `addresses`");
+        }
+    }
+}
+
+/// Whether an address with its prefix is of the same version of IP as another one.
+fn is_of_kind(own: &str, other: &IpAddr) -> bool {
+    own.contains(':') == other.is_ipv6()
 }
 
 fn header(manifest: &Manifest, places: &Places<'_>, faults: &Faults) {

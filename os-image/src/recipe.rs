@@ -41,7 +41,7 @@ pub(crate) const PACKAGES: [&str; 19] = [
 pub(crate) const CUSTOMIZE: &str = include_str!("../files/customize.sh");
 
 /// Files of our own in the root: path, and text. All belong to root and have mode 0644.
-pub(crate) const FILES: [(&str, &str); 12] = [
+pub(crate) const FILES: [(&str, &str); 13] = [
     ("etc/hostname", include_str!("../files/root/etc/hostname")),
     ("etc/hosts", include_str!("../files/root/etc/hosts")),
     (
@@ -63,6 +63,10 @@ pub(crate) const FILES: [(&str, &str); 12] = [
     (
         "usr/lib/systemd/system/bennu-last-resort.timer",
         include_str!("../files/root/usr/lib/systemd/system/bennu-last-resort.timer"),
+    ),
+    (
+        "usr/lib/systemd/system/run-.scope.d/10-bennu.conf",
+        include_str!("../files/root/usr/lib/systemd/system/run-.scope.d/10-bennu.conf"),
     ),
     (
         "usr/lib/systemd/network/50-wired.network",

@@ -16,6 +16,7 @@ mod consequences;
 mod guard;
 mod plan;
 mod seen;
+mod settings;
 mod start;
 mod step;
 mod together;
@@ -31,6 +32,7 @@ pub use plan::plan;
 pub use seen::{
     Astray, Health, Instance, NotAnInstance, Published, Quota, Seen, SeenInstance, SeenNetwork, State,
 };
+pub use settings::{LOADED, NotASetting, Setting, plain, settings};
 pub use step::{Plan, Reason, Step, Waiting, WaitsFor};
-pub use together::{needed, together};
+pub use together::{departures, needed, together};
 pub use wanted::{Wanted, contents, fingerprint};

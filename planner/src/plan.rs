@@ -7,13 +7,14 @@ use bennu_manifests::model::{Digest, Manifest, Name, VolumeLife};
 use crate::address;
 use crate::choose::{Choice, Slot, choose};
 use crate::seen::{Instance, Seen, SeenNetwork, State};
+use crate::settings::settings_that_change;
 use crate::start::Starts;
 use crate::step::{Plan, Reason, Step};
 use crate::wanted::{Wanted, start_order};
 
 /// What is to be done so that a host that is `seen` becomes what is `wanted`.
 ///
-/// The steps come in this order, and each relies on those before it: all images, then what goes (what depends on
+/// The steps come in this order, and each relies on those before it: all images, then settings of the host, then what goes (what depends on
 /// others first), then volumes, then networks, then what comes (what others depend on first), then the firewall with the
 /// published ports, then volumes that go. So nothing that runs is touched before everything new is in the store. An old instance that
 /// went on beside its new one is stopped by the next plan, once the ports have moved.
@@ -24,6 +25,7 @@ pub fn plan(wanted: Wanted<'_>, seen: &Seen) -> Plan {
 
     let mut plan = Plan::default();
     plan.steps.extend(fetches(manifest, seen));
+    plan.steps.extend(settings_that_change(manifest, seen));
     plan.steps.extend(rejections(&choices, seen));
     plan.steps.extend(seen.astray.units.iter().map(|unit| Step::RemoveUnit { unit: unit.clone() }));
     plan.steps.extend(stops(manifest, seen, &choices));

@@ -10,6 +10,8 @@ use bennu_manifests::model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::settings::Setting;
+
 /// What a host is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Seen {
@@ -27,6 +29,9 @@ pub struct Seen {
     pub quotas: BTreeMap<Name, Quota>,
     /// What is published now.
     pub published: BTreeSet<Published>,
+    /// What was set of the host itself in this boot, as it is now.
+    #[serde(default)]
+    pub settings: BTreeMap<Setting, String>,
     /// What nobody declared, and what is not as it was made.
     #[serde(default)]
     pub astray: Astray,

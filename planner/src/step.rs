@@ -8,6 +8,7 @@ use bennu_manifests::model::{Digest, ImageRef, Name, VolumeLife};
 use serde::{Deserialize, Serialize};
 
 use crate::seen::{Instance, Published, SeenNetwork};
+use crate::settings::Setting;
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,6 +29,18 @@ pub enum Step {
         image: ImageRef,
         /// The containers that need it; none where it is the image of the OS.
         used_by: Vec<Name>,
+    },
+    /// Set something of the host itself.
+    Set {
+        /// What.
+        setting: Setting,
+        /// To what; of an interface it is the file that systemd-networkd reads.
+        value: String,
+    },
+    /// Have something of the host itself be as it was before it was set.
+    Reset {
+        /// What.
+        setting: Setting,
     },
     /// Make an empty volume.
     CreateVolume {
@@ -210,6 +223,22 @@ impl fmt::Display for Step {
                 let names: Vec<_> = used_by.iter().map(Name::as_str).collect();
                 let whom = if names.is_empty() { "the OS".to_owned() } else { names.join(", ") };
                 ("Fetch", image.to_string(), format!("for {whom}"))
+            }
+            Self::Set { setting, value } => {
+                let more = match setting {
+                    Setting::Interface(_) | Setting::Vlan(_) => "connections over it may end".to_owned(),
+                    _ => format!("to {value}"),
+                };
+                ("Set", setting.to_string(), more)
+            }
+            Self::Reset { setting } => {
+                let more = match setting {
+                    Setting::Interface(_) | Setting::Vlan(_) => "connections over it may end",
+                    // Something may use it by now.
+                    Setting::Module(_) => "at the next boot",
+                    _ => "",
+                };
+                ("Reset", setting.to_string(), more.to_owned())
             }
             Self::CreateVolume { volume, life } => {
                 ("Create", format!("volume {volume}"), life_word(*life).into())

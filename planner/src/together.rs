@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bennu_manifests::model::{Dependency, Manifest, Name};
 
+use crate::seen::{Instance, Seen};
 use crate::step::Step;
 
 /// The steps of a plan in its order, in groups that are carried out one after the other. Those of one group rely on nothing of
@@ -48,6 +49,21 @@ impl<'a> Group<'a> {
             self.needed.extend(needed(manifest, &instance.name));
         }
     }
+}
+
+/// All instances that are there, in the order in which they end when the machine stops: those of one group at once, and all that rely on
+/// one before it.
+pub fn departures<'a>(manifest: &Manifest, seen: &'a Seen) -> Vec<Vec<&'a Instance>> {
+    let mut groups = Vec::new();
+    let mut left: Vec<&Instance> = seen.instances.keys().collect();
+    while !left.is_empty() {
+        let relied_on: BTreeSet<&Name> = left.iter().flat_map(|one| needed(manifest, &one.name)).collect();
+        // No container of a manifest relies on itself, so there is always one on which nobody does.
+        let (now, later) = left.into_iter().partition(|one| !relied_on.contains(&one.name));
+        groups.push(now);
+        left = later;
+    }
+    groups
 }
 
 /// All containers and jobs that one relies on, be it by way of others.

@@ -88,6 +88,11 @@ fn apply(seen: &mut Seen, step: &Step, host: For<'_>) -> Result<(), String> {
             seen.astray.firewall = false;
             Ok(())
         }
+        Step::Set { setting, value } => {
+            let was = seen.settings.insert(setting.clone(), value.clone());
+            fits(was.as_ref() != Some(value), "it is set so already")
+        }
+        Step::Reset { setting } => fits(seen.settings.remove(setting).is_some(), "it was not set"),
         Step::ServeNames => fits(std::mem::take(&mut seen.astray.names), "somebody answers"),
         Step::RemoveUnit { unit } => fits(seen.astray.units.remove(unit), "there is no such unit"),
     }

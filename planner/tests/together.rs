@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bennu_manifests::model::Manifest;
-use bennu_planner::{Plan, Seen, SeenInstance, State, Step, Wanted, together};
+use bennu_planner::{Instance, Plan, Seen, SeenInstance, State, Step, Wanted, departures, together};
 
 fn manifest(containers: &[(&str, &str)]) -> Manifest {
     let image = format!("r.example/i:1@sha256:{}", "a".repeat(64));
@@ -89,6 +89,30 @@ fn what_relies_on_nothing_of_each_other_starts_and_stops_side_by_side() {
     let plan = planned(2, &changed, &seen_after(&plan));
     let order = ["-log -edge -cache", "-app", "-db", "+db", "+app +cache", "+edge +log"];
     assert_eq!(groups(&changed, &plan.steps), order, "dependents stop first");
+}
+
+#[test]
+fn when_the_machine_stops_everything_ends_before_what_it_relies_on() {
+    let all = manifest(&[
+        ("app", NEEDS),
+        ("cache", ""),
+        ("db", ""),
+        ("edge", "depends-on = [\"app\"]"),
+        ("log", "depends-on = [\"db\"]"),
+    ]);
+    let seen = seen_after(&planned(1, &all, &Seen::default()));
+    let names = |manifest: &Manifest| -> Vec<String> {
+        let line =
+            |group: &Vec<&Instance>| group.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(" ");
+        departures(manifest, &seen).iter().map(line).collect()
+    };
+    assert_eq!(names(&all), ["cache edge log", "app", "db"]);
+    assert_eq!(
+        names(&manifest(&[("db", "")])),
+        ["app cache db edge log"],
+        "what is not declared any more ends, too"
+    );
+    assert!(departures(&all, &Seen::default()).is_empty());
 }
 
 #[test]

@@ -187,8 +187,68 @@ impl Bus {
     /// # Errors
     /// Where it has none, or systemd can't be asked.
     pub(super) async fn signal(&self, unit: &str, signal: i32) -> Result<(), BusError> {
+        self.kill(unit, "main", signal).await
+    }
+
+    /// Ends all processes of a unit.
+    ///
+    /// # Errors
+    /// Where systemd can't be asked.
+    pub(super) async fn kill_all(&self, unit: &str) -> Result<(), BusError> {
+        self.kill(unit, "all", nix::sys::signal::Signal::SIGKILL as i32).await
+    }
+
+    async fn kill(&self, unit: &str, whom: &str, signal: i32) -> Result<(), BusError> {
         let what = format!("send signal {signal} to {unit}");
-        within(&what, ANSWER, async { self.manager.inner().call("KillUnit", &(unit, "main", signal)).await })
+        within(&what, ANSWER, async { self.manager.inner().call("KillUnit", &(unit, whom, signal)).await })
+            .await
+    }
+
+    /// The signal by which a service is stopped.
+    ///
+    /// # Errors
+    /// Where it is not there, or systemd can't be asked.
+    pub(super) async fn stop_signal(&self, unit: &str) -> Result<i32, BusError> {
+        within(&format!("tell how {unit} stops"), ANSWER, async {
+            let path = self.manager.get_unit(unit).await?;
+            let properties = self.properties(path).await?;
+            let service = InterfaceName::from_static_str_unchecked(SERVICE_INTERFACE);
+            Ok(properties.get(service, "KillSignal").await?.try_into()?)
+        })
+        .await
+    }
+
+    /// Has systemd-networkd read its files again, and configure the interfaces whose files are other ones (networkctl(1), `reload`).
+    ///
+    /// # Errors
+    /// Where it can't be told.
+    pub(super) async fn reload_networks(&self) -> Result<(), BusError> {
+        within("read the configuration of interfaces again", ANSWER, async {
+            let (name, path) = ("org.freedesktop.network1", "/org/freedesktop/network1");
+            let manager = Some("org.freedesktop.network1.Manager");
+            self.connection.call_method(Some(name), path, manager, "Reload", &()).await.map(drop)
+        })
+        .await
+    }
+
+    /// Whether the machine stops, or starts again (`SystemState`, `org.freedesktop.systemd1(5)`).
+    ///
+    /// # Errors
+    /// Where systemd can't be asked.
+    pub(super) async fn machine_stops(&self) -> Result<bool, BusError> {
+        let state: String = within("tell whether the machine stops", ANSWER, async {
+            self.manager.inner().get_property("SystemState").await
+        })
+        .await?;
+        Ok(state == "stopping")
+    }
+
+    async fn properties(&self, path: OwnedObjectPath) -> zbus::Result<zbus::fdo::PropertiesProxy<'_>> {
+        zbus::fdo::PropertiesProxy::builder(&self.connection)
+            .destination(SERVICE)?
+            .path(path)?
+            .cache_properties(CacheProperties::No)
+            .build()
             .await
     }
 
@@ -215,12 +275,7 @@ impl Bus {
         let what = format!("tell of {unit}");
         let asked = within(&what, ANSWER, async {
             let path = self.manager.get_unit(unit).await?;
-            let properties = zbus::fdo::PropertiesProxy::builder(&self.connection)
-                .destination(SERVICE)?
-                .path(path)?
-                .cache_properties(CacheProperties::No)
-                .build()
-                .await?;
+            let properties = self.properties(path).await?;
             let get = async |interface: &'static str, name: &str| -> zbus::Result<OwnedValue> {
                 Ok(properties.get(InterfaceName::from_static_str_unchecked(interface), name).await?)
             };

@@ -19,6 +19,7 @@ mod containers;
 mod copy;
 mod data;
 mod debug;
+mod departure;
 mod describe;
 mod exec;
 mod idrange;
@@ -44,6 +45,7 @@ mod ruleset;
 mod runtime;
 mod scratch;
 mod seccomp;
+mod settings;
 mod spec;
 mod stats;
 mod strangers;
@@ -80,6 +82,7 @@ pub use paths::Paths;
 pub use ports::PublishError;
 pub use probe::Probing;
 pub use rootfs::RootfsError;
+pub use settings::SettingsError;
 pub use spec::SpecError;
 pub use strangers::RemoveError;
 pub use user::NoUser;
@@ -96,6 +99,7 @@ pub struct Host {
     ports: ports::Ports,
     kills: kills::Watch,
     ids: idrange::Ids,
+    settings: settings::Settings,
     /// Held while `netavark` runs, which counts on being alone, and while what it starts is started.
     netavark: tokio::sync::Mutex<()>,
     /// The id of this boot.
@@ -158,7 +162,8 @@ impl Host {
         let program = std::env::current_exe().map_err(prepare("/proc/self/exe".into()))?;
         let kills = kills::Watch::new().map_err(prepare("the watch over control groups".into()))?;
         let (ids, netavark) = (idrange::Ids::new(paths.ids()), Default::default());
-        Ok(Self { paths, store, mounts, bus, volumes, ports, kills, ids, netavark, boot, program })
+        let settings = settings::Settings::new(Path::new("/"), paths.settings());
+        Ok(Self { paths, store, mounts, bus, volumes, ports, kills, ids, settings, netavark, boot, program })
     }
 
     /// The id of this boot (proc_sys_kernel(5), `random/boot_id`).

@@ -73,7 +73,11 @@ impl Host {
         let astray = Astray { firewall, names: names::are_lost(&self.paths.netavark()), units };
         let volumes = self.volumes.list()?;
         let quotas = self.volumes.quotas(&volumes)?;
-        Ok(Seen { images, instances, networks, volumes, quotas, published, astray })
+        let settings = self
+            .settings
+            .look()
+            .map_err(|source| ObserveError::Records { what: "settings of the host", source })?;
+        Ok(Seen { images, instances, networks, volumes, quotas, published, settings, astray })
     }
 
     /// The running instances that a part is missing of.

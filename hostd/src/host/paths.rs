@@ -16,6 +16,7 @@ use bennu_planner::Instance;
 /// run/instances/INSTANCE/     record.json, kills.json, bundle/config.json, files/, ns/, layers/, rootfs/, pid
 /// run/volumes/INSTANCE/NAME   volumes, with the ids of the instance
 /// run/networks/NAME.json      networks that are set up
+/// run/settings.json           what of the host itself was set, and what it was before
 /// run/firewall.json           how the rules were made
 /// run/journal                 what journald was told to keep
 /// run/oom-kills.json          which kills were told
@@ -58,6 +59,10 @@ impl Paths {
 
     pub(super) fn network(&self, network: &Name) -> PathBuf {
         self.networks().join(format!("{network}.json"))
+    }
+
+    pub(super) fn settings(&self) -> PathBuf {
+        self.run.join("settings.json")
     }
 
     pub(super) fn firewall(&self) -> PathBuf {

@@ -30,6 +30,9 @@ pub(super) const PID_FILE: &str = "pid";
 /// The slice that all containers are in.
 pub(super) const SLICE: &str = "bennu.slice";
 
+/// The daemon's own unit.
+const DAEMON: &str = "hostd.service";
+
 /// How long the runtime has to make a container before that counts as failed.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -152,6 +155,9 @@ pub(super) fn properties(wanted: &Wanted<'_>) -> Vec<Property> {
     let mut properties = vec![
         ("Description", Value::Text(format!("Container {id}"))),
         ("Slice", text(SLICE)),
+        // What is ordered before another unit stops after it: when the machine stops, the daemon ends containers in their order
+        // (departure.rs), and systemd waits for it before it stops any by itself.
+        ("Before", Value::Texts(vec![DAEMON.to_owned()])),
         ("RuntimeDirectory", Value::Texts(vec![below_run(wanted.runtime_state)])),
         ("RuntimeDirectoryMode", Value::Number(0o700)),
         ("Type", text("forking")),

@@ -27,15 +27,15 @@ pub(super) struct Due {
 ///
 /// A snapshot from the future was taken while the clock was wrong. It neither keeps the next one from being taken nor
 /// counts as a new one.
-pub(super) fn due(schedule: &Snapshots, taken: &[SnapshotName], now: Timestamp) -> Due {
+pub(super) fn due(schedule: &Snapshots, zone: &str, taken: &[SnapshotName], now: Timestamp) -> Due {
     let mut own: Vec<SnapshotName> = taken.iter().filter(|s| s.why == Why::Schedule).copied().collect();
     own.sort_by_key(|snapshot| (snapshot.taken <= now, snapshot.taken));
     let last = own.last().filter(|last| last.taken <= now);
-    let next = last.and_then(|last| next_time(&schedule.schedule, last.taken));
+    let next = last.and_then(|last| next_time(&schedule.schedule, zone, last.taken));
     let take = last.is_none() || next.is_some_and(|next| next <= now);
     let keep = usize::try_from(schedule.keep).unwrap_or(usize::MAX);
     let excess = (own.len() + usize::from(take)).saturating_sub(keep);
-    let next = if take { next_time(&schedule.schedule, now) } else { next };
+    let next = if take { next_time(&schedule.schedule, zone, now) } else { next };
     Due { take, remove: own.into_iter().take(excess).collect(), next }
 }
 
@@ -88,14 +88,14 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_taken_at_its_times_and_once_for_those_that_were_missed() {
-        let first = due(&daily(3), &[], now("2026-01-05T12:00:00Z"));
+        let first = due(&daily(3), "UTC", &[], now("2026-01-05T12:00:00Z"));
         assert_eq!(first, Due { take: true, remove: vec![], next: Some(now("2026-01-06T00:00:00Z")) });
         let taken = names(&["20260105T120000Z-schedule"]);
-        let later = due(&daily(3), &taken, now("2026-01-05T23:59:59Z"));
+        let later = due(&daily(3), "UTC", &taken, now("2026-01-05T23:59:59Z"));
         assert_eq!(later, Due { take: false, remove: vec![], next: Some(now("2026-01-06T00:00:00Z")) });
-        assert!(due(&daily(3), &taken, now("2026-01-06T00:00:00Z")).take);
+        assert!(due(&daily(3), "UTC", &taken, now("2026-01-06T00:00:00Z")).take);
         // The host was off for three days.
-        let off = due(&daily(3), &taken, now("2026-01-09T08:00:00Z"));
+        let off = due(&daily(3), "UTC", &taken, now("2026-01-09T08:00:00Z"));
         assert_eq!(off, Due { take: true, remove: vec![], next: Some(now("2026-01-10T00:00:00Z")) });
     }
 
@@ -109,22 +109,22 @@ mod tests {
             "20260103T050000Z-generation-4",
             "20260104T000000Z-schedule",
         ]);
-        let due_now = due(&daily(2), &taken, now("2026-01-05T00:00:00Z"));
+        let due_now = due(&daily(2), "UTC", &taken, now("2026-01-05T00:00:00Z"));
         assert_eq!(due_now.remove, names(&["20260102T000000Z-schedule", "20260103T000000Z-schedule"]));
-        let fewer = due(&daily(1), &taken, now("2026-01-04T10:00:00Z"));
+        let fewer = due(&daily(1), "UTC", &taken, now("2026-01-04T10:00:00Z"));
         assert!(!fewer.take);
         assert_eq!(fewer.remove, names(&["20260102T000000Z-schedule", "20260103T000000Z-schedule"]));
-        assert_eq!(due(&daily(5), &taken, now("2026-01-05T00:00:00Z")).remove, []);
+        assert_eq!(due(&daily(5), "UTC", &taken, now("2026-01-05T00:00:00Z")).remove, []);
     }
 
     #[test]
     fn snapshots_from_a_time_when_the_clock_was_wrong_stop_nothing_and_go_first() {
         let taken =
             names(&["20260104T000000Z-schedule", "20400101T000000Z-schedule", "20400102T000000Z-schedule"]);
-        let at = due(&daily(2), &taken, now("2026-01-05T00:00:00Z"));
+        let at = due(&daily(2), "UTC", &taken, now("2026-01-05T00:00:00Z"));
         assert!(at.take);
         assert_eq!(at.remove, names(&["20400101T000000Z-schedule", "20400102T000000Z-schedule"]));
-        let alone = due(&daily(2), &taken[1..], now("2026-01-05T00:00:00Z"));
+        let alone = due(&daily(2), "UTC", &taken[1..], now("2026-01-05T00:00:00Z"));
         assert!(alone.take);
     }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::change::Hands;
 use super::due::due;
+use crate::calendar::zone;
 use crate::core::{Core, chain};
 use crate::host::VolumeError;
 
@@ -34,7 +35,7 @@ pub(crate) async fn tend(
         if !seen.volumes.contains_key(name) {
             continue;
         }
-        match one(core, name, schedule, now).await {
+        match one(core, name, schedule, zone(manifest), now).await {
             Ok(at) => next = [next, at].into_iter().flatten().min(),
             Err(error) => failed(core, name, &error),
         }
@@ -46,9 +47,10 @@ async fn one(
     core: &Core,
     name: &Name,
     schedule: &Snapshots,
+    zone: &str,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, VolumeError> {
-    let due = due(schedule, &core.host.snapshots(name)?, now);
+    let due = due(schedule, zone, &core.host.snapshots(name)?, now);
     if due.take {
         take(core, name, now, Why::Schedule).await?;
     }

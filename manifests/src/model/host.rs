@@ -21,20 +21,20 @@ table! {
         pub runtime: Runtime = "runtime", otherwise(word("runtime", Runtime::WORDS), Runtime::Crun, "\"crun\""), "\"runc\"";
         /// Added to the kernel's command line; root, trust and console options are the image's.
         pub kernel_arguments: Vec<String> = "kernel-arguments", later(or_empty(each(values::kernel_argument(), MAX_ENTRIES))), "[\"mitigations=auto\"]";
-        /// Kernel modules that are loaded at boot.
-        pub modules: Vec<String> = "modules", later(or_empty(each(values::kernel_module(), MAX_ENTRIES))), "[\"wireguard\"]";
+        /// Kernel modules that are loaded.
+        pub modules: Vec<String> = "modules", or_empty(each(values::kernel_module(), MAX_ENTRIES)), "[\"wireguard\"]";
         /// Kernel parameters.
-        pub sysctls: BTreeMap<String, String> = "sysctls", later(or_empty(values::host_sysctls())), "{ \"vm.swappiness\" = \"10\" }";
+        pub sysctls: BTreeMap<String, String> = "sysctls", or_empty(values::host_sysctls()), "{ \"vm.swappiness\" = \"10\" }";
         /// What the host is called. Left out, it is the name that it was provisioned with.
-        pub host_name: Option<String> = "host-name", later(optional(values::host_name())), "\"attic.example.org\"";
-        /// The time zone of calendar expressions that name none.
-        pub time_zone: String = "time-zone", later(otherwise(values::time_zone(), "UTC".to_owned(), "\"UTC\"")), "\"Europe/Vienna\"";
+        pub host_name: Option<String> = "host-name", optional(values::host_name()), "\"attic.example.org\"";
+        /// The time zone of the calendars of jobs and snapshots that name none.
+        pub time_zone: String = "time-zone", otherwise(values::time_zone(), "UTC".to_owned(), "\"UTC\""), "\"Europe/Vienna\"";
         /// Time servers, by name or address. Left out, they are those that the network tells.
-        pub time_servers: Vec<String> = "time-servers", later(or_empty(each(values::host_name(), 16))), "[\"time.example.org\"]";
+        pub time_servers: Vec<String> = "time-servers", or_empty(each(values::host_name(), 16)), "[\"time.example.org\"]";
         /// Keys (OpenSSH format) of people who may open a shell in the debug container.
         pub debug_keys: Vec<String> = "debug-keys", later(or_empty(each(values::ssh_public_key(), MAX_ENTRIES))), "[\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPXXJ2dOar+m2w6HnhRRp5tHX8tzNRKG5ZRSKKS7TLLb\"]";
         /// Network interfaces by name. What is not named takes its configuration from the network.
-        pub interfaces: BTreeMap<String, Interface> = "interface", later(or_empty(tables(values::interface_key(), values::read_interface, sub_table::<Interface>("os.interface.NAME"), MAX_ENTRIES))), "{ eth0 = { addresses = [\"192.0.2.10/24\"] } }";
+        pub interfaces: BTreeMap<String, Interface> = "interface", or_empty(tables(values::interface_key(), values::read_interface, sub_table::<Interface>("os.interface.NAME"), MAX_ENTRIES)), "{ eth0 = { addresses = [\"192.0.2.10/24\"] } }";
     }
 }
 
@@ -91,9 +91,9 @@ table! {
         /// The largest packet, in bytes.
         pub mtu: Option<u64> = "mtu", optional(integer(1280..=65535)), "9000";
         /// The VLAN, where this interface is one on `parent`.
-        pub vlan: Option<u64> = "vlan", optional(integer(1..=4094)), "20";
+        pub vlan: Option<u64> = "vlan", optional(integer(1..=4094)), "20\nparent = \"eth0\"";
         /// The interface that a VLAN is on.
-        pub parent: Option<String> = "parent", optional(values::interface_name()), "\"eth0\"";
+        pub parent: Option<String> = "parent", optional(values::interface_name()), "\"eth0\"\nvlan = 20";
     }
 }
 

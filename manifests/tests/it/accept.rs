@@ -298,6 +298,40 @@ fn a_protected_volume_is_changed_by_the_os_role_alone_and_left_alone_by_anybody(
 }
 
 #[test]
+fn what_is_set_of_the_host_is_left_out_by_the_os_role_alone() {
+    let mut bench = Bench::new(1);
+    let bob = std::collections::BTreeSet::from(["bob".parse().expect("a name")]);
+    let role = bennu_manifests::RoleKeys { keys: bob, threshold: 1 };
+    bench.trust.roles.insert(bennu_manifests::Role::Os, role);
+    let with = |rest: &str| format!("{HEADER}allow-empty = true\n{rest}");
+    let both = |text: &str| bench.verify(text, &bench.sign(&["alice", "bob"], text)).expect("both sign");
+    let nothing = with("");
+    for (set, path) in [
+        ("[os]\nruntime = \"runc\"\n", "os.runtime"),
+        ("[os]\nmodules = [\"wireguard\"]\n", "os.modules"),
+        ("[os]\nsysctls = { \"vm.swappiness\" = \"10\" }\n", "os.sysctls"),
+        ("[os]\nhost-name = \"attic\"\n", "os.host-name"),
+        ("[os]\ntime-zone = \"Europe/Vienna\"\n", "os.time-zone"),
+        ("[os]\ntime-servers = [\"time.example\"]\n", "os.time-servers"),
+        ("[os.interface.eth0]\ndhcp = false\n", "os.interface"),
+    ] {
+        let now = both(&with(set)).into_manifest();
+        let offered = |names: &[&str]| {
+            let verified =
+                bench.verify(&nothing, &bench.sign(names, &nothing)).expect("it says nothing of the host");
+            verified
+                .require_os(&protected_changes(&now, verified.manifest()), &bench.trust)
+                .map(|()| verified)
+        };
+        let refused = refusal(offered(&["alice"]));
+        assert_eq!(refused.rule, Rule::RoleOs, "{set}");
+        assert!(refused.reason.starts_with(&format!("`{path}`: ")), "{}", refused.reason);
+        assert!(offered(&["alice", "bob"]).is_ok(), "{set}");
+        assert_eq!(protected_changes(&now, &now), Vec::<String>::new(), "{set}");
+    }
+}
+
+#[test]
 fn a_trust_document_below_its_floor_decides_nothing() {
     let mut bench = Bench::new(1);
     bench.floors.trust_version = 3;

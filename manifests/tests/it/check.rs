@@ -273,3 +273,30 @@ fn faults_are_json() {
     assert_eq!(json["errors"][0]["line"], 8);
     assert_eq!(json["errors"][0]["hint"], "did you mean `ports`?");
 }
+
+#[test]
+fn faults_of_the_hosts_interfaces_are_found() {
+    let with = |interfaces: &str| format!("{HEADER}allow-empty = true\n{interfaces}");
+    for (interfaces, expect) in [
+        ("[os.interface.a]\nvlan = 20", "help: name that one as `parent`"),
+        ("[os.interface.a]\nparent = \"eth0\"", "help: say which VLAN it is by `vlan`"),
+        ("[os.interface.a]\nvlan = 20\nparent = \"a\"", "an interface can't be on itself"),
+        (
+            "[os.interface.a]\nvlan = 20\nparent = \"b\"\n[os.interface.b]\nvlan = 21\nparent = \"eth0\"",
+            "a VLAN can't be on a VLAN",
+        ),
+        ("[os.interface.a]\ndhcp = false\ngateway = \"192.0.2.1\"", "the router can't be reached"),
+        (
+            "[os.interface.a]\ndhcp = false\naddresses = [\"2001:db8::2/64\"]\ngateway = \"192.0.2.1\"",
+            "the router can't be reached",
+        ),
+        ("[os.interface.lo]", "`lo` is no interface that can be configured"),
+    ] {
+        one_fault(&with(interfaces), expect);
+    }
+    taken(&with(
+        "[os.interface.a]\nvlan = 20\nparent = \"eth0\"\n[os.interface.eth0]\ngateway = \"192.0.2.1\"",
+    ));
+    let fixed = "dhcp = false\naddresses = [\"2001:db8::2/64\"]\ngateway = \"2001:db8::1\"";
+    taken(&with(&format!("[os.interface.eth0]\n{fixed}")));
+}

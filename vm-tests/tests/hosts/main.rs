@@ -25,4 +25,5 @@ mod replay;
 mod rotation;
 mod runtimes;
 mod secure_boot;
+mod settings;
 mod updates;

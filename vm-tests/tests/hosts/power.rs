@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vm_tests::gate::Rule;
+use vm_tests::registry::Stocked;
 use vm_tests::{Action, Error, Failure, Host, lifecycle, on_host, wait};
 
 use crate::manifest::{cache, manifest, sleeper, web};
@@ -34,14 +35,25 @@ fn counted(host: &Host) -> Result<Option<String>, Error> {
     if code == 200 { Ok(Some(body)) } else { Err(Error::Answer { who: "nginx".into(), text: body }) }
 }
 
+/// A container that takes a time to end, in seconds, and writes its name down then.
+fn ending(registry: &Stocked, name: &str, after: u8, more: &str) -> String {
+    let script =
+        format!("trap 'sleep {after}; echo {name} >>/data/ends; sync; exit' TERM; sleep 100000 & wait");
+    let keys = format!("volumes = [\"ends:/data\"]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n{more}");
+    sleeper(registry, name, &keys).replace("stop-timeout = \"1s\"", "stop-timeout = \"30s\"")
+}
+
 #[test]
 fn a_volume_survives_and_nothing_else_does() -> Result<(), Failure> {
     on_host("a_volume_survives_and_nothing_else_does", |host| {
         let registry = &host.registry;
         let mounts = "volumes = [\"kept:/data\", \"fresh:/srv\"]\ntmpfs = [\"/tmp\"]\nread-only-root = false";
+        // Told at once, the one that takes no time would be the first.
         let rest = format!(
-            "[volume.kept]\nlife = \"keep\"\n[volume.fresh]\nlife = \"scratch\"\n{}",
-            sleeper(registry, "one", mounts)
+            "[volume.kept]\nlife = \"keep\"\n[volume.ends]\nlife = \"keep\"\n[volume.fresh]\nlife = \"scratch\"\n{}{}{}",
+            sleeper(registry, "one", mounts),
+            ending(registry, "db", 0, ""),
+            ending(registry, "app", 2, "depends-on = [\"db\"]"),
         );
         host.converge("host.toml", &manifest(registry, 1, &rest))?;
         let undeclared = ["/srv/x", "/tmp/x", "/var/x"];
@@ -55,6 +67,11 @@ fn a_volume_survives_and_nothing_else_does() -> Result<(), Failure> {
             host.wait_until_converged()?;
             let kept = host.hostctl().run(&["exec", "one", "--", "cat", "/data/x"])?.done()?;
             assert_eq!(kept.stdout, "written\n");
+            let ends = host.hostctl().run(&["exec", "app", "--", "cat", "/data/ends"])?.done()?;
+            assert_eq!(
+                ends.stdout, "app\ndb\n",
+                "what depends on another one ends first, and a power cut tells nobody"
+            );
             for path in undeclared {
                 let read = host.hostctl().run(&["exec", "one", "--", "cat", path])?;
                 assert_ne!(read.code, 0, "{path} survived");

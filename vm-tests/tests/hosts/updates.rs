@@ -120,6 +120,42 @@ fn f06_an_os_that_does_not_boot_is_left_by_the_loader() -> Result<(), Failure> {
 }
 
 #[test]
+fn f07_six_power_cuts_before_a_new_os_is_kept_reject_nothing() -> Result<(), Failure> {
+    on_host("f07_six_power_cuts_before_a_new_os_is_kept_reject_nothing", |host| {
+        let releases = Releases::new()?;
+        let newer = releases.publish(host, &Variant::of_version("9.0.3"))?;
+        let old = format!("sha256:{}", host.fixture.disk().root_digest);
+        let one = sleeper(&host.registry, "one", "");
+        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
+        status(host, "the first generation to be kept", |s| kept(s, 1))?;
+        let long = with_os(host, &releases, 2, &newer, &one).replace("trial = \"5s\"", "trial = \"90s\"");
+        host.push(&host.signed("two.toml", &long)?, &[])?.done()?;
+
+        // How long the pause after each round is, and somewhat more: the clock is put forward instead of waiting.
+        for seconds in [330, 660] {
+            status(host, "the new OS to be tried", |s| {
+                s["os"]["root"] == newer.root.as_str() && s["update"]["phase"] == "trial"
+            })?;
+            for _cut in 0..3 {
+                host.vm.power_cut()?;
+            }
+            let back = status(host, "what was kept to be back", |s| s["update"]["phase"] == "waiting")?;
+            assert_eq!(
+                (&back["os"]["root"], back["generation"]["number"].as_u64()),
+                (&old.as_str().into(), Some(1))
+            );
+            assert!(back["update"]["why"].as_str().is_some_and(|why| why.starts_with("pause: ")), "{back}");
+            assert!(back["update"]["rejected"].as_array().is_none_or(Vec::is_empty), "{back}");
+            host.vm.guest_ok(&format!("date -s @$(($(date +%s) + {seconds}))"))?;
+        }
+        let after = status(host, "the new OS to be kept", |s| kept(s, 2))?;
+        assert_eq!(after["os"]["root"], newer.root.as_str());
+        assert!(after["update"]["rejected"].as_array().is_none_or(Vec::is_empty), "{after}");
+        Ok(())
+    })
+}
+
+#[test]
 fn containers_that_do_not_do_their_work_are_taken_back_and_a_change_nobody_confirms_is_undone()
 -> Result<(), Failure> {
     on_host(

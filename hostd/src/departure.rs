@@ -1,0 +1,45 @@
+//! The end of all containers where the machine stops: what depends on another one ends before it.
+
+use std::time::Duration;
+
+use bennu_planner::departures;
+use futures_util::future::join_all;
+
+use crate::core::{Core, chain};
+use crate::os;
+
+/// For how long the daemon is given more time at once, and how often.
+const MORE_TIME: Duration = Duration::from_secs(30);
+const ASKED: Duration = Duration::from_secs(10);
+
+/// Ends all containers where the machine stops, in the reverse of the order in which they start. Where only the daemon stops they go on.
+/// It takes no longer than the times to stop of those that wait for each other, added up.
+pub async fn before_the_machine_stops(core: &Core) {
+    let end = async {
+        if let Err(why) = end_all(core).await {
+            // systemd stops what is left, all at once.
+            tracing::warn!("end containers in their order: {why}");
+        }
+    };
+    tokio::select! {
+        () = end => {}
+        never = os::ask_systemd_for_time(MORE_TIME, ASKED) => match never {},
+    }
+}
+
+async fn end_all(core: &Core) -> Result<(), String> {
+    if !core.host.machine_stops().await.map_err(|error| chain(&error))? {
+        return Ok(());
+    }
+    let Some(active) = core.generations().await.0 else { return Ok(()) };
+    let seen = core.host.observe().await.map_err(|error| chain(&error))?;
+    for group in departures(&active.manifest, &seen) {
+        let names: Vec<_> = group.iter().map(ToString::to_string).collect();
+        tracing::info!("the machine stops: end {}", names.join(", "));
+        let ended = join_all(group.iter().map(|instance| core.host.end(instance))).await;
+        for error in ended.into_iter().filter_map(Result::err) {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+    Ok(())
+}
