@@ -156,7 +156,8 @@ fn network<'a>(name: &str, interface: &Interface, vlans: impl Iterator<Item = (&
         line("VLAN", &vlan);
     }
     if interface.dhcp {
-        text.push_str("\n[DHCPv4]\nClientIdentifier=mac\n");
+        // What the host is called is declared.
+        text.push_str("\n[DHCPv4]\nClientIdentifier=mac\nUseHostname=no\n\n[DHCPv6]\nUseHostname=no\n");
     }
     text
 }

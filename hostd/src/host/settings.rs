@@ -38,8 +38,8 @@ const BUILT_IN: &str = "built-in";
 #[non_exhaustive]
 pub enum SettingsError {
     /// The file system or the kernel said no.
-    #[error("write {}", path.display())]
-    Write {
+    #[error("read or write {}", path.display())]
+    File {
         /// The file.
         path: PathBuf,
         /// What it said.
@@ -113,7 +113,7 @@ impl Settings {
     }
 
     fn unknown(&self, source: io::Error) -> SettingsError {
-        SettingsError::Write { path: self.known.clone(), source }
+        SettingsError::File { path: self.known.clone(), source }
     }
 
     fn current(&self, setting: &Setting) -> io::Result<String> {
@@ -152,8 +152,8 @@ impl Settings {
 
     /// Notes what something is before it is set for the first time in this boot.
     fn note(&self, setting: &Setting) -> Result<(), SettingsError> {
-        let before = self.current(setting).map_err(|source| self.unknown(source))?;
-        self.note_as(setting, before)
+        let failed = |source| SettingsError::File { path: self.path(setting), source };
+        self.note_as(setting, self.current(setting).map_err(failed)?)
     }
 
     fn note_as(&self, setting: &Setting, before: String) -> Result<(), SettingsError> {
@@ -181,7 +181,7 @@ impl Settings {
             return Err(SettingsError::NoParameter { name: name.to_owned() });
         }
         self.note(&setting)?;
-        let failed = |source| SettingsError::Write { path: path.clone(), source };
+        let failed = |source| SettingsError::File { path: path.clone(), source };
         std::fs::write(&path, value).map_err(failed)?;
         let kept = self.current(&setting).map_err(failed)?;
         if kept == plain(value) {
@@ -197,14 +197,14 @@ impl Settings {
         let path = self.path(setting);
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         let written = written.and_then(|()| std::fs::write(&path, text));
-        written.map_err(|source| SettingsError::Write { path, source })
+        written.map_err(|source| SettingsError::File { path, source })
     }
 
     fn remove(&self, setting: &Setting) -> Result<(), SettingsError> {
         let path = self.path(setting);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(SettingsError::Write { path, source })
+                Err(SettingsError::File { path, source })
             }
             _ => Ok(()),
         }
@@ -255,6 +255,8 @@ impl Host {
     pub async fn reset(&self, setting: &Setting) -> Result<(), SettingsError> {
         match setting {
             Setting::Module(_) => {}
+            // With what it was of (a module, an interface) a parameter goes away.
+            Setting::Sysctl(_) if !self.settings.path(setting).exists() => {}
             Setting::Sysctl(name) => self.settings.set_parameter(name, &self.settings.before(setting)?)?,
             Setting::HostName => call_host(&self.settings.before(setting)?)?,
             Setting::TimeServers => {
