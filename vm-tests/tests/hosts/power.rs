@@ -39,7 +39,9 @@ fn counted(host: &Host) -> Result<Option<String>, Error> {
 fn ending(registry: &Stocked, name: &str, after: u8, more: &str) -> String {
     let script =
         format!("trap 'sleep {after}; echo {name} >>/data/ends; sync; exit' TERM; sleep 100000 & wait");
-    let keys = format!("volumes = [\"ends:/data\"]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n{more}");
+    let keys = format!(
+        "volumes = [\"ends:/data\"]\nstop-signal = \"SIGTERM\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n{more}"
+    );
     sleeper(registry, name, &keys).replace("stop-timeout = \"1s\"", "stop-timeout = \"30s\"")
 }
 
