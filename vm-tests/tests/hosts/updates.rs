@@ -132,7 +132,7 @@ fn f07_power_cuts_before_a_new_os_is_kept_reject_nothing() -> Result<(), Failure
         let one = sleeper(&host.registry, "one", "");
         host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
         status(host, "the first generation to be kept", |s| kept(s, 1))?;
-        let long = with_os(host, &releases, 2, &newer, &one).replace("trial = \"5s\"", "trial = \"90s\"");
+        let long = with_os(host, &releases, 2, &newer, &one).replace("trial = \"5s\"", "trial = \"30s\"");
         host.push(&host.signed("two.toml", &long)?, &[])?.done()?;
 
         let rounds = std::env::var("BENNU_CUT_ROUNDS").map_or(Ok(1), |text| text.parse())?;
