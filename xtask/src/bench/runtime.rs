@@ -87,8 +87,7 @@ impl Lab {
 
         eprintln!("podman and docker go into the machine …");
         host.converge("manifest.toml", &lab.manifest(1, &lab.sleeper("first")))?;
-        let put = format!("cat >/run/bench.sh <<'BENCH'\n{}BENCH", include_str!("runtime/guest.sh"));
-        host.vm.guest_ok(&put)?;
+        put_script(host)?;
         guest(host, &format!("prepare {} {} {}", lab.sleeps_from, lab.sleeps, lab.pinned(&lab.server)))?;
         Ok(lab)
     }
@@ -275,6 +274,12 @@ impl Load {
     }
 }
 
+/// Puts `runtime/guest.sh` where [`guest`] runs it, until the next boot.
+fn put_script(host: &mut Host) -> Result<(), Failure> {
+    let put = format!("cat >/run/bench.sh <<'BENCH'\n{}BENCH", include_str!("runtime/guest.sh"));
+    Ok(host.vm.guest_ok(&put).map(drop)?)
+}
+
 /// Runs a function of `runtime/guest.sh` in the guest.
 fn guest(host: &mut Host, call: &str) -> Result<String, Failure> {
     let within = std::time::Duration::from_secs(1800);
@@ -299,7 +304,8 @@ fn until_started(host: &Host, name: &str) -> Result<f64, Failure> {
 }
 
 /// How many times longer the same work takes in the machine than here.
-fn slower(host: &mut Host) -> Result<f64, Failure> {
+pub(super) fn slower(host: &mut Host) -> Result<f64, Failure> {
+    put_script(host)?;
     let there = number(&guest(host, "timed work")?)?;
     let script = tempfile::NamedTempFile::new()?;
     std::fs::write(script.path(), include_str!("runtime/guest.sh"))?;

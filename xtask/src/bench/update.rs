@@ -11,7 +11,7 @@ use serde_json::Value;
 use vm_tests::os::Releases;
 use vm_tests::{Host, on_host, wait};
 
-use super::runtime::{middle, over};
+use super::runtime::{middle, over, slower};
 use crate::{Failure, packages};
 
 /// How often.
@@ -59,8 +59,7 @@ pub(super) fn bench(options: &Options) -> Result<(), Failure> {
                 let _late = host.vm.guest_within("systemctl --no-block reboot", Duration::from_secs(10));
                 Ok(())
             })?);
-            boots.push(since_start(host)?);
-            host.vm.wait_for_boot(&before)?;
+            boots.push(since_start(host, &before)?);
             host.wait_until_converged()?;
 
             let before = host.vm.boot_id()?;
@@ -77,13 +76,15 @@ pub(super) fn bench(options: &Options) -> Result<(), Failure> {
             host.vm.power_on_without_hostd()?;
             bare.push(finished(host)?);
         }
-        missed.extend(print(middle(restarts), middle(updates), middle(boots), middle(bare)));
+        // That is a boot without the daemon; a loop of a shell does not mind.
+        let slower = slower(host)?;
+        missed.extend(print(slower, middle(restarts), middle(updates), middle(boots), middle(bare)));
         Ok(())
     })?;
     if missed.is_empty() { Ok(()) } else { Err(format!("over the bound: {}", missed.join(", ")).into()) }
 }
 
-fn print(restart: f64, update: f64, boot: f64, bare: f64) -> Vec<String> {
+fn print(slower: f64, restart: f64, update: f64, boot: f64, bare: f64) -> Vec<String> {
     println!(
         "\n| nobody answers on the published port | s in the machine | beside a restart |\n|---|---|---|"
     );
@@ -92,9 +93,14 @@ fn print(restart: f64, update: f64, boot: f64, bare: f64) -> Vec<String> {
     println!("\n| from the kernel's start | s in the machine | beside systemd alone |\n|---|---|---|");
     println!("| systemd alone, to its default target | {bare:.1} | 1.00 |");
     println!("| until all containers are healthy | {boot:.1} | {:.2} |", boot / bare);
+    let beyond = (update - restart) / slower;
+    println!(
+        "\nThe machine is {slower:.1} times slower than this one, so another OS interrupts {beyond:.1} s longer than a restart; {BEYOND} s is the \
+         bound."
+    );
     over([
-        ("the interruption beyond a restart", update - restart > BEYOND),
-        ("the boot beside systemd alone", boot / bare > BOOT),
+        ("the interruption beyond a restart", beyond <= BEYOND),
+        ("the boot beside systemd alone", boot / bare <= BOOT),
     ])
 }
 
@@ -108,7 +114,7 @@ fn sizes(host: &mut Host) -> Result<Vec<String>, Failure> {
     println!("\n| part of the OS | MiB | bound |\n|---|---|---|");
     println!("| boot image | {uki:.1} | {UKI} |");
     println!("| root | {root:.1} | {ROOT} |");
-    Ok(over([("the boot image", uki > UKI), ("the root", root > ROOT)]))
+    Ok(over([("the boot image", uki <= UKI), ("the root", root <= ROOT)]))
 }
 
 fn head(registries: &[String], serial: u64) -> String {
@@ -156,16 +162,18 @@ fn interrupted(host: &mut Host, act: impl FnOnce(&mut Host) -> Result<(), Failur
     Err("the machine did not come back".into())
 }
 
-/// Seconds from the kernel's start until all containers are healthy, as the guest's clock has it when it is asked.
-fn since_start(host: &mut Host) -> Result<f64, Failure> {
+/// Seconds from the kernel's start until all containers are healthy, in the boot after the one that is `before`.
+fn since_start(host: &mut Host, before: &str) -> Result<f64, Failure> {
     let hostctl = host.hostctl();
     let healthy = |ps: &Value| {
         let all = ps["containers"].as_array();
         all.is_some_and(|all| all.len() == 2 && all.iter().all(|one| one["health"] == "healthy"))
     };
     wait::until_good("all to be healthy", WITHIN, || hostctl.json(&["ps"]), healthy)?;
-    let text = host.vm.guest_ok("cut -d' ' -f1 /proc/uptime")?;
-    Ok(text.parse()?)
+    let healthy = Instant::now();
+    host.vm.wait_for_boot(before)?;
+    let up: f64 = host.vm.guest_ok("cut -d' ' -f1 /proc/uptime")?.parse()?;
+    Ok(up - healthy.elapsed().as_secs_f64())
 }
 
 /// Seconds from the kernel's start until systemd has started all that it was to start.
