@@ -127,7 +127,7 @@ const PAUSES: [u32; 2] = [330, 660];
 fn f07_power_cuts_before_a_new_os_is_kept_reject_nothing() -> Result<(), Failure> {
     on_host("f07_power_cuts_before_a_new_os_is_kept_reject_nothing", |host| {
         let releases = Releases::new()?;
-        let newer = releases.publish(host, &Variant::of_version("9.0.3"))?;
+        let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
         let old = format!("sha256:{}", host.fixture.disk().root_digest);
         let one = sleeper(&host.registry, "one", "");
         host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
