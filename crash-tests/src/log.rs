@@ -147,6 +147,10 @@ fn read_from(
             entries.push(Entry::Flush);
         }
         if len == 0 {
+            // Whoever writes the log counts an entry before it is written; one that could not be leaves only its place.
+            if flags == 0 {
+                return Err(fault("it was never written to the log, and what follows can't be trusted"));
+            }
             continue;
         }
         if start.checked_add(len).is_none_or(|end| end > size) {
@@ -243,6 +247,8 @@ mod tests {
         for entry in [(15, 2, 0), (u64::MAX, 1, 0), (1, u64::MAX / 512, DISCARD), (0, 1, 16)] {
             assert!(matches!(parse(&log(&[entry]), 8192), Err(LogError::Entry { .. })), "{entry:?}");
         }
+        let gap = [(8, 2, 0), (0, 0, 0), (0, 0, FLUSH)];
+        assert!(matches!(parse(&log(&gap), 8192), Err(LogError::Entry { index: 1, .. })));
         // A device so large that the bounds of the log itself are what holds.
         let large = (0, (MAX_WRITE / 512) + 1, 0);
         assert!(matches!(parse(&log(&[large]), u64::MAX), Err(LogError::Entry { .. })));

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crash_tests::host::replay::Judged;
+use crash_tests::host::replay::{Judged, Recording};
 use crash_tests::state::{Random, State, states};
 use serde_json::Value;
 use vm_tests::host::on_host_from;
 use vm_tests::{Failure, Host, run};
 
-use super::{BLOCK, SEED, Tally, open, plain, record, samples};
+use super::{BLOCK, SEED, Tally, plain, recorded, samples};
 use crate::updates::status;
 
 /// A place where the power goes, and what the host has to be in the end.
@@ -99,26 +99,23 @@ const PLACES: [Place; 9] = [
 
 #[test]
 fn f07_hosts_whose_power_went_in_the_middle_of_an_update_boot_and_settle() -> Result<(), Failure> {
-    let recorded = record::Recording::get()?;
+    let (recording, fixture) = recorded()?;
     let directory = tempfile::tempdir()?;
-    let disks = disks(&recorded, directory.path())?;
+    let disks = disks(&recording, directory.path())?;
     let boots = std::env::var("BENNU_REPLAY_BOOTS").map_or(Ok(BOOTS), |text| text.parse())?;
     assert!((1..=PLACES.len()).contains(&boots), "there are {} places", PLACES.len());
     let every = PLACES.len().div_ceil(boots);
     for (place, disk) in PLACES.iter().zip(&disks).step_by(every) {
         println!("booting where {}", place.name);
-        on_host_from(recorded.fixture.clone(), disk, "f07_hosts_whose_power_went", |host| {
-            settles(host, place)
-        })?;
+        on_host_from(fixture.clone(), disk, "f07_hosts_whose_power_went", |host| settles(host, place))?;
         std::fs::remove_file(disk)?;
     }
     Ok(())
 }
 
 /// Makes a disk of the first state at each place.
-fn disks(recorded: &record::Recording, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let recording = open(recorded)?;
-    let mut chosen = states(&recording.entries, samples(&recording, 4, 0), BLOCK, &mut Random(SEED));
+fn disks(recording: &Recording, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut chosen = states(&recording.entries, samples(recording, 4, 0), BLOCK, &mut Random(SEED));
     chosen.retain(|state| {
         let after = recording.acknowledged(state.issued);
         PLACES.iter().any(|place| place.after == after)

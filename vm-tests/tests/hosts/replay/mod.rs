@@ -9,7 +9,9 @@ use crash_tests::host::promise::PROMISES;
 use crash_tests::host::replay::{Judged, Recording};
 use crash_tests::log::Entry;
 use crash_tests::state::{Random, State, states};
-use vm_tests::{Failure, vm};
+use vm_tests::Failure;
+
+use record::recorded;
 
 /// Chooses the random states.
 const SEED: u64 = 20_261_122;
@@ -21,11 +23,6 @@ const BLOCK: usize = 4096;
 /// The same error where it need not go to another thread.
 fn plain(error: crash_tests::scenario::Failure) -> Failure {
     error
-}
-
-fn open(recorded: &record::Recording) -> Result<Recording, Failure> {
-    let roots = recorded.roots()?.map(|root| root.parse().expect("a digest that was written down"));
-    Recording::open(&recorded.log(), &recorded.disk(), vm::MARK, &roots).map_err(plain)
 }
 
 /// So many random states between two flushes, more where something is written to the boot partition.
@@ -72,8 +69,7 @@ impl Tally {
 
 #[test]
 fn f01_the_power_goes_at_any_write_of_an_update_and_what_was_promised_holds() -> Result<(), Failure> {
-    let recorded = record::Recording::get()?;
-    let recording = open(&recorded)?;
+    let (recording, _) = recorded()?;
     let states = states(&recording.entries, samples(&recording, 6, 2), BLOCK, &mut Random(SEED));
     let mut tally = Tally::default();
     let acknowledged = |state: &State| recording.acknowledged(state.issued);
@@ -89,8 +85,7 @@ fn f01_the_power_goes_at_any_write_of_an_update_and_what_was_promised_holds() ->
 #[test]
 fn f10_whatever_a_cut_does_to_the_boot_partition_the_loader_starts_a_whole_boot_image() -> Result<(), Failure>
 {
-    let recorded = record::Recording::get()?;
-    let recording = open(&recorded)?;
+    let (recording, _) = recorded()?;
     let mut states = states(&recording.entries, samples(&recording, 60, 0), SECTOR, &mut Random(SEED));
     // Where nothing was written to it since the state before it is the same.
     let mut seen = 0;
@@ -112,8 +107,7 @@ fn f10_whatever_a_cut_does_to_the_boot_partition_the_loader_starts_a_whole_boot_
 /// The same host, but the disk has lost what it confirmed since the step before: each promise has to be missed.
 #[test]
 fn f01_a_host_that_lost_what_it_had_promised_is_found_out() -> Result<(), Failure> {
-    let recorded = record::Recording::get()?;
-    let recording = open(&recorded)?;
+    let (recording, _) = recorded()?;
     let all = states(&recording.entries, |_| 0, BLOCK, &mut Random(SEED));
     // What nothing more is promised by than by the one before is left out.
     let steps: Vec<usize> = (1..PROMISES.len()).filter(|step| *step != 8).collect();
@@ -138,8 +132,7 @@ fn f01_a_host_that_lost_what_it_had_promised_is_found_out() -> Result<(), Failur
 /// The same host, but nothing was flushed while the new OS was brought to the boot partition.
 #[test]
 fn f10_a_boot_partition_that_is_never_flushed_is_found_out() -> Result<(), Failure> {
-    let recorded = record::Recording::get()?;
-    let recording = open(&recorded)?;
+    let (recording, _) = recorded()?;
     let mark = |step| recording.mark(step).ok_or("a step without a mark");
     let (begin, end) = (mark(2)?, mark(3)?);
     let of_boot = (begin..end).filter(|index| recording.is_of_boot_partition(&recording.entries[*index]));

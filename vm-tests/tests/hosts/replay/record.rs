@@ -1,77 +1,69 @@
 //! One host goes through every kind of update, and every write to its disk is recorded.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use bennu_os_image::Variant;
+use crash_tests::host::replay::Recording;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use vm_tests::fixture::Fixture;
 use vm_tests::host::on_recorded_host;
 use vm_tests::os::Releases;
 use vm_tests::signing::Key;
-use vm_tests::{Error, Failure, Host, cache, run};
+use vm_tests::{Error, Failure, Host, cache, run, vm};
 
+use super::plain;
 use crate::manifest::{manifest, sleeper};
 use crate::updates::{SHORT, kept, status, with_os};
 
 /// The name of the recording host, for what is kept of it when it fails.
 const NAME: &str = "recording_of_updates";
+/// What was asked of the disk.
+const LOG: &str = "log";
+/// What was on the disk before, raw.
+const DISK: &str = "disk.raw";
+/// The roots of the OS that the host began with, `old`, and of the one that it was updated to, `new`.
+const FACTS: &str = "facts.json";
 /// What decides how a recording comes to be, beside the host.
 const SOURCES: [&str; 2] = [include_str!("record.rs"), include_str!("../updates.rs")];
 
-/// What was recorded; see the functions for the files.
-#[derive(Debug)]
-pub(super) struct Recording {
-    directory: PathBuf,
-    /// The host, to be booted again.
-    pub(super) fixture: Fixture,
+/// The recording of the host as the sources make it now, and the host, to be booted again. It is made where it is not there, which takes
+/// three boots.
+pub(super) fn recorded() -> Result<(Recording, Fixture), Failure> {
+    let fixture = Fixture::get()?;
+    let key = cache::hex(&Sha256::digest(format!("{SOURCES:?} {}", fixture.key())));
+    let directory = cache::get_or_make("recordings", &key, 1, |directory| {
+        record(fixture.clone(), directory)
+            .map_err(|error| Error::Answer { who: NAME.to_owned(), text: error.to_string() })
+    })?;
+    Ok((open(&directory)?, fixture))
 }
 
-impl Recording {
-    /// The recording of the host as the sources make it now; it is made where it is not there, which takes three boots.
-    pub(super) fn get() -> Result<Self, Failure> {
-        let fixture = Fixture::get()?;
-        let key = cache::hex(&Sha256::digest(format!("{SOURCES:?} {}", fixture.key())));
-        let directory = cache::get_or_make("recordings", &key, 1, |directory| {
-            record(fixture.clone(), directory)
-                .map_err(|error| Error::Answer { who: NAME.to_owned(), text: error.to_string() })
-        })?;
-        Ok(Self { directory, fixture })
-    }
-
-    /// What was asked of the disk.
-    pub(super) fn log(&self) -> PathBuf {
-        self.directory.join("log")
-    }
-
-    /// What was on the disk before, raw.
-    pub(super) fn disk(&self) -> PathBuf {
-        self.directory.join("disk.raw")
-    }
-
-    /// The roots of the OS that the host began with, and of the one that it was updated to.
-    pub(super) fn roots(&self) -> Result<[String; 2], Failure> {
-        let facts: Value = serde_json::from_slice(&fs::read(self.directory.join("facts.json"))?)?;
-        let text =
-            |name: &str| facts[name].as_str().map(str::to_owned).ok_or("a root that nobody wrote down");
-        Ok([text("old")?, text("new")?])
-    }
+/// Reads what was recorded.
+fn open(directory: &Path) -> Result<Recording, Failure> {
+    let facts: Value = serde_json::from_slice(&fs::read(directory.join(FACTS))?)?;
+    let root = |name: &str| -> Result<_, Failure> {
+        Ok(facts[name].as_str().ok_or("a root that nobody wrote down")?.parse()?)
+    };
+    let [log, disk] = [LOG, DISK].map(|name| directory.join(name));
+    Recording::open(&log, &disk, vm::MARK, &[root("old")?, root("new")?]).map_err(plain)
 }
 
 fn record(fixture: Fixture, directory: &Path) -> Result<(), Failure> {
-    let disk = directory.join("disk.raw");
+    let disk = directory.join(DISK);
     let before = fixture.booted_disk();
     run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(&before).arg(&disk))?;
     on_recorded_host(fixture, NAME, |host| {
         let roots = update(host)?;
         host.vm.power_off();
         // Sparse, as it is; of another file system, maybe.
-        let (log, kept) = (host.vm.files().log(), directory.join("log"));
+        let (log, kept) = (host.vm.files().log(), directory.join(LOG));
         run(Command::new("cp").arg("--sparse=always").arg(&log).arg(&kept))?;
-        fs::write(directory.join("facts.json"), json!({ "old": roots[0], "new": roots[1] }).to_string())?;
-        Ok(())
+        fs::write(directory.join(FACTS), json!({ "old": roots[0], "new": roots[1] }).to_string())?;
+        // One that can't be judged is not kept.
+        open(directory).map(drop)
     })
 }
 
