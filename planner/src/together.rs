@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bennu_manifests::model::{Dependency, Manifest, Name};
 
-use crate::seen::{Instance, Seen};
+use crate::seen::Instance;
 use crate::step::Step;
 
 /// The steps of a plan in its order, in groups that are carried out one after the other. Those of one group rely on nothing of
@@ -51,11 +51,14 @@ impl<'a> Group<'a> {
     }
 }
 
-/// All instances that are there, in the order in which they end when the machine stops: those of one group at once, and all that rely on
+/// The `instances` that are there, in the order in which they end when the machine stops: those of one group at once, and all that rely on
 /// one before it.
-pub fn departures<'a>(manifest: &Manifest, seen: &'a Seen) -> Vec<Vec<&'a Instance>> {
+pub fn departures<'a>(
+    manifest: &Manifest,
+    instances: impl IntoIterator<Item = &'a Instance>,
+) -> Vec<Vec<&'a Instance>> {
     let mut groups = Vec::new();
-    let mut left: Vec<&Instance> = seen.instances.keys().collect();
+    let mut left: Vec<&Instance> = instances.into_iter().collect();
     while !left.is_empty() {
         let relied_on: BTreeSet<&Name> = left.iter().flat_map(|one| needed(manifest, &one.name)).collect();
         // No container of a manifest relies on itself, so there is always one on which nobody does.

@@ -10,7 +10,7 @@ use bennu_planner::Instance;
 
 use super::bus::BusError;
 use super::record::{self, Record};
-use super::{Host, unit};
+use super::{Host, ObserveError, unit};
 
 /// How often it is looked whether a program has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -25,6 +25,14 @@ impl Host {
     /// Where systemd can't be asked.
     pub async fn machine_stops(&self) -> Result<bool, BusError> {
         self.bus.machine_stops().await
+    }
+
+    /// The instances that have a directory or a unit.
+    ///
+    /// # Errors
+    /// Where they can't be listed.
+    pub async fn instances(&self) -> Result<Vec<Instance>, ObserveError> {
+        Ok(self.found().await?.into_keys().collect())
     }
 
     /// Has the program of an instance end as a stop would: by its signal and within its time, or killed then.
