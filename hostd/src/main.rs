@@ -58,16 +58,21 @@ type Failure = Box<dyn std::error::Error>;
 async fn start_and_serve() -> Result<(), Failure> {
     let paths = Paths { state: "/state".into(), run: "/run/bennu".into() };
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let identity = Identity::load(&paths.state, credentials.as_deref())?;
-    let (api, run) = (identity.provision.api.clone(), paths.run.clone());
-    let (socket, scrubbed) = (run.join("hostd.sock"), paths.state.join("scrubbed.json"));
-    match start(paths, identity).await {
-        Ok(core) => serve(core, &socket, &scrubbed).await,
-        Err(failure) => {
-            rescue::tell(api.as_ref(), &run, &socket, &chain(failure.as_ref())).await;
-            Err(failure)
+    let (run, state) = (paths.run.clone(), paths.state.clone());
+    let (socket, scrubbed) = (run.join("hostd.sock"), state.join("scrubbed.json"));
+    let (api, failure) = match Identity::load(&state, credentials.as_deref()) {
+        Ok(identity) => {
+            let api = identity.provision.api.clone();
+            match start(paths, identity).await {
+                Ok(core) => return serve(core, &socket, &scrubbed).await,
+                Err(failure) => (api, failure),
+            }
         }
-    }
+        // Who may ask over the network is not known.
+        Err(error) => (None, error.into()),
+    };
+    rescue::tell(api.as_ref(), &run, &socket, &chain(failure.as_ref())).await;
+    Err(failure)
 }
 
 /// Reads everything that the daemon works on, and takes up what was under way.

@@ -139,6 +139,23 @@ fn f09_a_daemon_that_cannot_start_says_why_over_the_network_and_starts_when_it_c
         host.vm.guest_ok(&format!("cp /state/good {pointer}"))?;
         status(host, "the daemon to be back", |s| kept(s, 1))?;
         assert_eq!(host.vm.boot_id()?, boot);
+
+        // Where it is not even known who may ask over the network, whoever is at the machine is told.
+        let document = "/state/identity/provision.toml";
+        host.vm.guest_ok(&format!(
+            "cp {document} /state/good; echo '{{' >{document}; systemctl restart --no-block hostd"
+        ))?;
+        let told = wait::until_good(
+            "the reason to be told at the machine",
+            Duration::from_secs(120),
+            || host.vm.guest_within("hostctl status 2>&1", Duration::from_secs(30)),
+            |said| said.text.contains("cannot start"),
+        )?;
+        assert!(told.text.contains("provision.toml"), "{}", told.text);
+        let serial = std::fs::read_to_string(host.vm.files().serial())?;
+        assert!(serial.matches("hostd cannot start").count() > 1 && serial.contains("provision.toml"), "{serial}");
+        host.vm.guest_ok(&format!("cp /state/good {document}"))?;
+        status(host, "the daemon to be back once more", |s| kept(s, 1))?;
         Ok(())
     })
 }
