@@ -1,8 +1,10 @@
 //! `hostd`: the daemon of a Bennu host. What it does is in the library; this is how it starts.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bennu_image_store::worker::{Program, run_if_asked};
 use bennu_image_store::{Confinement, Store};
@@ -15,8 +17,9 @@ use hostd::kills::{self, Kills};
 use hostd::ledger::Ledger;
 use hostd::provision::Identity;
 use hostd::rejections::Rejections;
+use hostd::server::Server;
 use hostd::update::{self, Updates};
-use hostd::{departure, os, reconcile, rescue, scrub, server};
+use hostd::{departure, os, reconcile, rescue, scrub};
 
 fn main() -> ExitCode {
     // Before there is a second thread: where this was started to parse a layer, it does nothing else.
@@ -53,6 +56,10 @@ fn main() -> ExitCode {
     }
 }
 
+/// For how long the daemon asks to be given more time while it starts, and how often.
+const MORE_TIME: Duration = Duration::from_secs(60);
+const ASKED: Duration = Duration::from_secs(20);
+
 type Failure = Box<dyn std::error::Error>;
 
 async fn start_and_serve() -> Result<(), Failure> {
@@ -63,8 +70,18 @@ async fn start_and_serve() -> Result<(), Failure> {
     let (api, failure) = match Identity::load(&state, credentials.as_deref()) {
         Ok(identity) => {
             let api = identity.provision.api.clone();
-            match start(paths, identity).await {
-                Ok(core) => return serve(core, &socket, &scrubbed).await,
+            let started = async {
+                let core = start(paths, identity).await?;
+                let server = Server::bind(core.identity.provision.api.as_ref(), &socket).await?;
+                Ok::<_, Failure>((core, server))
+            };
+            // What is taken back may have containers that need their time to stop.
+            let started = tokio::select! {
+                started = started => started,
+                never = os::ask_systemd_for_time(MORE_TIME, ASKED) => match never {},
+            };
+            match started {
+                Ok((core, server)) => return serve(core, server, &scrubbed).await,
                 Err(failure) => (api, failure),
             }
         }
@@ -105,20 +122,28 @@ async fn start(paths: Paths, identity: Identity) -> Result<Arc<Core>, Failure> {
     Ok(core)
 }
 
-async fn serve(core: Arc<Core>, socket: &Path, scrubbed: &Path) -> Result<(), Failure> {
-    let server = server::Server::bind(core.identity.provision.api.as_ref(), socket).await?;
-    os::tell_systemd_ready()?;
-    os::came_up(core.host.run_directory())?;
+async fn serve(core: Arc<Core>, server: Server, scrubbed: &Path) -> Result<(), Failure> {
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    os::tell_systemd_ready()?;
+    update::serves(&core);
     tokio::select! {
         () = reconcile::run(&core) => unreachable!("the loop has no end"),
         alive = os::tell_systemd_alive() => match alive {},
+        never = stay(&core) => match never {},
         () = kills::run(&core) => unreachable!("the loop has no end"),
         () = scrub::run(&core, scrubbed) => unreachable!("the loop has no end"),
         ended = server.run(core.clone()) => Ok(ended?),
         _ = end.recv() => {
+            update::ends(&core);
             departure::before_the_machine_stops(&core).await;
             Ok(())
         }
     }
+}
+
+/// What there is to do once the daemon has served for a while.
+async fn stay(core: &Core) -> Infallible {
+    tokio::time::sleep(os::ALIVE).await;
+    update::stays(core).await;
+    os::tell_that_it_came_up(core.host.run_directory()).await
 }

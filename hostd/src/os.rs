@@ -77,8 +77,8 @@ pub fn tell_systemd_ready() -> io::Result<()> {
     tell_systemd(b"READY=1")
 }
 
-/// How often the service manager is told that the daemon is alive.
-const ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
+/// How often it is told that the daemon is alive, and for how long it serves before it has come up.
+pub const ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Tells the service manager again and again that the daemon is alive: from the one thread that does everything else, so that it
 /// is not told where that thread hangs.
@@ -86,6 +86,17 @@ pub async fn tell_systemd_alive() -> std::convert::Infallible {
     loop {
         if let Err(error) = tell_systemd(b"WATCHDOG=1") {
             tracing::warn!(%error, "tell systemd that the daemon is alive");
+        }
+        tokio::time::sleep(ALIVE).await;
+    }
+}
+
+/// Says again and again that the OS came up, to what would have the machine start again otherwise (`bennu-came-up.service`), which takes
+/// away what it says. `run` is the directory for what a boot forgets.
+pub async fn tell_that_it_came_up(run: &Path) -> std::convert::Infallible {
+    loop {
+        if let Err(error) = std::fs::write(run.join("came-up"), "") {
+            tracing::warn!(%error, "tell that the OS came up");
         }
         tokio::time::sleep(ALIVE).await;
     }
@@ -102,14 +113,6 @@ pub async fn ask_systemd_for_time(
         }
         tokio::time::sleep(again).await;
     }
-}
-
-/// Says that the OS came up, to what would have the machine start again otherwise (`bennu-came-up.service`).
-///
-/// # Errors
-/// Where it can't be written.
-pub fn came_up(run: &std::path::Path) -> io::Result<()> {
-    std::fs::write(run.join("came-up"), "")
 }
 
 fn tell_systemd(message: &[u8]) -> io::Result<()> {

@@ -92,13 +92,15 @@ pub(crate) const FILES: [(&str, &str); 13] = [
 
 /// Symbolic links of our own in the root: path, and target. Units are enabled below `/usr`, since `/etc` is the
 /// operator's and begins empty of units.
-pub(crate) const LINKS: [(&str, &str); 15] = [
+pub(crate) const LINKS: [(&str, &str); 17] = [
     ("etc/os-release", "../usr/lib/os-release"),
     // The real upstream servers rather than the local stub, so that aardvark-dns and containers can use the file.
     ("etc/resolv.conf", "../run/systemd/resolve/resolv.conf"),
     ("usr/lib/systemd/system/multi-user.target.wants/hostd.service", "../hostd.service"),
-    ("usr/lib/systemd/system/timers.target.wants/bennu-came-up.timer", "../bennu-came-up.timer"),
-    ("usr/lib/systemd/system/timers.target.wants/bennu-last-resort.timer", "../bennu-last-resort.timer"),
+    ("usr/lib/systemd/system/sysinit.target.wants/bennu-came-up.timer", "../bennu-came-up.timer"),
+    ("usr/lib/systemd/system/emergency.target.wants/bennu-came-up.timer", "../bennu-came-up.timer"),
+    ("usr/lib/systemd/system/sysinit.target.wants/bennu-last-resort.timer", "../bennu-last-resort.timer"),
+    ("usr/lib/systemd/system/emergency.target.wants/bennu-last-resort.timer", "../bennu-last-resort.timer"),
     (
         "usr/lib/systemd/system/multi-user.target.wants/systemd-networkd.service",
         "../systemd-networkd.service",

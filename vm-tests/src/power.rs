@@ -106,6 +106,18 @@ impl Vm {
         self.set_clock()
     }
 
+    /// Cuts the power, and starts a machine from what is on the disk whose clock stands at `time` (UTC, as 1999-12-31T23:59:59), and is not
+    /// set right.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] where it does not come back.
+    pub fn power_cut_until(&mut self, time: &str) -> Result<(), Error> {
+        self.power_off();
+        self.add_arguments(["-rtc", &format!("base={time}")]);
+        self.power_on(None)?;
+        self.wait_for_agent(BOOT)
+    }
+
     /// Cuts the power, and starts a machine from what is on the disk whose watchdog (the TCO timer of the chipset) may reset it:
     /// QEMU's does not otherwise (QEMU, `hw/isa/lpc_ich9.c`, "noreboot").
     ///

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bennu_manifests::model::Digest;
-use bennu_planner::update::{AfterBoot, Entry, EntryName, EspStep, Found, Pointer, Start, TRIES, esp_steps};
+use bennu_planner::update::{
+    AfterBoot, Entry, EntryName, EspStep, Found, Pointer, Rearm, Start, TRIES, esp_steps,
+};
 use jiff::Timestamp;
 
 use super::fat::{Fat, Node};
@@ -148,7 +150,7 @@ impl Machine {
         if let AfterBoot::GiveUp { .. } | AfterBoot::FellBack { .. } = meaning {
             return Err(format!("the cut is taken for a fault: {meaning:?}"));
         }
-        let wanted = next.wanted_entries(running, false, root);
+        let wanted = next.wanted_entries(running, Rearm::Running, root);
         let images = self.boot.images.keys().copied().collect();
         for step in esp_steps(&wanted, &self.boot.entries, &images) {
             self.boot.carry_out(step);

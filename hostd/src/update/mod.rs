@@ -35,13 +35,14 @@ use std::time::Duration;
 
 use bennu_api::{Happening, Phase, Problem, ProblemKind};
 use bennu_manifests::model::Digest;
-use bennu_planner::update::{AfterBoot, Attempt, Baseline, EspStep, Found, Pointer, Start, esp_steps};
+use bennu_planner::update::{AfterBoot, Attempt, Baseline, EspStep, Found, Pointer, Rearm, Start, esp_steps};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
 use crate::foresee::foresee;
 use crate::ledger::{Applicable, LedgerError};
 use crate::volumes;
+use clock::Trial;
 use esp::{Contents, Esp};
 
 pub(crate) use gates::Facts;
@@ -100,7 +101,7 @@ pub(crate) enum Advanced {
 /// # Errors
 /// Where it can't be written down; the daemon is started again then.
 pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
-    let Some(running) = core.running_root() else { return Ok(false) };
+    let Some(running) = core.running_root() else { return trial::started(core).await };
     let contents = look(core).unwrap_or_else(|error| {
         tracing::warn!(error = chain(&error), "read the boot partition");
         Contents::default()
@@ -144,8 +145,7 @@ pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
     {
         tracing::error!(error = chain(&error), "look for damaged boot images");
     }
-    // The OS came up: where it is not on trial its entry gets all its tries again. That can wait for the next start.
-    let written = write_entries(core, false).await;
+    let written = write_entries(core, Rearm::Nothing).await;
     if let Err(error) = &written {
         tracing::error!(error = chain(error), "write the boot entries");
     }
@@ -153,8 +153,27 @@ pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
     let restarts = goes_back && written.is_ok();
     if restarts {
         core.host.restart_machine().await.map_err(UpdateError::Restart)?;
+        return Ok(true);
     }
-    Ok(restarts)
+    trial::started(core).await
+}
+
+/// The daemon serves from now on: if it ends without having been asked to, that is counted against what is on trial.
+pub fn serves(core: &Core) {
+    core.updates().clock.serves(true);
+}
+
+/// The daemon was asked to end: that is no fault of what is on trial.
+pub fn ends(core: &Core) {
+    core.updates().clock.serves(false);
+}
+
+/// The daemon has served for a while: the OS came up, and where it is not on trial its entry gets all its tries again. Where it can't
+/// be written it is at the next start.
+pub async fn stays(core: &Core) {
+    if let Err(error) = write_entries(core, Rearm::Running).await {
+        tracing::error!(error = chain(&error), "write the boot entries");
+    }
 }
 
 /// Brings a generation on whose images are all in the store: it waits, becomes the active one, or has the machine start again.
@@ -212,7 +231,7 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
     core.events.add(Happening::Tried { generation, os: root.filter(|_| restarts) });
     if attempt.os.is_some() {
         core.ledger.lock().await.point(|pointer| pointer.attempting(attempt.clone()))?;
-        write_entries(core, true).await?;
+        write_entries(core, Rearm::Attempt).await?;
     }
     if restarts {
         core.updates().phase = Phase::Restarting;
@@ -220,6 +239,8 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
         return Ok(Advanced::Restarting);
     }
     let attempt = Attempt { arrived: true, ..attempt };
+    // Before it is on trial: a daemon that ends over it is counted.
+    core.updates().clock.begin(Trial::of(&attempt));
     core.ledger.lock().await.point(|pointer| pointer.activated(generation, Some(attempt)))?;
     crate::pins::follow(core).await.map_err(NotAnOs::Store)?;
     core.updates().phase = Phase::Trial;
@@ -279,11 +300,11 @@ fn look(core: &Core) -> Result<Contents, EspError> {
     Esp::mount(core.host.run_directory())?.contents()
 }
 
-/// Makes the boot entries those that the ledger asks for. `rearm` gives the attempt all its tries.
+/// Makes the boot entries those that the ledger asks for. `rearm` says which of them gets all its tries again.
 ///
 /// # Errors
 /// [`UpdateError`]; there is a way to boot at any time.
-pub(crate) async fn write_entries(core: &Core, rearm: bool) -> Result<(), UpdateError> {
+pub(crate) async fn write_entries(core: &Core, rearm: Rearm) -> Result<(), UpdateError> {
     let Some(running) = core.running_root() else { return Ok(()) };
     let wanted = {
         let ledger = core.ledger.lock().await;

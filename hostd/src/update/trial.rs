@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bennu_api::{Happening, Phase, RejectedGeneration};
-use bennu_planner::update::{Attempt, Pointer, TrialPolicy, TrialSeen, Verdict};
+use bennu_planner::update::{Attempt, Pointer, Rearm, TrialPolicy, TrialSeen, Verdict};
 use jiff::Timestamp;
 
+use super::clock::Trial;
 use super::{UpdateError, baseline, contents, give_volumes_back, receipt, write_entries};
 use crate::core::Core;
 
@@ -54,7 +55,7 @@ pub(crate) async fn judge(core: &Core, whole: Result<(), String>) -> Result<bool
         },
         Err(why) => Err(why),
     };
-    let (running_for, good_for) = core.updates().clock.look(generation, good.is_ok());
+    let (running_for, good_for) = core.updates().clock.look(Trial::of(&attempt), good.is_ok());
     let policy = TrialPolicy::of(active.manifest.update.as_ref());
     let confirm_left = attempt.confirm_by.map(|by| left(by, policy.confirm_within, running_for));
     let confirmed = attempt.confirmed;
@@ -68,6 +69,20 @@ pub(crate) async fn judge(core: &Core, whole: Result<(), String>) -> Result<bool
         Verdict::Keep => keep(core, generation).await.map(|()| true),
         Verdict::Reject { why } => take_back(core, attempt, &why).await.map(|()| true),
     }
+}
+
+/// The daemon has started, perhaps in the middle of a trial. Where it ended too often in it the generation is taken back, before
+/// anything is done for it; whether the machine is about to start again is returned.
+///
+/// # Errors
+/// [`UpdateError`]; it is decided anew at the next start.
+pub(super) async fn started(core: &Core) -> Result<bool, UpdateError> {
+    let Some(attempt) = core.ledger.lock().await.pointer().on_trial().cloned() else { return Ok(false) };
+    let ends = core.updates().clock.started(Trial::of(&attempt));
+    let Some(why) = bennu_planner::update::restless(ends) else { return Ok(false) };
+    let restarts = core.runs_another_os_than_was_kept().await;
+    take_back(core, attempt, &why).await?;
+    Ok(restarts)
 }
 
 /// How long somebody has left to confirm: by the clock on the wall, and by the one that never jumps.
@@ -88,7 +103,7 @@ async fn keep(core: &Core, generation: u64) -> Result<(), UpdateError> {
     core.events.add(Happening::Kept { generation });
     crate::pins::follow(core).await.map_err(super::NotAnOs::Store)?;
     // What it was kept for is on disk; entries that can't be written now are written at the next start.
-    if let Err(error) = write_entries(core, false).await {
+    if let Err(error) = write_entries(core, Rearm::Running).await {
         tracing::error!(error = crate::core::chain(&error), "write the boot entries");
     }
     Ok(())
@@ -126,7 +141,7 @@ async fn leave(core: &Core, generation: u64, why: &str, restarts: bool) -> Resul
     // Another generation is to be whole now.
     core.now().converged = None;
     core.events.add(Happening::TakenBack { generation, reason: why.to_owned() });
-    write_entries(core, false).await?;
+    write_entries(core, Rearm::Running).await?;
     if restarts {
         core.updates().phase = Phase::Restarting;
         core.host.restart_machine().await.map_err(UpdateError::Restart)?;

@@ -103,6 +103,17 @@ impl Entry {
     }
 }
 
+/// Which entry gets all its tries again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rearm {
+    /// None: the machine has only just booted.
+    Nothing,
+    /// That of the attempt, which begins now.
+    Attempt,
+    /// That of the OS that runs, where it is not on trial: its daemon does its work.
+    Running,
+}
+
 /// Which operating systems there are to be a way to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WantedEntries {
@@ -114,7 +125,7 @@ pub struct WantedEntries {
     pub kept: Option<(u64, Digest)>,
     /// The root that is the way back.
     pub previous: Option<Digest>,
-    /// The root that runs, whose boot went well: its entry gets all its tries again, where it is not on trial.
+    /// The root that runs, where its boot went well: its entry gets all its tries again, where it is not on trial.
     pub booted: Option<Digest>,
 }
 

@@ -152,10 +152,11 @@ impl Machine {
             })?;
         }
         power.write(&mut self.disk, |disk| disk.pointer = next)?;
-        self.write_entries(false, power)?;
+        self.write_entries(Rearm::Nothing, power)?;
         if goes_back {
             return self.boot(power);
         }
+        self.write_entries(Rearm::Running, power)?;
         // The way back runs, too, where the OS that was kept does not come up.
         let Pointer { active, previous, .. } = self.disk.pointer;
         let ways = [active, previous].map(|generation| generation.map(root));
@@ -163,7 +164,7 @@ impl Machine {
         Ok(())
     }
 
-    fn write_entries(&mut self, rearm: bool, power: &mut Power) -> Result<(), Cut> {
+    fn write_entries(&mut self, rearm: Rearm, power: &mut Power) -> Result<(), Cut> {
         let Some(running) = self.running else { return Ok(()) };
         let wanted = self.disk.pointer.wanted_entries(running, rearm, |number| Some(root(number)));
         for step in esp_steps(&wanted, &self.disk.entries(), &self.disk.images) {
@@ -197,7 +198,7 @@ impl Machine {
             (Event::Advance, Some(running)) => self.advance(running, power),
             (Event::Keep, _) if pointer.on_trial().is_some() => {
                 power.write(&mut self.disk, |disk| disk.pointer = pointer.keeping())?;
-                self.write_entries(false, power)
+                self.write_entries(Rearm::Running, power)
             }
             (Event::Reject, _) => match pointer.on_trial().cloned() {
                 Some(attempt) => {
@@ -246,7 +247,7 @@ impl Machine {
         let attempt = Attempt { rounds, ..Attempt::at(pending, Some(root(pending)), Some(running), kept) };
         if attempt.os.is_some() {
             power.write(&mut self.disk, |disk| disk.pointer = pointer.clone().attempting(attempt.clone()))?;
-            self.write_entries(true, power)?;
+            self.write_entries(Rearm::Attempt, power)?;
         }
         if root(pending) != running {
             return self.boot(power);
@@ -259,7 +260,7 @@ impl Machine {
     fn leave(&mut self, pointer: Pointer, power: &mut Power) -> Result<(), Cut> {
         let restarts = pointer.returning;
         power.write(&mut self.disk, |disk| disk.pointer = pointer)?;
-        self.write_entries(false, power)?;
+        self.write_entries(Rearm::Running, power)?;
         if restarts { self.boot(power) } else { Ok(()) }
     }
 

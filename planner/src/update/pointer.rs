@@ -4,7 +4,7 @@ use bennu_manifests::model::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{AfterBoot, Attempt, WantedEntries};
+use super::{AfterBoot, Attempt, Rearm, WantedEntries};
 
 /// Which generations count. What an older `hostd` wrote lacks the later fields, and one that reads them passes them over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -162,16 +162,16 @@ impl Pointer {
     pub fn wanted_entries(
         &self,
         running: Digest,
-        rearm: bool,
+        rearm: Rearm,
         root: impl Fn(u64) -> Option<Digest>,
     ) -> WantedEntries {
         let attempt = self.attempt.as_ref().and_then(|attempt| Some((attempt.generation, attempt.os?)));
         WantedEntries {
             attempt,
-            rearm_attempt: rearm,
+            rearm_attempt: rearm == Rearm::Attempt,
             kept: self.kept.and_then(|kept| Some((kept, root(kept)?))),
             previous: self.previous.and_then(&root),
-            booted: Some(running),
+            booted: (rearm == Rearm::Running).then_some(running),
         }
     }
 }

@@ -87,6 +87,15 @@ pub fn judge(policy: &TrialPolicy, seen: &TrialSeen) -> Verdict {
     }
 }
 
+/// How often the daemon may end in one trial without having been asked to: a fault of the moment happens once or twice.
+const ENDS: u32 = 3;
+
+/// Why a generation on trial is taken back on which the daemon has ended so often without having been asked to; `None` where it goes on.
+/// It is asked when the daemon starts: one that never gets to judge would never decide.
+pub fn restless(ends: u32) -> Option<String> {
+    (ends >= ENDS).then(|| format!("the daemon ended {ends} times in its trial without having been asked to"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +131,12 @@ mod tests {
         assert!(matches!(judge(&POLICY, &seen(310, Ok(20))), Verdict::Wait { .. }));
         assert!(matches!(judge(&POLICY, &seen(311, Err("web ended"))), Verdict::Reject { .. }));
         assert_eq!(judge(&POLICY, &seen(350, Ok(60))), Verdict::Keep);
+    }
+
+    #[test]
+    fn a_daemon_that_ends_again_and_again_is_a_reason_to_go_back() {
+        assert_eq!([0, 1, 2].map(restless), [const { None }; 3]);
+        assert!(restless(3).is_some_and(|why| why.contains("3 times")));
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn runs_on(host: &mut Host, root: &str) -> Result<Value, Failure> {
 }
 
 /// A shell command with the boot partition at `/run/look`.
-fn on_esp(what: &str) -> String {
+pub(crate) fn on_esp(what: &str) -> String {
     format!(
         "mkdir -p /run/look && mount /dev/disk/by-partlabel/bennu-esp /run/look && {{ {what}; }}; umount /run/look"
     )
@@ -153,7 +153,10 @@ fn f09_a_daemon_that_cannot_start_says_why_over_the_network_and_starts_when_it_c
         )?;
         assert!(told.text.contains("provision.toml"), "{}", told.text);
         let serial = std::fs::read_to_string(host.vm.files().serial())?;
-        assert!(serial.matches("hostd cannot start").count() > 1 && serial.contains("provision.toml"), "{serial}");
+        assert!(
+            serial.matches("hostd cannot start").count() > 1 && serial.contains("provision.toml"),
+            "{serial}"
+        );
         host.vm.guest_ok(&format!("cp /state/good {document}"))?;
         status(host, "the daemon to be back once more", |s| kept(s, 1))?;
         Ok(())
@@ -209,52 +212,6 @@ fn f11_state_of_a_later_daemon_is_read_and_what_is_not_known_is_ignored() -> Res
         assert_eq!(after["update"]["rejected"], before["update"]["rejected"]);
         let again = host.push(&bad, &[])?;
         assert_eq!(again.code, 2, "what was taken back is known: {}", again.stderr);
-        Ok(())
-    })
-}
-
-/// Brings a host to a first generation, pushes an OS that is no good, and waits until it is back with the old one.
-fn comes_back_from(host: &mut Host, bad: &Variant, settings: &str) -> Result<Value, Failure> {
-    let releases = Releases::new()?;
-    let bad = releases.publish(host, bad)?;
-    let old = format!("sha256:{}", host.fixture.disk().root_digest);
-    let one = sleeper(&host.registry, "one", "");
-    host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
-    status(host, "the first generation to be kept", |s| kept(s, 1))?;
-    let text = with_os(host, &releases, 2, &bad, &one).replace(SHORT, settings);
-    let file = host.signed("two.toml", &text)?;
-    let boot = host.vm.boot_id()?;
-    host.push(&file, &[])?.done()?;
-    // Until it restarts it is still what it was.
-    wait::until("the machine to be back from its bad OS", Duration::from_secs(900), || {
-        host.vm.alive()?;
-        let now = host
-            .vm
-            .guest_within("cat /proc/sys/kernel/random/boot_id /proc/cmdline", Duration::from_secs(10))?;
-        Ok((!now.text.contains(&boot) && now.text.contains(&old)).then_some(()))
-    })?;
-    host.vm.set_clock()?;
-    Ok(status(host, "the old OS to do its work", |s| {
-        s["os"]["root"] == old.as_str()
-            && s["generation"]["number"] == 1
-            && s["update"]["phase"] != "restarting"
-    })?)
-}
-
-#[test]
-fn f06_an_os_without_a_network_is_taken_back() -> Result<(), Failure> {
-    on_host("f06_an_os_without_a_network_is_taken_back", |host| {
-        let silent = Variant {
-            without: vec!["usr/lib/systemd/network/50-wired.network"],
-            ..Variant::of_version("9.0.2")
-        };
-        let back = comes_back_from(host, &silent, "[update]\ntrial = \"5s\"\nhealth-deadline = \"40s\"\n")?;
-        let rejected = &back["update"]["rejected"][0];
-        assert_eq!(rejected["generation"], 2, "{back}");
-        assert!(rejected["why"].as_str().is_some_and(|why| why.contains("router")), "{rejected}");
-        assert!(rejected["evidence"].as_array().is_some_and(|lines| !lines.is_empty()), "{rejected}");
-        let why = host.hostctl().json(&["why"])?;
-        assert!(why["answer"].as_str().is_some_and(|answer| answer.contains("taken back")), "{why}");
         Ok(())
     })
 }

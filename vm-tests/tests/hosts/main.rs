@@ -1,10 +1,12 @@
 //! What must be true on a host that booted. Each test has a machine of its own.
 
 mod access;
+mod bad_os;
 mod boot_faults;
 mod boots;
 mod builds;
 mod changes;
+mod clock;
 mod converges;
 mod data;
 mod drift;

@@ -32,9 +32,6 @@ fn on_the_way(judged: &Judged) -> bool {
     judged.found.pointer.attempt.as_ref().is_some_and(|attempt| attempt.os.is_some() && !attempt.arrived)
 }
 
-/// How many of the places are booted where `BENNU_REPLAY_BOOTS` does not say it: each takes a minute or two. A disk is made of all of them.
-const BOOTS: usize = 3;
-
 /// In the order of the log.
 const PLACES: [Place; 9] = [
     Place {
@@ -98,34 +95,45 @@ const PLACES: [Place; 9] = [
 ];
 
 #[test]
-fn f07_hosts_whose_power_went_in_the_middle_of_an_update_boot_and_settle() -> Result<(), Failure> {
+fn f07_hosts_whose_power_went_while_another_os_was_brought_boot_and_settle() -> Result<(), Failure> {
+    boot(&PLACES[..3], "f07_hosts_whose_power_went_while_another_os_was_brought_boot_and_settle")
+}
+
+#[test]
+fn f07_hosts_whose_power_went_in_a_trial_boot_and_settle() -> Result<(), Failure> {
+    boot(&PLACES[3..6], "f07_hosts_whose_power_went_in_a_trial_boot_and_settle")
+}
+
+#[test]
+fn f07_hosts_whose_power_went_on_the_way_back_boot_and_settle() -> Result<(), Failure> {
+    boot(&PLACES[6..], "f07_hosts_whose_power_went_on_the_way_back_boot_and_settle")
+}
+
+fn boot(places: &[Place], name: &str) -> Result<(), Failure> {
     let (recording, fixture) = recorded()?;
     let directory = tempfile::tempdir()?;
-    let disks = disks(&recording, directory.path())?;
-    let boots = std::env::var("BENNU_REPLAY_BOOTS").map_or(Ok(BOOTS), |text| text.parse())?;
-    assert!((1..=PLACES.len()).contains(&boots), "there are {} places", PLACES.len());
-    let every = PLACES.len().div_ceil(boots);
-    for (place, disk) in PLACES.iter().zip(&disks).step_by(every) {
+    let disks = disks(&recording, places, directory.path())?;
+    for (place, disk) in places.iter().zip(&disks) {
         println!("booting where {}", place.name);
-        on_host_from(fixture.clone(), disk, "f07_hosts_whose_power_went", |host| settles(host, place))?;
+        on_host_from(fixture.clone(), disk, name, |host| settles(host, place))?;
         std::fs::remove_file(disk)?;
     }
     Ok(())
 }
 
 /// Makes a disk of the first state at each place.
-fn disks(recording: &Recording, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn disks(recording: &Recording, places: &[Place], directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut chosen = states(&recording.entries, samples(recording, 4, 0), BLOCK, &mut Random(SEED));
     chosen.retain(|state| {
         let after = recording.acknowledged(state.issued);
-        PLACES.iter().any(|place| place.after == after)
+        places.iter().any(|place| place.after == after)
     });
-    let mut disks: [Option<PathBuf>; PLACES.len()] = Default::default();
+    let mut disks: Vec<Option<PathBuf>> = vec![None; places.len()];
     let (mut tally, mut failed) = (Tally::default(), None);
     let acknowledged = |state: &State| recording.acknowledged(state.issued);
     let judged = recording.judge(&chosen, acknowledged, |state, raw, judged| {
         tally.judged(state, &judged);
-        for (number, place) in PLACES.iter().enumerate() {
+        for (number, place) in places.iter().enumerate() {
             let here = place.after == judged.acknowledged && (place.is_here)(state, &judged);
             if here && disks[number].is_none() {
                 let disk = directory.join(format!("{number}.qcow2"));
@@ -140,7 +148,7 @@ fn disks(recording: &Recording, directory: &Path) -> Result<Vec<PathBuf>, Failur
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let found = disks.into_iter().zip(&PLACES);
+    let found = disks.into_iter().zip(places);
     found
         .map(|(disk, place)| disk.ok_or_else(|| format!("no state was found where {}", place.name).into()))
         .collect()
