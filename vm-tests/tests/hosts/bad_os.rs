@@ -11,15 +11,10 @@ use crate::boot_faults::on_esp;
 use crate::manifest::{manifest, sleeper};
 use crate::updates::{SHORT, kept, status, with_os};
 
-/// So long the daemon has to come up in these, in place of five minutes.
-const SOON: (&str, &str) = (
-    "usr/lib/systemd/system/bennu-came-up.timer.d/50-soon.conf",
-    "[Timer]\nOnBootSec=\nOnUnitInactiveSec=\nOnBootSec=45s\n",
-);
-
-fn with_files(version: &str, files: &[(&'static str, &str)]) -> Variant {
-    let files = files.iter().map(|(path, text)| (*path, (*text).to_owned())).collect();
-    Variant { files, ..Variant::of_version(version) }
+/// A file of an OS on which it is looked then, in place of every five minutes, whether the daemon is there.
+fn looked_at(times: &str) -> (&'static str, String) {
+    let text = format!("[Timer]\nOnBootSec=\nOnUnitInactiveSec=\nAccuracySec=1s\n{times}\n");
+    ("usr/lib/systemd/system/bennu-came-up.timer.d/50-soon.conf", text)
 }
 
 /// Longer than any of the faults takes to come.
@@ -138,7 +133,8 @@ fn f06_an_os_on_which_the_containers_do_not_work_is_taken_back() -> Result<(), F
 fn f06_an_os_whose_daemon_ends_again_and_again_is_taken_back() -> Result<(), Failure> {
     on_host("f06_an_os_whose_daemon_ends_again_and_again_is_taken_back", |host| {
         let crash = "[Service]\nExecStartPost=/bin/sh -c '(sleep 6; kill -9 $MAINPID) &'\n";
-        let crashes = with_files("9.0.4", &[("usr/lib/systemd/system/hostd.service.d/50-crash.conf", crash)]);
+        let files = vec![("usr/lib/systemd/system/hostd.service.d/50-crash.conf", crash.to_owned())];
+        let crashes = Variant { files, ..Variant::of_version("9.0.4") };
         // It would be well, and kept in the end.
         let settings = "[update]\ntrial = \"4m\"\nhealth-deadline = \"10m\"\n";
         let back = comes_back_from(host, &crashes, &Pushed { settings, ..Pushed::default() })?;
@@ -150,7 +146,8 @@ fn f06_an_os_whose_daemon_ends_again_and_again_is_taken_back() -> Result<(), Fai
 #[test]
 fn f06_an_os_without_a_daemon_is_left_by_the_loader() -> Result<(), Failure> {
     on_host("f06_an_os_without_a_daemon_is_left_by_the_loader", |host| {
-        let empty = Variant { without: vec!["usr/bin/hostd"], ..with_files("9.0.5", &[SOON]) };
+        let files = vec![looked_at("OnBootSec=45s")];
+        let empty = Variant { files, without: vec!["usr/bin/hostd"], ..Variant::of_version("9.0.5") };
         comes_back_from(host, &empty, &Pushed { settings: SHORT, once: true, ..Pushed::default() })?;
         waits_for_its_next_round(host)
     })
@@ -160,10 +157,9 @@ fn f06_an_os_without_a_daemon_is_left_by_the_loader() -> Result<(), Failure> {
 #[test]
 fn f06_an_os_that_hangs_in_its_boot_is_left_by_the_loader() -> Result<(), Failure> {
     on_host("f06_an_os_that_hangs_in_its_boot_is_left_by_the_loader", |host| {
-        let hangs = Variant {
-            kernel_arguments: "systemd.unit=emergency.target".into(),
-            ..with_files("9.0.6", &[SOON])
-        };
+        let (files, kernel_arguments) =
+            (vec![looked_at("OnBootSec=20s")], "systemd.unit=emergency.target".into());
+        let hangs = Variant { files, kernel_arguments, ..Variant::of_version("9.0.6") };
         comes_back_from(host, &hangs, &Pushed { settings: SHORT, ..Pushed::default() })?;
         waits_for_its_next_round(host)
     })
@@ -183,8 +179,7 @@ fn f06_an_os_that_starts_again_in_its_trial_is_left_by_the_loader() -> Result<()
 fn f06_an_os_whose_daemon_goes_away_is_left_by_the_loader() -> Result<(), Failure> {
     on_host("f06_an_os_whose_daemon_goes_away_is_left_by_the_loader", |host| {
         let mut files = after("110s", "stop hostd.service");
-        let often = "[Timer]\nOnBootSec=\nOnUnitInactiveSec=\nOnBootSec=100s\nOnUnitInactiveSec=40s\nAccuracySec=1s\n";
-        files.push((SOON.0, often.to_owned()));
+        files.push(looked_at("OnBootSec=100s\nOnUnitInactiveSec=40s"));
         let leaves = Variant { files, ..Variant::of_version("9.0.9") };
         comes_back_from(host, &leaves, &Pushed { settings: PATIENT, once: true, ..Pushed::default() })?;
         waits_for_its_next_round(host)

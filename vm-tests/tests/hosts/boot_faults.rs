@@ -64,6 +64,11 @@ fn f08_f10_a_kept_os_whose_boot_image_is_damaged_is_left_and_mended() -> Result<
         let hex = newer.root.trim_start_matches("sha256:").to_owned();
         let sum = on_esp(&format!("sha256sum /run/look/EFI/bennu/{hex}.efi"));
         let whole = host.vm.guest_ok(&sum)?;
+        // Until the daemon has served for a while it would give the entry all its tries.
+        wait::until("the OS to have come up", Duration::from_secs(120), || {
+            Ok((host.vm.guest_within("test -e /run/bennu/came-up", Duration::from_secs(10))?.code == 0)
+                .then_some(()))
+        })?;
         // One try is left, so that not all three have to be waited for.
         host.vm.guest_ok(&on_esp(
             "mv /run/look/loader/entries/bennu-2+3.conf /run/look/loader/entries/bennu-2+1-2.conf",
