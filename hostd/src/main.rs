@@ -134,7 +134,7 @@ async fn serve(core: Arc<Core>, server: Server, scrubbed: &Path) -> Result<(), F
         () = scrub::run(&core, scrubbed) => unreachable!("the loop has no end"),
         ended = server.run(core.clone()) => Ok(ended?),
         _ = end.recv() => {
-            update::ends(&core);
+            update::ends(&core).await;
             departure::before_the_machine_stops(&core).await;
             Ok(())
         }

@@ -163,9 +163,10 @@ pub fn serves(core: &Core) {
     core.updates().clock.serves(true);
 }
 
-/// The daemon was asked to end: that is no fault of what is on trial.
-pub fn ends(core: &Core) {
+/// The daemon was asked to end: that is no fault of what is on trial, nor of the OS, however soon the machine stops.
+pub async fn ends(core: &Core) {
     core.updates().clock.serves(false);
+    stays(core).await;
 }
 
 /// The daemon has served for a while: the OS came up, and where it is not on trial its entry gets all its tries again. Where it can't
