@@ -1,29 +1,17 @@
 //! The end of all containers where the machine stops: what depends on another one ends before it.
 
-use std::time::Duration;
-
 use bennu_planner::departures;
 use futures_util::future::join_all;
 
 use crate::core::{Core, chain};
 use crate::os;
 
-/// For how long the daemon is given more time at once, and how often.
-const MORE_TIME: Duration = Duration::from_secs(30);
-const ASKED: Duration = Duration::from_secs(10);
-
 /// Ends all containers where the machine stops, in the reverse of the order in which they start. Where only the daemon stops they go on.
 /// It takes no longer than the times to stop of those that wait for each other, added up.
 pub async fn before_the_machine_stops(core: &Core) {
-    let end = async {
-        if let Err(why) = end_all(core).await {
-            // systemd stops what is left, all at once.
-            tracing::warn!("end containers in their order: {why}");
-        }
-    };
-    tokio::select! {
-        () = end => {}
-        never = os::ask_systemd_for_time(MORE_TIME, ASKED) => match never {},
+    if let Err(why) = os::with_time_for(end_all(core)).await {
+        // systemd stops what is left, all at once.
+        tracing::warn!("end containers in their order: {why}");
     }
 }
 

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bennu_image_store::worker::{Program, run_if_asked};
 use bennu_image_store::{Confinement, Store};
@@ -56,10 +55,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// For how long the daemon asks to be given more time while it starts, and how often.
-const MORE_TIME: Duration = Duration::from_secs(60);
-const ASKED: Duration = Duration::from_secs(20);
-
 type Failure = Box<dyn std::error::Error>;
 
 async fn start_and_serve() -> Result<(), Failure> {
@@ -70,17 +65,7 @@ async fn start_and_serve() -> Result<(), Failure> {
     let (api, failure) = match Identity::load(&state, credentials.as_deref()) {
         Ok(identity) => {
             let api = identity.provision.api.clone();
-            let started = async {
-                let core = start(paths, identity).await?;
-                let server = Server::bind(core.identity.provision.api.as_ref(), &socket).await?;
-                Ok::<_, Failure>((core, server))
-            };
-            // What is taken back may have containers that need their time to stop.
-            let started = tokio::select! {
-                started = started => started,
-                never = os::ask_systemd_for_time(MORE_TIME, ASKED) => match never {},
-            };
-            match started {
+            match start(paths, identity, &socket).await {
                 Ok((core, server)) => return serve(core, server, &scrubbed).await,
                 Err(failure) => (api, failure),
             }
@@ -92,8 +77,8 @@ async fn start_and_serve() -> Result<(), Failure> {
     Err(failure)
 }
 
-/// Reads everything that the daemon works on, and takes up what was under way.
-async fn start(paths: Paths, identity: Identity) -> Result<Arc<Core>, Failure> {
+/// Reads everything that the daemon works on, takes up what was under way, and listens.
+async fn start(paths: Paths, identity: Identity, socket: &Path) -> Result<(Arc<Core>, Server), Failure> {
     let facts = HostFacts { arch: os::arch().to_owned(), labels: identity.provision.labels.clone() };
     let ledger = Ledger::open(&paths.state.join("ledger"), &identity.trust, &facts)?.built_at(os::built());
     let store = Arc::new(Store::open(&paths.state.join("store"), Confinement::Process(Program::this()))?);
@@ -119,7 +104,8 @@ async fn start(paths: Paths, identity: Identity) -> Result<Arc<Core>, Failure> {
     if update::begin(&core).await? {
         tracing::info!("the machine starts again, for the OS of the generation that was kept");
     }
-    Ok(core)
+    let server = Server::bind(core.identity.provision.api.as_ref(), socket).await?;
+    Ok((core, server))
 }
 
 async fn serve(core: Arc<Core>, server: Server, scrubbed: &Path) -> Result<(), Failure> {

@@ -102,16 +102,25 @@ pub async fn tell_that_it_came_up(run: &Path) -> std::convert::Infallible {
     }
 }
 
-/// Asks the service manager again and again for `more` time to stop (sd_notify(3), `EXTEND_TIMEOUT_USEC`), counted from each time on.
-pub async fn ask_systemd_for_time(
-    more: std::time::Duration,
-    again: std::time::Duration,
-) -> std::convert::Infallible {
-    loop {
-        if let Err(error) = tell_systemd(format!("EXTEND_TIMEOUT_USEC={}", more.as_micros()).as_bytes()) {
-            tracing::warn!(%error, "ask systemd for time");
+/// For how long the service manager is asked at once to wait, and how often.
+const MORE_TIME: std::time::Duration = std::time::Duration::from_secs(30);
+const ASKED: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Does `work`, which containers may need their time for, while the service manager waits for the daemon to start or to stop: it is asked
+/// for more time again and again (sd_notify(3), `EXTEND_TIMEOUT_USEC`).
+pub async fn with_time_for<T>(work: impl Future<Output = T>) -> T {
+    let more = format!("EXTEND_TIMEOUT_USEC={}", MORE_TIME.as_micros());
+    let ask = async {
+        loop {
+            if let Err(error) = tell_systemd(more.as_bytes()) {
+                tracing::warn!(%error, "ask systemd for time");
+            }
+            tokio::time::sleep(ASKED).await;
         }
-        tokio::time::sleep(again).await;
+    };
+    tokio::select! {
+        done = work => done,
+        never = ask => never,
     }
 }
 

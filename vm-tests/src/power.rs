@@ -100,10 +100,14 @@ impl Vm {
     /// # Errors
     /// [`Error::Deadline`] where it does not come back.
     pub fn power_cut(&mut self) -> Result<(), Error> {
+        self.power_cycle()?;
+        self.set_clock()
+    }
+
+    fn power_cycle(&mut self) -> Result<(), Error> {
         self.power_off();
         self.power_on(None)?;
-        self.wait_for_agent(BOOT)?;
-        self.set_clock()
+        self.wait_for_agent(BOOT)
     }
 
     /// Cuts the power, and starts a machine from what is on the disk whose clock stands at `time` (UTC, as 1999-12-31T23:59:59), and is not
@@ -112,10 +116,8 @@ impl Vm {
     /// # Errors
     /// [`Error::Deadline`] where it does not come back.
     pub fn power_cut_until(&mut self, time: &str) -> Result<(), Error> {
-        self.power_off();
         self.add_arguments(["-rtc", &format!("base={time}")]);
-        self.power_on(None)?;
-        self.wait_for_agent(BOOT)
+        self.power_cycle()
     }
 
     /// Cuts the power, and starts a machine from what is on the disk whose watchdog (the TCO timer of the chipset) may reset it:

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::clock::Trial;
 use super::{UpdateError, baseline, contents, give_volumes_back, receipt, write_entries};
 use crate::core::Core;
+use crate::os;
 
 /// The pause before a generation is tried once more that did not do its work.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -81,7 +82,7 @@ pub(super) async fn started(core: &Core) -> Result<bool, UpdateError> {
     let ends = core.updates().clock.started(Trial::of(&attempt));
     let Some(why) = bennu_planner::update::restless(ends) else { return Ok(false) };
     let restarts = core.runs_another_os_than_was_kept().await;
-    take_back(core, attempt, &why).await?;
+    os::with_time_for(take_back(core, attempt, &why)).await?;
     Ok(restarts)
 }
 
