@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::accelerator::accelerator;
 use crate::error::{Error, IoContext, run};
 use crate::hostctl::Hostctl;
-use crate::machine::{API, Machine};
+use crate::machine::{API, Accelerator, Machine};
 use crate::operator::Operator;
 use crate::programs::Programs;
 use crate::vm::{BOOT, Origin, Vm};
@@ -37,9 +37,27 @@ const SOURCES: [&str; 4] = [
 impl Fixture {
     /// Finds the fixture for the image as the sources make it now, or makes it, which takes a boot.
     ///
+    /// It has one processor where its instructions are translated: tests run side by side, and two processors that wait for each
+    /// other's turn on the same two of this machine make a boot take longer, not shorter.
+    ///
     /// # Errors
     /// Where the image cannot be built or does not boot.
     pub fn get() -> Result<Self, Error> {
+        Self::with(|machine| match machine.accelerator {
+            Accelerator::Kvm => machine,
+            Accelerator::Tcg => Machine { cpus: 1, ..machine },
+        })
+    }
+
+    /// As [`Fixture::get`], for a machine beside which nothing else runs: it has two processors.
+    ///
+    /// # Errors
+    /// As [`Fixture::get`].
+    pub fn alone() -> Result<Self, Error> {
+        Self::with(|machine| machine)
+    }
+
+    fn with(change: impl FnOnce(Machine) -> Machine) -> Result<Self, Error> {
         let programs = Programs::build()?;
         let disk = image::disk(&programs, None, &|_| {})?;
         let firmware = image::firmware()?;
@@ -47,9 +65,9 @@ impl Fixture {
         let qemu = run(std::process::Command::new("qemu-system-x86_64").arg("--version"))?;
         // Keys and certificates are made anew each month, long before they expire.
         let month = jiff::Zoned::now().strftime("%Y-%m").to_string();
-        let text = format!("{SOURCES:?} {} {accelerator:?} {qemu} {month}", disk.key);
+        let bare = change(Machine::host(&firmware.code, accelerator));
+        let text = format!("{SOURCES:?} {} {accelerator:?} {} {qemu} {month}", disk.key, bare.cpus);
         let key = cache::hex(&Sha256::digest(text));
-        let bare = Machine::host(&firmware.code, accelerator);
         let directory = cache::get_or_make("hosts", &key, 3, |directory| {
             let operator = Operator::create(directory, &programs.hostctl)?;
             let machine = bare.clone().provisioned(operator.document()?);

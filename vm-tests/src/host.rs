@@ -42,7 +42,22 @@ pub struct Host {
 /// # Errors
 /// What the test returns, after logs and state of the host were kept; the same happens where it panics.
 pub fn on_host(name: &str, test: impl FnOnce(&mut Host) -> Result<(), Failure>) -> Result<(), Failure> {
-    let fixture = Fixture::get()?;
+    on_restored(Fixture::get()?, name, test)
+}
+
+/// As [`on_host`], where nothing else runs beside it: see [`Fixture::alone`].
+///
+/// # Errors
+/// As [`on_host`].
+pub fn on_host_alone(name: &str, test: impl FnOnce(&mut Host) -> Result<(), Failure>) -> Result<(), Failure> {
+    on_restored(Fixture::alone()?, name, test)
+}
+
+fn on_restored(
+    fixture: Fixture,
+    name: &str,
+    test: impl FnOnce(&mut Host) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let vm = fixture.restore()?;
     Host::new(vm, fixture)?.judge(name, test)
 }

@@ -44,7 +44,7 @@ pub(crate) fn test() -> Result<(), Failure> {
     steps.loud("fuzzing", fuzz::briefly)?;
     steps.loud("image", || image::image().map(drop))?;
     steps.loud("tests in virtual machines", || {
-        nextest(&mut cargo("nextest run --package vm-tests --test hosts"), &mut closing)
+        nextest(&mut cargo("nextest run --package vm-tests --test hosts --test-threads 4"), &mut closing)
     })?;
 
     eprint!("\nHow long it took:\n{}", steps.table());

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::Value;
 use vm_tests::images::{self, Image, Recipe};
 use vm_tests::registry::Registry;
-use vm_tests::{Host, on_host};
+use vm_tests::{Host, on_host_alone};
 
 use crate::{Failure, packages};
 
@@ -45,7 +45,7 @@ const EVERY: u32 = 30;
 pub(super) fn bench(options: &Options) -> Result<(), Failure> {
     packages::install(&[packages::IMAGE, packages::TEST].concat())?;
     let mut over = Vec::new();
-    on_host("bench-runtime", |host| {
+    on_host_alone("bench-runtime", |host| {
         let lab = Lab::furnish(host)?;
         over.extend(lab.one(host, options.runs)?);
         over.extend(lab.many(host, options.containers)?);

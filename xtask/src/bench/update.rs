@@ -9,7 +9,7 @@ use bennu_os_image::Variant;
 use clap::Args;
 use serde_json::Value;
 use vm_tests::os::Releases;
-use vm_tests::{Host, on_host, wait};
+use vm_tests::{Host, on_host_alone, wait};
 
 use super::runtime::{middle, over, slower};
 use crate::{Failure, packages};
@@ -42,7 +42,7 @@ const WITHIN: Duration = Duration::from_secs(600);
 pub(super) fn bench(options: &Options) -> Result<(), Failure> {
     packages::install(&[packages::IMAGE, packages::TEST].concat())?;
     let mut missed = Vec::new();
-    on_host("bench-update", |host| {
+    on_host_alone("bench-update", |host| {
         missed.extend(sizes(host)?);
         let releases = Releases::new()?;
         let manifest = |host: &Host, serial: u64, os: &str| {
