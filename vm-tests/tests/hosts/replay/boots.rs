@@ -32,12 +32,30 @@ fn on_the_way(judged: &Judged) -> bool {
     judged.found.pointer.attempt.as_ref().is_some_and(|attempt| attempt.os.is_some() && !attempt.arrived)
 }
 
-/// In the order of the log. (What comes between the entry for the new OS and its first service is cut in `f07_power_cuts_before_…`.)
-const PLACES: [Place; 6] = [
+/// In the order of the log.
+const PLACES: [Place; 9] = [
+    Place {
+        name: "the attempt is written down, and there is no entry for it",
+        after: 2,
+        is_here: |state, judged| on_the_way(judged) && tries(judged).is_none() && state.arrived.is_empty(),
+        becomes: 2,
+    },
     Place {
         name: "a write to the boot partition is on its way",
         after: 2,
         is_here: |state, judged| on_the_way(judged) && tries(judged).is_none() && !state.arrived.is_empty(),
+        becomes: 2,
+    },
+    Place {
+        name: "there is an entry for the new OS, and it was not started yet",
+        after: 2,
+        is_here: |_, judged| on_the_way(judged) && tries(judged) == Some(3),
+        becomes: 2,
+    },
+    Place {
+        name: "the loader has counted",
+        after: 2,
+        is_here: |_, judged| on_the_way(judged) && tries(judged) == Some(2),
         becomes: 2,
     },
     Place {
@@ -77,13 +95,18 @@ const PLACES: [Place; 6] = [
 ];
 
 #[test]
-fn f07_hosts_whose_power_went_while_an_os_was_brought_and_judged_boot_and_settle() -> Result<(), Failure> {
-    boot(&PLACES[..3], "f07_hosts_whose_power_went_while_an_os_was_brought_and_judged_boot_and_settle")
+fn f07_hosts_whose_power_went_while_another_os_was_brought_boot_and_settle() -> Result<(), Failure> {
+    boot(&PLACES[..3], "f07_hosts_whose_power_went_while_another_os_was_brought_boot_and_settle")
+}
+
+#[test]
+fn f07_hosts_whose_power_went_in_a_trial_boot_and_settle() -> Result<(), Failure> {
+    boot(&PLACES[3..6], "f07_hosts_whose_power_went_in_a_trial_boot_and_settle")
 }
 
 #[test]
 fn f07_hosts_whose_power_went_on_the_way_back_boot_and_settle() -> Result<(), Failure> {
-    boot(&PLACES[3..], "f07_hosts_whose_power_went_on_the_way_back_boot_and_settle")
+    boot(&PLACES[6..], "f07_hosts_whose_power_went_on_the_way_back_boot_and_settle")
 }
 
 fn boot(places: &[Place], name: &str) -> Result<(), Failure> {
