@@ -69,11 +69,20 @@ pub enum AfterBoot {
 pub fn after_boot(booted: &Booted<'_>) -> AfterBoot {
     let Booted { running, attempt, kept, previous, entries, now } = *booted;
     if let Some(attempt) = attempt
-        && let Some(os) = attempt.os
+        && attempt.os == Some(running)
     {
-        if os == running {
-            return if attempt.arrived { AfterBoot::GoOn } else { AfterBoot::Arrived };
-        }
+        return if attempt.arrived { AfterBoot::GoOn } else { AfterBoot::Arrived };
+    }
+    // Whatever is tried beside: the loader comes here only where it has given up all that was kept later.
+    if let (Some(kept), Some((to, root))) = (kept, previous)
+        && kept != running
+        && root == running
+    {
+        return AfterBoot::FellBack { to, not_before: now.checked_add(pause(1)).ok() };
+    }
+    if let Some(attempt) = attempt
+        && attempt.os.is_some()
+    {
         let armed = entries.iter().find(|entry| entry.name.generation == attempt.generation);
         // Without an entry the machine could not have tried it: the power went before it was written, or took it away.
         if armed.is_none() && !attempt.arrived {
@@ -86,12 +95,7 @@ pub fn after_boot(booted: &Booted<'_>) -> AfterBoot {
         let why = format!("its OS did not come up, or did not stay up, in {ROUNDS} rounds of boots");
         return AfterBoot::GiveUp { why };
     }
-    match (kept, previous) {
-        (Some(kept), Some((to, root))) if kept != running && root == running => {
-            AfterBoot::FellBack { to, not_before: now.checked_add(pause(1)).ok() }
-        }
-        _ => AfterBoot::GoOn,
-    }
+    AfterBoot::GoOn
 }
 
 #[cfg(test)]
@@ -162,6 +166,22 @@ mod tests {
         assert!(matches!(fell(Some((5, OLD))), AfterBoot::FellBack { to: 5, .. }));
         assert_eq!(fell(None), AfterBoot::GoOn, "there is nothing to go back to");
         assert_eq!(boot(OLD, None, &[]), AfterBoot::GoOn, "it is what was kept");
+    }
+
+    #[test]
+    fn f8_what_is_tried_beside_a_kept_os_that_breaks_is_left_with_it() {
+        for attempt in [Attempt::of(9, None), attempt(2, true), attempt(0, false)] {
+            let kept = Digest::from_bytes([3; 32]);
+            let fell = after_boot(&Booted {
+                running: OLD,
+                attempt: Some(&attempt),
+                kept: Some(kept),
+                previous: Some((5, OLD)),
+                entries: &[entry(9, NEW, 0), entry(7, kept, 0)],
+                now: Timestamp::UNIX_EPOCH,
+            });
+            assert!(matches!(fell, AfterBoot::FellBack { to: 5, .. }), "{attempt:?}: {fell:?}");
+        }
     }
 
     #[test]

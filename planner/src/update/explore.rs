@@ -157,10 +157,8 @@ impl Machine {
             return self.boot(power);
         }
         self.write_entries(Rearm::Running, power)?;
-        // The way back runs, too, where the OS that was kept does not come up.
-        let Pointer { active, previous, .. } = self.disk.pointer;
-        let ways = [active, previous].map(|generation| generation.map(root));
-        assert!(ways.contains(&Some(running)), "what is active does not run on its own OS: {self:?}");
+        let own = self.disk.pointer.active.map(root);
+        assert_eq!(own, Some(running), "what is active does not run on its own OS: {self:?}");
         Ok(())
     }
 
@@ -197,6 +195,8 @@ impl Machine {
             }),
             (Event::Advance, Some(running)) => self.advance(running, power),
             (Event::Keep, _) if pointer.on_trial().is_some() => {
+                let own = pointer.active.map(root);
+                assert_eq!(own, self.running, "what is kept does not run on its own OS: {self:?}");
                 power.write(&mut self.disk, |disk| disk.pointer = pointer.keeping())?;
                 self.write_entries(Rearm::Running, power)
             }

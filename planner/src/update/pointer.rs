@@ -130,7 +130,8 @@ impl Pointer {
     /// A generation that was kept did not come up: the one before is kept instead, and it is tried again after a pause, unless another
     /// one is to be tried.
     fn left(self, to: u64, not_before: Option<Timestamp>, root: impl Fn(u64) -> Option<Digest>) -> Self {
-        let left = self.active;
+        // What was on trial on the same OS is tried again with it, where it is known that it has the same.
+        let left = self.active.filter(|active| root(*active).is_some()).or(self.kept);
         let here = self.fallen_back(to, false);
         match (left, left.and_then(root), here.pending) {
             (Some(generation), Some(os), None) => {

@@ -37,7 +37,7 @@ impl Found<'_> {
         let running = self.running;
         let pointer = self.pointer.clone().settled(is_rejected);
         let returning = pointer.returning;
-        let kept = if pointer.active == pointer.kept { pointer.kept.and_then(&root) } else { None };
+        let kept = pointer.kept.and_then(&root);
         let previous = pointer.previous.and_then(|number| Some((number, root(number)?)));
         let attempt = pointer.attempt.clone();
         let (entries, now) = (self.entries, self.now);
