@@ -2,6 +2,7 @@
 //!
 //! `BENNU_CRASH_CALLS` says how many calls of each scenario are tried for each fault, spread evenly (60 without it; 0 for all).
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -144,6 +145,33 @@ fn f4_what_a_failed_flush_was_about_is_thrown_away() {
         false => Vec::new(),
     };
     assert!(try_all(flush) >= 100, "too few tries to say anything");
+}
+
+/// What a power cut brings back may be what it likes of the file system, so it is the calls that are looked at.
+#[test]
+fn f1_a_record_that_was_removed_is_gone_for_good_before_any_blob_is() {
+    let mut removed = 0;
+    for scenario in SCENARIOS {
+        let (run, _, _) = attempt(place().path(), scenario, None);
+        let mut back = BTreeSet::new();
+        for (number, call) in run.calls.iter().enumerate() {
+            let parent = call.path.parent().unwrap_or(Path::new(""));
+            match call.name {
+                name if FLUSHES.contains(&name) => drop(back.remove(&call.path)),
+                "unlink" | "unlinkat" if parent == Path::new("blobs/sha256") => {
+                    assert!(
+                        back.is_empty(),
+                        "{}, call {number}, {call:?}: {back:?} may come back",
+                        scenario.name
+                    );
+                    removed += 1;
+                }
+                "unlink" | "unlinkat" if parent.ends_with("sha256") => drop(back.insert(parent.to_owned())),
+                _ => {}
+            }
+        }
+    }
+    assert!(removed >= 5, "only {removed} blobs were removed");
 }
 
 /// The harness itself: a fault at a call is seen, and a store that lost what it acknowledged is found out.

@@ -180,7 +180,10 @@ impl Store {
             (names.blobs(), &plan.blobs),
             (names.quarantine(), &plan.quarantined),
         ] {
-            if digests.is_empty() {
+            // A record of a layer that an image has taken over was removed without an fsync (`record_image`), and may come back as long
+            // as its blob is there.
+            let may_come_back = directory == names.layers() && !plan.blobs.is_empty();
+            if digests.is_empty() && !may_come_back {
                 continue;
             }
             for digest in digests {

@@ -208,7 +208,8 @@ impl Store {
                     return Err(StoreError::io("remove", path)(error));
                 }
                 Ok(()) => orphaned |= layer.origin == Origin::Stacked,
-                // Not fsynced: one that comes back after a power cut says nothing wrong.
+                // Not fsynced: one that comes back after a power cut says nothing wrong as long as its blob is there, and before a
+                // collection removes that it syncs.
                 Err(_) => {}
             }
         }
