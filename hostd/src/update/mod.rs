@@ -127,11 +127,12 @@ pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
     }
     match &meaning {
         AfterBoot::GiveUp { why } => receipt::of_boot_that_failed(core, next.active, why).await,
-        AfterBoot::Again { .. } => {
+        // What was kept long ago has no receipt that is open.
+        AfterBoot::Again { .. } | AfterBoot::FellBack { .. } => {
             receipt::of_boot_that_failed(core, next.active, "its OS did not come up; it is tried again")
                 .await;
         }
-        AfterBoot::GoOn | AfterBoot::Arrived | AfterBoot::FellBack { .. } => {}
+        AfterBoot::GoOn | AfterBoot::Arrived => {}
     }
     if let (Some(from), Some(to)) = (had_volumes, next.active)
         && from != to

@@ -68,6 +68,7 @@ pub enum AfterBoot {
 /// Puts together what was written down and what runs.
 pub fn after_boot(booted: &Booted<'_>) -> AfterBoot {
     let Booted { running, attempt, kept, previous, entries, now } = *booted;
+    let attempt = attempt.filter(|attempt| !attempt.waits());
     if let Some(attempt) = attempt
         && attempt.os == Some(running)
     {
@@ -143,6 +144,12 @@ mod tests {
     #[test]
     fn a_boot_before_the_entry_was_written_is_no_round() {
         assert_eq!(boot(OLD, Some(&attempt(0, false)), &[entry(5, OLD, 3)]), AfterBoot::GoOn);
+    }
+
+    #[test]
+    fn f7_a_boot_while_an_attempt_waits_for_its_next_round_is_none() {
+        let waits = Attempt { not_before: Some(Timestamp::UNIX_EPOCH), ..attempt(2, false) };
+        assert_eq!(boot(OLD, Some(&waits), &[entry(5, OLD, 3), entry(9, NEW, 0)]), AfterBoot::GoOn);
     }
 
     #[test]

@@ -121,6 +121,8 @@ pub struct WantedEntries {
     pub attempt: Option<(u64, Digest)>,
     /// Whether the attempt's entry gets all its tries again.
     pub rearm_attempt: bool,
+    /// The root of an attempt that waits: its boot image stays for the next round, and there is no entry for it.
+    pub waits: Option<Digest>,
     /// The generation that was kept, and the root that it runs on.
     pub kept: Option<(u64, Digest)>,
     /// The root that is the way back.
@@ -186,7 +188,7 @@ pub fn esp_steps(wanted: &WantedEntries, entries: &[Entry], images: &BTreeSet<Di
 
     let comes: Vec<&Slot> = slots.iter().filter(|slot| slot.comes()).collect();
     let stays: BTreeSet<EntryName> = slots.iter().map(Slot::stays).collect();
-    let needed: BTreeSet<Digest> = slots.iter().map(|slot| slot.root).collect();
+    let needed: BTreeSet<Digest> = slots.iter().map(|slot| slot.root).chain(wanted.waits).collect();
     let mut steps = Vec::new();
     for slot in &comes {
         let write = EspStep::WriteImage(slot.root);
@@ -300,6 +302,14 @@ mod tests {
         let again = WantedEntries { rearm_attempt: true, ..wanted };
         let there = [entry("bennu-0.conf", A), entry("bennu-9+0-3.conf", B)];
         assert_eq!(steps(again, &there), [write("bennu-9+3.conf", B), remove("bennu-9+0-3.conf")]);
+    }
+
+    #[test]
+    fn an_attempt_that_waits_has_a_boot_image_and_no_entry() {
+        let wanted = WantedEntries { waits: Some(B), kept: Some((8, A)), ..Default::default() };
+        let there = [entry("bennu-0.conf", A), entry("bennu-9+2-1.conf", B)];
+        assert_eq!(steps(wanted, &there), [remove("bennu-9+2-1.conf")]);
+        assert_eq!(steps(wanted, &there[..1]), [], "nothing is written before it is tried again");
     }
 
     #[test]

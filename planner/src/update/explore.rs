@@ -43,6 +43,8 @@ struct Machine {
     disk: Disk,
     /// The root that runs; none where the power is off.
     running: Option<Digest>,
+    /// Whether the loader has started what is tried since its round began.
+    started: bool,
 }
 
 /// The power went.
@@ -75,7 +77,7 @@ enum Event {
     Reject,
     /// Somebody wants the generation before back.
     RollBack,
-    /// The pause after a round of boots is over; the clock may have jumped there.
+    /// The pause after a round of boots is over, or the clock has jumped there, and all gates are open.
     PauseOver,
 }
 
@@ -126,6 +128,7 @@ impl Machine {
     fn load(&mut self, power: &mut Power) -> Result<Digest, Cut> {
         self.running = None;
         let (name, chosen) = self.disk.choice().expect("there is always something to boot");
+        self.started |= self.disk.pointer.attempt.as_ref().is_some_and(|tried| tried.os == Some(chosen));
         if let Some((left, done)) = name.tries {
             let counted = EntryName { tries: Some((left.saturating_sub(1), done + 1)), ..name };
             power.write(&mut self.disk, |disk| {
@@ -142,6 +145,8 @@ impl Machine {
             Found { pointer: &self.disk.pointer, running, entries: &entries, now: Timestamp::UNIX_EPOCH };
         let Start { meaning, attempt, next, goes_back } =
             found.start(|number| rejected.contains(&number), |number| Some(root(number)));
+        let counted = matches!(meaning, AfterBoot::Again { .. } | AfterBoot::GiveUp { .. });
+        assert!(self.started || !counted, "a round is counted in which nothing was started: {self:?}");
         let rejected = match (&meaning, attempt) {
             (AfterBoot::GiveUp { .. }, Some(attempt)) => Some(attempt.generation),
             _ => None,
@@ -152,11 +157,15 @@ impl Machine {
             })?;
         }
         power.write(&mut self.disk, |disk| disk.pointer = next)?;
+        self.started &= !counted;
         self.write_entries(Rearm::Nothing, power)?;
         if goes_back {
             return self.boot(power);
         }
         self.write_entries(Rearm::Running, power)?;
+        let waits = self.disk.pointer.attempt.as_ref().filter(|attempt| attempt.waits());
+        let entry = |(name, _): &(EntryName, Digest)| waits.is_some_and(|a| a.generation == name.generation);
+        assert!(!self.disk.entries.iter().any(entry), "what waits may be started: {self:?}");
         let own = self.disk.pointer.active.map(root);
         assert_eq!(own, Some(running), "what is active does not run on its own OS: {self:?}");
         Ok(())
@@ -185,6 +194,8 @@ impl Machine {
     fn carry_out(&mut self, event: Event, power: &mut Power) -> Result<(), Cut> {
         let pointer = self.disk.pointer.clone();
         let back = pointer.kept.map(root) != self.running;
+        let tried = pointer.attempt.as_ref().filter(|attempt| Some(attempt.generation) == pointer.pending);
+        let waits = tried.is_some_and(Attempt::waits);
         match (event, self.running) {
             (Event::Boot, _) => self.boot(power),
             (Event::BootDies, _) => self.load(power).map(drop),
@@ -193,7 +204,8 @@ impl Machine {
                 disk.newest += 1;
                 disk.pointer = pointer.accepted(disk.newest);
             }),
-            (Event::Advance, Some(running)) => self.advance(running, power),
+            (Event::Advance, Some(running)) if !waits => self.advance(running, power),
+            (Event::PauseOver, Some(running)) if waits => self.advance(running, power),
             (Event::Keep, _) if pointer.on_trial().is_some() => {
                 let own = pointer.active.map(root);
                 assert_eq!(own, self.running, "what is kept does not run on its own OS: {self:?}");
@@ -224,13 +236,7 @@ impl Machine {
                 }
                 _ => Ok(()),
             },
-            (Event::PauseOver, _) => match pointer.attempt.clone() {
-                Some(attempt) if !attempt.arrived => power.write(&mut self.disk, |disk| {
-                    disk.pointer = pointer.attempting(Attempt { not_before: None, ..attempt });
-                }),
-                _ => Ok(()),
-            },
-            (Event::Accept | Event::Keep, _) => Ok(()),
+            (Event::Accept | Event::Advance | Event::PauseOver | Event::Keep, _) => Ok(()),
         }
     }
 
@@ -238,15 +244,13 @@ impl Machine {
         let pointer = self.disk.pointer.clone();
         let Some(pending) = pointer.pending else { return Ok(()) };
         let before = pointer.attempt.clone().filter(|attempt| attempt.generation == pending);
-        if before.as_ref().is_some_and(|before| before.not_before.is_some()) {
-            return Ok(());
-        }
         assert!(!self.disk.rejected.contains(&pending), "a rejected generation is tried");
         let kept = pointer.kept.map(root);
         let rounds = before.map_or(0, |before| before.rounds);
         let attempt = Attempt { rounds, ..Attempt::at(pending, Some(root(pending)), Some(running), kept) };
         if attempt.os.is_some() {
             power.write(&mut self.disk, |disk| disk.pointer = pointer.clone().attempting(attempt.clone()))?;
+            self.started = false;
             self.write_entries(Rearm::Attempt, power)?;
         }
         if root(pending) != running {
@@ -311,7 +315,7 @@ impl Machine {
 
 #[test]
 fn f01_whatever_happens_a_host_can_boot_and_is_what_was_kept_or_what_is_tried() {
-    let start = Machine { disk: Disk::new(), running: Some(root(1)) };
+    let start = Machine { disk: Disk::new(), running: Some(root(1)), started: false };
     let mut known = HashSet::from([start.clone()]);
     let mut edge = vec![start];
     for _ in 0..DEPTH {

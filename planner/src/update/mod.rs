@@ -75,6 +75,11 @@ impl Attempt {
         Self::of(generation, root.filter(|_| restarts || another))
     }
 
+    /// Whether it waits for its next round: until that begins there is no boot entry for it, and no boot is about it.
+    pub fn waits(&self) -> bool {
+        !self.arrived && self.not_before.is_some()
+    }
+
     fn of(generation: u64, os: Option<Digest>) -> Self {
         Self {
             generation,

@@ -166,9 +166,14 @@ impl Pointer {
         rearm: Rearm,
         root: impl Fn(u64) -> Option<Digest>,
     ) -> WantedEntries {
-        let attempt = self.attempt.as_ref().and_then(|attempt| Some((attempt.generation, attempt.os?)));
+        // What waits for its next round is not to be started before, however many tries it has left.
+        let (waits, tried) = match self.attempt.as_ref() {
+            Some(attempt) if attempt.waits() => (Some(attempt), None),
+            other => (None, other),
+        };
         WantedEntries {
-            attempt,
+            attempt: tried.and_then(|attempt| Some((attempt.generation, attempt.os?))),
+            waits: waits.and_then(|attempt| attempt.os),
             rearm_attempt: rearm == Rearm::Attempt,
             kept: self.kept.and_then(|kept| Some((kept, root(kept)?))),
             previous: self.previous.and_then(&root),
@@ -195,6 +200,24 @@ mod tests {
         let third = tried(kept, 4);
         assert_eq!((third.kept, third.previous, third.way_back()), (Some(3), Some(1), Some(3)));
         assert_eq!(third.taken_back(false).active, Some(3));
+    }
+
+    #[test]
+    fn what_was_put_off_has_no_entry_until_it_is_tried_again() {
+        let os = Digest::from_bytes([2; 32]);
+        let attempt = Attempt { arrived: true, ..Attempt::of(2, Some(os)) };
+        let first = Pointer::default().accepted(1).activated(1, None).keeping();
+        let tried = first.accepted(2).activated(2, Some(attempt.clone()));
+        let wanted = |pointer: &Pointer| {
+            let wanted = pointer.wanted_entries(os, Rearm::Running, |_| None);
+            (wanted.attempt, wanted.waits)
+        };
+        assert_eq!(wanted(&tried), (Some((2, os)), None));
+        let later = Some(Timestamp::UNIX_EPOCH);
+        let put_off = tried.put_off(Attempt { not_before: later, ..attempt.clone() }, true);
+        assert_eq!(wanted(&put_off), (None, Some(os)));
+        let again = put_off.attempting(Attempt { arrived: false, ..attempt });
+        assert_eq!(wanted(&again), (Some((2, os)), None));
     }
 
     #[test]
