@@ -38,6 +38,11 @@ impl Pointer {
         self.attempt.as_ref().filter(|attempt| attempt.arrived && self.active == Some(attempt.generation))
     }
 
+    /// What is tried, unless it waits for its next round: it is not to be started before that, however many tries it has left.
+    pub(super) fn under_way(&self) -> Option<&Attempt> {
+        self.attempt.as_ref().filter(|attempt| !attempt.waits())
+    }
+
     /// Whether the machine may have to start again before it is well, so that a slot of a lock service is to be held still.
     pub fn is_on_the_way(&self) -> bool {
         self.returning || self.attempt.as_ref().is_some_and(|attempt| attempt.arrived)
@@ -166,13 +171,9 @@ impl Pointer {
         rearm: Rearm,
         root: impl Fn(u64) -> Option<Digest>,
     ) -> WantedEntries {
-        // What waits for its next round is not to be started before, however many tries it has left.
-        let (waits, tried) = match self.attempt.as_ref() {
-            Some(attempt) if attempt.waits() => (Some(attempt), None),
-            other => (None, other),
-        };
+        let waits = self.attempt.as_ref().filter(|attempt| attempt.waits());
         WantedEntries {
-            attempt: tried.and_then(|attempt| Some((attempt.generation, attempt.os?))),
+            attempt: self.under_way().and_then(|attempt| Some((attempt.generation, attempt.os?))),
             waits: waits.and_then(|attempt| attempt.os),
             rearm_attempt: rearm == Rearm::Attempt,
             kept: self.kept.and_then(|kept| Some((kept, root(kept)?))),

@@ -46,8 +46,7 @@ impl Found<'_> {
         let next = pointer.booted(&meaning, &root);
         // The power may have gone before the entry was taken away that leads to what the host is leaving. Once it is, the loader
         // can't come here again.
-        let attempted =
-            next.attempt.as_ref().filter(|attempt| !attempt.waits()).and_then(|attempt| attempt.os);
+        let attempted = next.under_way().and_then(|attempt| attempt.os);
         let ways = [next.kept.and_then(&root), next.previous.and_then(&root), attempted];
         let leaving = returning || !ways.contains(&Some(running));
         let goes_back = leaving && next.active.and_then(&root).is_some_and(|root| root != running);
