@@ -21,6 +21,7 @@ use oci_spec::runtime::{
     RootBuilder, Spec, UserBuilder,
 };
 
+use super::describe::config_of;
 use super::exec::{self, ExecError, Input, Running, Talk};
 use super::inspect::read_spec;
 use super::record::{self, Record};
@@ -121,7 +122,7 @@ impl Host {
         let of_target = self.paths.instance(instance);
         let record: Record =
             record::read(&of_target.join("record.json")).map_err(io)?.ok_or_else(not_running)?;
-        let target = read_spec(&of_target.join("bundle/config.json")).map_err(io)?;
+        let target = read_spec(&config_of(&of_target)).map_err(io)?;
         let pid = self.process(instance).ok_or_else(not_running)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = self.paths.debug().join(number.to_string());

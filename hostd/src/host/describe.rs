@@ -49,15 +49,21 @@ impl From<ContentsError> for Described {
     }
 }
 
+/// What a runtime was told of the instance with this directory. It is a file whenever it is there, which that in the bundle is not.
+pub(super) fn config_of(dir: &Path) -> PathBuf {
+    dir.join("config.json")
+}
+
 impl Host {
-    /// Finds its user, gives new volumes their owners, puts its files and devices in their places, and writes `config.json`.
+    /// Finds its user, gives new volumes their owners, puts its files and devices in their places, and writes
+    /// the configuration, of which the path is returned.
     pub(super) fn describe(
         &self,
         start: &StartInstance<'_>,
         record: &Record,
         rootfs: &Path,
         dir: &Path,
-    ) -> Result<(), Described> {
+    ) -> Result<PathBuf, Described> {
         let container = start.container;
         let config = start.image.config.config().as_ref();
         let root = File::open(rootfs)?;
@@ -98,7 +104,9 @@ impl Host {
         })?;
         let group = runtime::group(record.runtime, &unit::group(start.instance));
         runtime::complete(record.runtime, &mut spec, &group, record.host_start).map_err(SpecError::from)?;
-        Ok(record::write(&dir.join("bundle/config.json"), &spec)?)
+        let described = config_of(dir);
+        record::write(&described, &spec)?;
+        Ok(described)
     }
 }
 

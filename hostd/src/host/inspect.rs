@@ -7,6 +7,7 @@ use bennu_api::{Container, InspectedInstance, Joined, Mounted};
 use bennu_planner::Instance;
 use oci_spec::runtime::{Mount, Spec};
 
+use super::describe::config_of;
 use super::record::{self, Record};
 use super::{Host, unit};
 
@@ -32,7 +33,7 @@ impl Host {
         let dir = self.paths.instance(&instance);
         let record: Option<Record> = record::read(&dir.join("record.json")).map_err(error)?;
         let record = record.ok_or_else(|| error(gone()))?;
-        let spec = read_spec(&dir.join("bundle/config.json")).map_err(error)?;
+        let spec = read_spec(&config_of(&dir)).map_err(error)?;
         let volumes = [self.paths.volumes(&instance), self.volumes.kept(), self.volumes.scratch()];
         Ok(told(container, &instance, record, &spec, &volumes))
     }

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use bennu_image_store::Image;
 use bennu_manifests::model::{self, Container, Digest, Manifest, Name, NetworkKind, Runtime};
 use bennu_planner::{Instance, SeenNetwork};
 use futures_util::StreamExt as _;
+use futures_util::future::{Either, select};
 
 use super::bus::BusError;
 use super::describe::Described;
+use super::handover::Awaited;
 use super::idrange::IdsError;
 use super::net::{self, JoinError};
 use super::record::{self, Membership, Record};
@@ -193,27 +196,69 @@ impl Host {
         if self.is_there(instance).await.map_err(leftovers)? {
             self.stop(instance).await.map_err(leftovers)?;
         }
-        let started = self.make(start).await;
-        if started.is_err()
+        let record = self.record(start)?;
+        let mut prepared = self.prepare(start, &record);
+        let started = match &mut prepared {
+            Ok(config) => self.make(start, &record, config).await,
+            Err(_) => Ok(()),
+        };
+        if (prepared.is_err() || started.is_err())
             && let Err(error) = self.stop(instance).await
         {
             tracing::warn!("{error}");
         }
-        started
+        // Closed only now: a runtime that waits at it would complain of nothing else than that.
+        prepared.and(started)
     }
 
-    async fn make(&self, start: &StartInstance<'_>) -> Result<(), StartError> {
-        let StartInstance { instance, container, .. } = *start;
+    /// Makes the places that the parts of an instance are made in.
+    fn prepare(&self, start: &StartInstance<'_>, record: &Record) -> Result<Awaited, StartError> {
+        let instance = start.instance;
         let io = |what| move |source| StartError::Io { what, instance: instance.clone(), source };
-        let record = self.record(start)?;
         let dir = self.paths.instance(instance);
-        let (bundle, ns, files) = (dir.join("bundle"), dir.join("ns"), dir.join("files"));
         volume::make_dir(&dir, 0o711).map_err(io("make a directory"))?;
         // Before anything else is made: from here on the instance is seen, and cleared away if this goes no further.
-        record::write(&dir.join("record.json"), &record).map_err(io("write a record"))?;
-        for (dir, mode) in [(&bundle, 0o700), (&ns, 0o700), (&files, 0o711)] {
-            volume::make_dir(dir, mode).map_err(io("make a directory"))?;
+        record::write(&dir.join("record.json"), record).map_err(io("write a record"))?;
+        for (name, mode) in [("bundle", 0o700), ("ns", 0o700), ("files", 0o711)] {
+            volume::make_dir(&dir.join(name), mode).map_err(io("make a directory"))?;
         }
+        runtime::share_filters(start.runtime, &self.paths.runtime(), &self.paths.runtime_of(instance))
+            .map_err(io("share filters of system calls"))?;
+        Awaited::new(&dir.join("bundle")).map_err(io("have the runtime wait"))
+    }
+
+    /// Makes the parts of an instance while systemd has its runtime run.
+    async fn make(
+        &self,
+        start: &StartInstance<'_>,
+        record: &Record,
+        config: &mut Awaited,
+    ) -> Result<(), StartError> {
+        let made = async {
+            let described = self.make_parts(start, record).await?;
+            config.give(&described).map_err(|source| StartError::Io {
+                what: "hand over the configuration",
+                instance: start.instance.clone(),
+                source,
+            })
+        };
+        match select(pin!(made), pin!(self.start_unit(start))).await {
+            // What systemd would say of it is only a consequence.
+            Either::Left((made, unit)) => match made {
+                Ok(()) => unit.await,
+                failed => failed,
+            },
+            // It comes to its end all the same: what is half done could not be cleared away.
+            Either::Right((unit, made)) => made.await.and(unit),
+        }
+    }
+
+    /// Makes all that a runtime needs for an instance, and says where it is described.
+    async fn make_parts(&self, start: &StartInstance<'_>, record: &Record) -> Result<PathBuf, StartError> {
+        let StartInstance { instance, container, .. } = *start;
+        let io = |what| move |source| StartError::Io { what, instance: instance.clone(), source };
+        let dir = self.paths.instance(instance);
+        let (ns, files) = (dir.join("ns"), dir.join("files"));
         let joined = async {
             let (kept, host_start) = (ns.clone(), record.host_start);
             let own_network = record.network_kind != NetworkKind::Host;
@@ -222,7 +267,7 @@ impl Host {
             made.map_err(io("make namespaces"))?;
             let network = |source| StartError::Network { instance: instance.clone(), source };
             let _alone = self.netavark.lock().await;
-            net::join(&self.paths, &record, &ns.join("net")).await.map_err(network)
+            net::join(&self.paths, record, &ns.join("net")).await.map_err(network)
         };
         let scratch = self.volumes.scratch();
         let upper = (!container.read_only_root).then(|| Paths::upper(&scratch, instance));
@@ -242,16 +287,13 @@ impl Host {
                 }
             }
         };
-        write_files(&files, container, &record, &resolv_conf).map_err(io("write its files"))?;
-        self.describe(start, &record, &rootfs, &dir).map_err(|error| match error {
+        write_files(&files, container, record, &resolv_conf).map_err(io("write its files"))?;
+        self.describe(start, record, &rootfs, &dir).map_err(|error| match error {
             Described::Io(source) => io("put the parts together")(source),
             Described::User(error) => error.into(),
             Described::Spec(error) => error.into(),
             Described::Contents(error) => error.into(),
-        })?;
-        runtime::share_filters(start.runtime, &self.paths.runtime(), &self.paths.runtime_of(instance))
-            .map_err(io("share filters of system calls"))?;
-        self.start_unit(start, &dir).await
+        })
     }
 
     fn record(&self, start: &StartInstance<'_>) -> Result<Record, StartError> {
@@ -294,8 +336,9 @@ impl Host {
         self.ids.of(own.map(|(name, _)| name)).map(drop)
     }
 
-    async fn start_unit(&self, start: &StartInstance<'_>, dir: &Path) -> Result<(), StartError> {
+    async fn start_unit(&self, start: &StartInstance<'_>) -> Result<(), StartError> {
         let StartInstance { instance, container, image, .. } = *start;
+        let dir = &self.paths.instance(instance);
         let image_stop_signal =
             image.config.config().as_ref().and_then(|config| config.stop_signal().as_deref());
         let properties = unit::properties(&unit::Wanted {

@@ -3,8 +3,9 @@
 //! ```text
 //! container + image ──► spec (config.json), unit (typed properties), network (netavark's request)   pure
 //!                             │
-//! start ──► record ─┬► namespaces ──► net ─┬► volume ──► bus (StartTransientUnit)                   effects
-//!                   └► rootfs ─────────────┘
+//! start ──► record ─┬► namespaces ──► net ─┬► describe ──► handover ──► the runtime goes on         effects
+//!                   ├► rootfs ─────────────┘
+//!                   └► bus (StartTransientUnit) ──► the runtime waits
 //! stop  ──► bus (StopUnit) ──► net ──► unmount ──► remove
 //! observe ◄── bus, records, volumes, ports, store
 //! ```
@@ -22,6 +23,7 @@ mod debug;
 mod departure;
 mod describe;
 mod exec;
+mod handover;
 mod idrange;
 mod inspect;
 mod instance;

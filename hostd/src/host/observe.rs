@@ -14,7 +14,7 @@ use super::parts::{self, Parts};
 use super::ports::PublishError;
 use super::record::{self, Record};
 use super::volume::VolumeError;
-use super::{Host, names, strangers, unit};
+use super::{Host, handover, names, strangers, unit};
 
 /// Why it is not known what is on the host.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,8 @@ pub enum ObserveError {
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) record: Option<Record>,
+    /// What systemd says of it; `None` also where its runtime waits for parts that were not made: by a daemon that was killed, nobody
+    /// makes them any more.
     pub(super) unit: Option<UnitStatus>,
 }
 
@@ -102,10 +104,10 @@ impl Host {
         let mut names = names(&self.paths.instances()).map_err(records)?;
         names.extend(units.keys().cloned());
         let found = |instance: Instance| {
-            let path = self.paths.instance(&instance).join("record.json");
+            let dir = self.paths.instance(&instance);
             // A record that can't be read is as none: what is left of the instance is cleared away.
-            let record = record::read::<Record>(&path).unwrap_or_default();
-            let unit = units.remove(&instance);
+            let record = record::read::<Record>(&dir.join("record.json")).unwrap_or_default();
+            let unit = units.remove(&instance).filter(|_| handover::was_given(&dir.join("bundle")));
             (instance, Found { record, unit })
         };
         Ok(names.into_iter().map(found).collect())

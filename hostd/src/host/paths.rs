@@ -13,7 +13,7 @@ use bennu_planner::Instance;
 /// state/forward/NAME.json     what a receiver of logs has got
 /// state/volumes/NAME          volumes that are kept
 /// state/scratch/BOOT-ID/      what lives as long as this boot: volumes, and what containers write to their root
-/// run/instances/INSTANCE/     record.json, kills.json, bundle/config.json, files/, ns/, layers/, rootfs/, pid
+/// run/instances/INSTANCE/     record.json, kills.json, config.json, bundle/config.json, files/, ns/, layers/, rootfs/, pid
 /// run/volumes/INSTANCE/NAME   volumes, with the ids of the instance
 /// run/networks/NAME.json      networks that are set up
 /// run/settings.json           what of the host itself was set, and what it was before

@@ -33,8 +33,8 @@ pub(super) const SLICE: &str = "bennu.slice";
 /// The daemon's own unit.
 const DAEMON: &str = "hostd.service";
 
-/// How long the runtime has to make a container before that counts as failed.
-pub(super) const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the parts of a container and then the runtime have to make it before that counts as failed.
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// The pauses before a container that ended is started again: from the first to the last in so many steps.
 const RESTART_FIRST: Duration = Duration::from_secs(1);

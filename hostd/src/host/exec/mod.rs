@@ -35,6 +35,7 @@ use oci_spec::runtime::{BoxBuilder, Process};
 use tokio::process::Command;
 
 use super::debug::Left;
+use super::describe::config_of;
 use super::inspect::read_spec;
 use super::{runtime, strangers};
 pub(super) use group::PREFIX;
@@ -142,7 +143,7 @@ pub(super) async fn talk(
     talk: Talk<'_>,
 ) -> Result<(Running, Input), ExecError> {
     let spec = |source| ExecError::Spec { instance: instance.clone(), source };
-    let process = process(&places.dir.join("bundle/config.json"), &talk).map_err(spec)?;
+    let process = process(&config_of(places.dir), &talk).map_err(spec)?;
     let arguments = |group: &str, console: Option<OsString>, cleanup: &mut Cleanup| {
         // A file, so that no argument is taken for an option.
         let described = places.dir.join(group).with_extension("json");
