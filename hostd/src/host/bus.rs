@@ -5,6 +5,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use systemd_zbus::{ManagerProxy, Mode};
+use tokio::sync::broadcast;
+use zbus::message::Type;
 use zbus::names::InterfaceName;
 use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value as Variant};
@@ -20,7 +22,11 @@ const FORGET_LOOK: Duration = Duration::from_millis(20);
 /// How long systemd has to answer anything that it does not need to wait for.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How many ends of jobs may be told while somebody who waits for one does not look; far above what may be under way.
+const ENDS: usize = 4096;
+
 const SERVICE: &str = "org.freedesktop.systemd1";
+const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
 
@@ -29,6 +35,22 @@ const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
 pub(super) struct Bus {
     connection: zbus::Connection,
     manager: ManagerProxy<'static>,
+    ends: broadcast::Sender<End>,
+}
+
+/// How a job of systemd ended.
+#[derive(Debug, Clone)]
+struct End {
+    job: OwnedObjectPath,
+    result: String,
+}
+
+/// A job that systemd has taken on.
+#[derive(Debug)]
+pub(super) struct Job {
+    what: String,
+    path: OwnedObjectPath,
+    ends: broadcast::Receiver<End>,
 }
 
 /// A unit, as `ListUnitsByPatterns` tells of it. Its words are kept as text: systemd adds new ones now and then.
@@ -99,8 +121,9 @@ impl Bus {
             // What is asked for is asked anew each time: a cache would have the bus send every change of every unit.
             let manager =
                 ManagerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;
+            let ends = ends_of_jobs(&connection).await?;
             manager.subscribe().await?;
-            Ok(Self { connection, manager })
+            Ok(Self { connection, manager, ends })
         })
         .await
     }
@@ -122,19 +145,14 @@ impl Bus {
         Ok(known.map(|row| UnitStatus { name: row.0, active: row.3, sub: row.4, job: row.8 }).collect())
     }
 
-    /// Starts a unit that exists for as long as it runs, and waits until it has started.
+    /// Has systemd start a unit that exists for as long as it runs.
     ///
     /// # Errors
-    /// Where it does not start within the deadline.
-    pub(super) async fn start(
-        &self,
-        unit: &str,
-        properties: &[Property],
-        deadline: Duration,
-    ) -> Result<(), BusError> {
+    /// Where it does not take that on.
+    pub(super) async fn start(&self, unit: &str, properties: &[Property]) -> Result<Job, BusError> {
         let variants: Vec<_> = properties.iter().map(|p| (p.name, variant(&p.value))).collect();
         let what = format!("start {unit}");
-        self.job(&what, deadline, self.manager.start_transient_unit(unit, Mode::Fail, &variants, &[])).await
+        self.begin(&what, self.manager.start_transient_unit(unit, Mode::Fail, &variants, &[])).await
     }
 
     /// Whether systemd has a unit of that name.
@@ -297,30 +315,76 @@ impl Bus {
         }
     }
 
-    /// Asks for a job and waits for its end. The signal is subscribed to before, so that none is missed.
+    /// Asks for a job and waits for its end.
     async fn job(
         &self,
         what: &str,
         deadline: Duration,
         call: impl Future<Output = zbus::Result<OwnedObjectPath>>,
     ) -> Result<(), BusError> {
-        let result = within(what, deadline, async {
-            let mut removed = self.manager.receive_job_removed().await?;
-            let job = call.await?;
-            while let Some(signal) = removed.next().await {
-                let arguments = signal.args()?;
-                if *arguments.job() == *job {
-                    return Ok(arguments.result().to_string());
+        self.begin(what, call).await?.ended(deadline).await
+    }
+
+    /// Asks for a job. Ends are listened for before, so that its own is not missed.
+    async fn begin(
+        &self,
+        what: &str,
+        call: impl Future<Output = zbus::Result<OwnedObjectPath>>,
+    ) -> Result<Job, BusError> {
+        let ends = self.ends.subscribe();
+        Ok(Job { path: within(what, ANSWER, call).await?, what: what.to_owned(), ends })
+    }
+}
+
+impl Job {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Where it does not succeed within the deadline.
+    pub(super) async fn ended(mut self, deadline: Duration) -> Result<(), BusError> {
+        let result = within(&self.what, deadline, async {
+            loop {
+                let end = self.ends.recv().await.map_err(|error| {
+                    zbus::Error::InputOutput(std::sync::Arc::new(std::io::Error::other(error)))
+                })?;
+                if end.job == self.path {
+                    return Ok(end.result);
                 }
             }
-            Err(zbus::Error::InputOutput(std::sync::Arc::new(std::io::ErrorKind::UnexpectedEof.into())))
         })
         .await?;
         match result.as_str() {
             "done" | "skipped" => Ok(()),
-            _ => Err(BusError::Job { what: what.to_owned(), result }),
+            _ => Err(BusError::Job { what: self.what, result }),
         }
     }
+}
+
+/// Has systemd's word of each job that ends (`org.freedesktop.systemd1(5)`, `JobRemoved`) passed on. The bus is asked for it once: that takes
+/// as long as the start of a unit.
+async fn ends_of_jobs(connection: &zbus::Connection) -> zbus::Result<broadcast::Sender<End>> {
+    let rule = zbus::MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender(SERVICE)?
+        .interface(MANAGER_INTERFACE)?
+        .member("JobRemoved")?
+        .build();
+    let mut told = zbus::MessageStream::for_match_rule(rule, connection, None).await?;
+    let (ends, _) = broadcast::channel(ENDS);
+    let listeners = ends.clone();
+    tokio::spawn(async move {
+        while let Some(message) = told.next().await {
+            // (number, job, unit, result)
+            type Arguments = (u32, OwnedObjectPath, String, String);
+            let arguments = message.and_then(|message| message.body().deserialize::<Arguments>());
+            match arguments {
+                // Nobody may be waiting.
+                Ok((_, job, _, result)) => drop(listeners.send(End { job, result })),
+                Err(error) => tracing::warn!("the end of a job is told in words that are not known: {error}"),
+            }
+        }
+    });
+    Ok(ends)
 }
 
 async fn within<T>(

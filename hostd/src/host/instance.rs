@@ -13,11 +13,12 @@ use bennu_planner::{Instance, SeenNetwork};
 use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 
-use super::bus::BusError;
+use super::bus::{BusError, Job};
 use super::describe::Described;
 use super::handover::Awaited;
 use super::idrange::IdsError;
 use super::net::{self, JoinError};
+use super::network::Answer;
 use super::record::{self, Membership, Record};
 use super::rootfs::{self, RootfsError};
 use super::spec::{self, SpecError};
@@ -234,15 +235,17 @@ impl Host {
         record: &Record,
         config: &mut Awaited,
     ) -> Result<(), StartError> {
+        let io = |what| move |source| StartError::Io { what, instance: start.instance.clone(), source };
+        let (host_start, own_network) = (record.host_start, record.network_kind != NetworkKind::Host);
+        let namespaces = blocking(move || namespaces::create(host_start, own_network));
+        // Nothing is mounted before systemd has taken on the start: it would look at the mounts first, which takes it as long.
+        let (unit, namespaces) = tokio::join!(self.begin_unit(start), namespaces);
+        let (unit, namespaces) = (unit?, namespaces.map_err(io("make namespaces"))?);
         let made = async {
-            let described = self.make_parts(start, record).await?;
-            config.give(&described).map_err(|source| StartError::Io {
-                what: "hand over the configuration",
-                instance: start.instance.clone(),
-                source,
-            })
+            let described = self.make_parts(start, record, namespaces).await?;
+            config.give(&described).map_err(io("hand over the configuration"))
         };
-        match select(pin!(made), pin!(self.start_unit(start))).await {
+        match select(pin!(made), pin!(self.has_started(start, unit))).await {
             // What systemd would say of it is only a consequence.
             Either::Left((made, unit)) => match made {
                 Ok(()) => unit.await,
@@ -254,27 +257,32 @@ impl Host {
     }
 
     /// Makes all that a runtime needs for an instance, and says where it is described.
-    async fn make_parts(&self, start: &StartInstance<'_>, record: &Record) -> Result<PathBuf, StartError> {
+    async fn make_parts(
+        &self,
+        start: &StartInstance<'_>,
+        record: &Record,
+        namespaces: namespaces::Made,
+    ) -> Result<PathBuf, StartError> {
         let StartInstance { instance, container, .. } = *start;
         let io = |what| move |source| StartError::Io { what, instance: instance.clone(), source };
         let dir = self.paths.instance(instance);
         let (ns, files) = (dir.join("ns"), dir.join("files"));
         let joined = async {
-            let (kept, host_start) = (ns.clone(), record.host_start);
-            let own_network = record.network_kind != NetworkKind::Host;
-            let made = move || namespaces::create(&kept, host_start, own_network);
-            let made = tokio::task::spawn_blocking(made).await.unwrap_or_else(|e| Err(e.into()));
-            made.map_err(io("make namespaces"))?;
+            let Some(namespace) = namespaces.network() else { return Ok(Answer::default()) };
             let network = |source| StartError::Network { instance: instance.clone(), source };
             let _alone = self.netavark.lock().await;
-            net::join(&self.paths, record, &ns.join("net")).await.map_err(network)
+            net::join(&self.paths, record, &namespace).await.map_err(network)
         };
         let scratch = self.volumes.scratch();
         let upper = (!container.read_only_root).then(|| Paths::upper(&scratch, instance));
         let layers = &start.image.layers;
         let mounting = rootfs::Wanted { layers, dir: &dir, upper, host_start: record.host_start };
-        // Both come to their end, whatever becomes of the other: what is half done could not be cleared away.
-        let (answer, mounted) = tokio::join!(joined, rootfs::mount(&self.store, &self.mounts, mounting));
+        // All come to their end, whatever becomes of the others: what is half done could not be cleared away.
+        let namespaces = &namespaces;
+        let kept = async { namespaces.keep(&ns) };
+        let mounted = rootfs::mount(&self.store, &self.mounts, mounting);
+        let (answer, kept, mounted) = tokio::join!(joined, kept, mounted);
+        kept.map_err(io("keep namespaces"))?;
         let answer = answer?;
         let rootfs = mounted.map_err(|source| StartError::Rootfs { instance: instance.clone(), source })?;
         let resolv_conf = match record.network_kind {
@@ -336,9 +344,9 @@ impl Host {
         self.ids.of(own.map(|(name, _)| name)).map(drop)
     }
 
-    async fn start_unit(&self, start: &StartInstance<'_>) -> Result<(), StartError> {
+    /// Has systemd start the unit of an instance.
+    async fn begin_unit(&self, start: &StartInstance<'_>) -> Result<Job, StartError> {
         let StartInstance { instance, container, image, .. } = *start;
-        let dir = &self.paths.instance(instance);
         let image_stop_signal =
             image.config.config().as_ref().and_then(|config| config.stop_signal().as_deref());
         let properties = unit::properties(&unit::Wanted {
@@ -347,13 +355,19 @@ impl Host {
             runtime: start.runtime,
             deadline: start.deadline,
             image_stop_signal,
-            dir,
+            dir: &self.paths.instance(instance),
             hostd: &self.program,
             runtime_state: &self.paths.runtime_of(instance),
             state: &self.paths.state,
         });
-        let deadline = unit::START_TIMEOUT + MARGIN;
-        match self.bus.start(&unit::name(instance), &properties, deadline).await {
+        let begun = self.bus.start(&unit::name(instance), &properties).await;
+        begun.map_err(|source| StartError::Unit { instance: instance.clone(), said: Vec::new(), source })
+    }
+
+    /// Waits until the unit of an instance has started.
+    async fn has_started(&self, start: &StartInstance<'_>, unit: Job) -> Result<(), StartError> {
+        let instance = start.instance;
+        match unit.ended(unit::START_TIMEOUT + MARGIN).await {
             Ok(()) => Ok(()),
             Err(source) => {
                 let said = last_lines(instance).await;
@@ -438,7 +452,7 @@ impl Host {
         let (mounts, volumes) = (self.mounts.clone(), self.paths.volumes(instance));
         // systemd has removed it with the unit, if there was one.
         let known = self.paths.runtime_of(instance);
-        let removed = tokio::task::spawn_blocking(move || {
+        let removed = blocking(move || {
             namespaces::unmount_below(&dir)?;
             namespaces::unmount_below(&volumes)?;
             remove_empty(&volumes)?;
@@ -450,9 +464,13 @@ impl Host {
                 _ => Ok(()),
             })
         });
-        let removed = removed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        removed.map_err(|source| StopError::Io { instance: instance.clone(), source })
+        removed.await.map_err(|source| StopError::Io { instance: instance.clone(), source })
     }
+}
+
+/// Waits for what a thread of its own does.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// Removes a directory of directories that are empty, or not there. What holds anything is an error: it could be a volume.

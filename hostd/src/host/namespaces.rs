@@ -16,29 +16,53 @@ use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 use super::idrange;
 
-/// Makes both namespaces and keeps them at `user` and `net` in `dir`, which exists and is empty. The ids of the user
-/// namespace are the range that begins at `host_start`; where that is `None` there is none, and its users are the host's. Nor
-/// is there a network namespace where `own_network` does not ask for it.
+/// The namespaces of an instance. They live as long as these descriptors, or the mounts by which they are kept.
+#[derive(Debug)]
+pub(super) struct Made {
+    user: Option<OwnedFd>,
+    network: Option<OwnedFd>,
+}
+
+/// Makes both namespaces. The ids of the user namespace are the range that begins at `host_start`; where that is `None` there is none,
+/// and its users are the host's. Nor is there a network namespace where `own_network` does not ask for it.
 ///
 /// # Errors
 /// Whatever the kernel says.
-pub(super) fn create(dir: &Path, host_start: Option<u32>, own_network: bool) -> io::Result<()> {
-    let (user, network) = match host_start {
+pub(super) fn create(host_start: Option<u32>, own_network: bool) -> io::Result<Made> {
+    match host_start {
         Some(host_start) => {
             let Namespaces { user, network } =
                 namespaces(IdMap { host_start, count: idrange::COUNT }, own_network)?;
-            (Some(user), network)
+            Ok(Made { user: Some(user), network })
         }
-        None => (None, own_network.then(network_of_the_hosts).transpose()?),
-    };
-    for (name, namespace) in [("user", user), ("net", network)] {
-        let Some(namespace) = namespace else { continue };
-        let kept = dir.join(name);
-        File::create(&kept)?;
-        let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
-        mount(Some(source.as_str()), &kept, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        None => Ok(Made { user: None, network: own_network.then(network_of_the_hosts).transpose()? }),
     }
-    Ok(())
+}
+
+impl Made {
+    /// Where other processes find the network namespace while this is there; `None` where there is none.
+    pub(super) fn network(&self) -> Option<PathBuf> {
+        self.network.as_ref().map(path_of)
+    }
+
+    /// Keeps them at `user` and `net` in `dir`, which exists and is empty.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub(super) fn keep(&self, dir: &Path) -> io::Result<()> {
+        for (name, namespace) in [("user", &self.user), ("net", &self.network)] {
+            let Some(namespace) = namespace else { continue };
+            let kept = dir.join(name);
+            File::create(&kept)?;
+            mount(Some(&path_of(namespace)), &kept, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        }
+        Ok(())
+    }
+}
+
+/// What leads any process to what this one has open (proc_pid_fd(5)).
+fn path_of(namespace: &OwnedFd) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()).into()
 }
 
 /// A network namespace that the host's own users own. A thread of its own goes there and ends.
