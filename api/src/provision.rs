@@ -26,10 +26,21 @@ pub struct Provision {
     /// Labels that manifests select hosts by.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What the host seals its state by, at its first boot.
+    #[serde(default)]
+    pub seal: Option<Seal>,
     /// The text of the first trust document.
     pub trust: String,
     /// The API over the network; without it there is the Unix socket alone.
     pub api: Option<ProvisionApi>,
+}
+
+/// What a host's state is sealed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seal {
+    /// The machine's TPM 2.0, which gives the key to boot images that its owner has signed the measurements of.
+    Tpm2,
 }
 
 /// The API over the network, under mutual TLS.

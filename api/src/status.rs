@@ -131,6 +131,9 @@ pub struct Os {
     /// Whether the firmware starts only what is signed by whom it trusts (Secure Boot).
     #[serde(default)]
     pub secure_boot: bool,
+    /// Whether the host's state is encrypted with a key that its TPM gives to boot images which are signed for it.
+    #[serde(default)]
+    pub sealed: bool,
 }
 
 /// One generation.

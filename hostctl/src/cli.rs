@@ -403,6 +403,13 @@ pub(crate) struct SecretEncrypt {
     pub(crate) manifest: Option<PathBuf>,
 }
 
+/// What a host's state is sealed by.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Seal {
+    /// A TPM 2.0
+    Tpm2,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Provision {
     /// Where to write; the operators' identity is made in DIR/operator
@@ -420,6 +427,9 @@ pub(crate) struct Provision {
     /// A label that the host carries, KEY=VALUE; any number of them
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// Have the host encrypt its state at its first boot, with a key that its TPM gives to boot images which are signed for it
+    #[arg(long, value_name = "BY")]
+    pub(crate) seal: Option<Seal>,
     /// Where the host listens
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:7443")]
     pub(crate) listen: SocketAddr,

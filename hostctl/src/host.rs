@@ -31,6 +31,12 @@ fn status_text(status: &Status, now: Timestamp) -> String {
             "on: the firmware starts only what is signed by whom it trusts".to_owned(),
         ));
     }
+    if status.os.sealed {
+        lines.push((
+            "state",
+            "sealed: the TPM gives its key to boot images that are signed for it".to_owned(),
+        ));
+    }
     lines.push(("hostd", status.version.clone()));
     let none = || "none: no manifest was accepted yet".to_owned();
     lines.push(("generation", status.generation.as_ref().map_or_else(none, generation)));

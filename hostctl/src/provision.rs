@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use bennu_api::Role;
-use bennu_api::provision::{MAX_SIZE, Provision as Document, ProvisionApi};
+use bennu_api::provision::{MAX_SIZE, Provision as Document, ProvisionApi, Seal};
 use bennu_manifests::MAX_DOCUMENT;
 use bennu_manifests::model::Name;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::authority::{Authority, Identity};
-use crate::cli::Provision;
+use crate::cli::{self, Provision};
 use crate::exit::{Failure, Outcome};
 use crate::files;
 use crate::render::{Out, facts};
@@ -53,7 +53,10 @@ pub(crate) fn run(args: &Provision, now: Timestamp, out: &mut Out) -> Outcome {
         .map_err(|e| Failure::invalid(format!("no certificate for {name}")).because(e))?;
     let client_ca = authority.certificate().to_owned();
     let api = ProvisionApi { listen: args.listen, certificate, key, client_ca };
-    let document = Document { schema: SCHEMA, name: name.clone(), labels, trust, api: Some(api) };
+    let seal = args.seal.map(|by| match by {
+        cli::Seal::Tpm2 => Seal::Tpm2,
+    });
+    let document = Document { schema: SCHEMA, name: name.clone(), labels, seal, trust, api: Some(api) };
     let text =
         toml::to_string(&document).map_err(|e| Failure::failed("write the document as TOML").because(e))?;
     if text.len() > MAX_SIZE {

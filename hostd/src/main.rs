@@ -18,7 +18,10 @@ use hostd::provision::Identity;
 use hostd::rejections::Rejections;
 use hostd::server::Server;
 use hostd::update::{self, Updates};
-use hostd::{departure, os, reconcile, rescue, scrub};
+use hostd::{departure, os, reconcile, rescue, scrub, sealed};
+
+/// Where the initrd has mounted the state partition.
+const STATE: &str = "/state";
 
 fn main() -> ExitCode {
     // Before there is a second thread: where this was started to parse a layer, it does nothing else.
@@ -30,6 +33,17 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         // The end of a container's unit, within its memory: a runtime with threads would be too much.
+        // A unit of its own, before the daemon: it may wait for a person.
+        [option] if option == sealed::OPEN => {
+            let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+            return match sealed::open(Path::new(STATE), credentials.as_deref()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("{}", chain(&error));
+                    ExitCode::FAILURE
+                }
+            };
+        }
         [option, instance, group] if option == NOTE => {
             return match note(instance.as_ref(), group.as_ref()) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -58,7 +72,7 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 async fn start_and_serve() -> Result<(), Failure> {
-    let paths = Paths { state: "/state".into(), run: "/run/bennu".into() };
+    let paths = Paths { state: STATE.into(), run: "/run/bennu".into() };
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let (run, state) = (paths.run.clone(), paths.state.clone());
     let (socket, scrubbed) = (run.join("hostd.sock"), state.join("scrubbed.json"));

@@ -8,6 +8,7 @@ use bennu_manifests::HostFacts;
 use bennu_manifests::model::Digest;
 use jiff::Timestamp;
 
+use crate::sealed;
 use crate::update::secure_boot;
 
 /// This machine's architecture in the words of OCI (image index specification, `platform.architecture`, which are
@@ -31,6 +32,7 @@ pub fn running() -> Os {
         root: root(&command_line),
         kernel: kernel.trim().to_owned(),
         secure_boot,
+        sealed: sealed::is_sealed(),
     }
 }
 

@@ -139,7 +139,8 @@ cd usr/lib/systemd/system
 rm -f dpkg-db-backup.* fstrim.timer sysinit.target.wants/systemd-hwdb-update.service \
     sysinit.target.wants/ldconfig.service sysinit.target.wants/systemd-update-done.service \
     sysinit.target.wants/systemd-journal-catalog-update.service sysinit.target.wants/systemd-firstboot.service \
-    sysinit.target.wants/systemd-pcr* sysinit.target.wants/systemd-tpm2-setup* \
+    sysinit.target.wants/systemd-pcrmachine* sysinit.target.wants/systemd-pcrfs* sysinit.target.wants/systemd-pcrlock* \
+    sysinit.target.wants/systemd-tpm2-setup* sockets.target.wants/systemd-pcr* \
     sysinit.target.wants/systemd-ask-password-console.path sysinit.target.wants/systemd-hibernate-clear.service \
     sysinit.target.wants/systemd-machine-id-commit.service sysinit.target.wants/sys-kernel-tracing.mount \
     sysinit.target.wants/sys-kernel-debug.mount sysinit.target.wants/proc-sys-fs-binfmt_misc.automount \

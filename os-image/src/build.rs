@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Raised whenever the same inputs would make another disk because this crate changed.
-const BUILDER: &[u8] = b"5";
+const BUILDER: &[u8] = b"6";
 
 /// Builds the disk, or finds it in the cache.
 ///
@@ -179,8 +179,11 @@ fn os_key(inputs: &Inputs<'_>, variant: &Variant) -> Result<String, BuildError> 
             .chain(&recipe::LINKS)
             .flat_map(|(path, text)| [path.as_bytes().to_vec(), text.as_bytes().to_vec()]),
     );
-    if let Some(keys) = inputs.secure_boot {
+    if let Some(keys) = inputs.keys.secure_boot {
         parts.extend(keys.parts()?);
+    }
+    if let Some(measured) = inputs.keys.measured {
+        parts.extend(measured.parts()?);
     }
     for program in [inputs.hostd, inputs.hostctl, inputs.init] {
         let bytes = fs::read(program).map_err(at("read", program))?;

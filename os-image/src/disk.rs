@@ -74,7 +74,7 @@ fn make_esp(
         .args(["-F", "32", "-n", "BENNU-ESP", "-i", SERIAL, "--invariant"])
         .arg(esp))?;
     let loader = work.join("loader.conf");
-    let keys = inputs.secure_boot;
+    let keys = inputs.keys.secure_boot;
     let settings = format!("{LOADER}{}", keys.map_or("", SecureBoot::loader_conf));
     fs::write(&loader, settings).map_err(at("write", &loader))?;
     let root = format!("sha256:{digest}").parse().expect("the digest of a blob");

@@ -29,6 +29,7 @@ mod disk;
 mod error;
 mod firmware;
 mod initrd;
+mod measured;
 pub mod mirror;
 mod recipe;
 mod root;
@@ -44,6 +45,7 @@ pub use build::{OsImage, build, os_image};
 pub use cache::cache_dir;
 pub use error::BuildError;
 pub use firmware::{Firmware, firmware, secure_firmware};
+pub use measured::Measured;
 pub use secure_boot::{Enroll, SecureBoot};
 pub use variant::Variant;
 
@@ -56,8 +58,8 @@ pub struct Inputs<'a> {
     pub hostctl: &'a std::path::Path,
     /// The first program of the initrd; static.
     pub init: &'a std::path::Path,
-    /// What boot programs are signed with, where they are.
-    pub secure_boot: Option<&'a SecureBoot>,
+    /// What is signed, and with what.
+    pub keys: Keys<'a>,
     /// Told of each stage as it begins and ends.
     pub progress: &'a dyn Fn(Event<'_>),
 }
@@ -68,9 +70,18 @@ impl std::fmt::Debug for Inputs<'_> {
             .field("hostd", &self.hostd)
             .field("hostctl", &self.hostctl)
             .field("init", &self.init)
-            .field("secure_boot", &self.secure_boot)
+            .field("keys", &self.keys)
             .finish_non_exhaustive()
     }
+}
+
+/// What an image is signed with, where it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keys<'a> {
+    /// Boot programs, for Secure Boot.
+    pub secure_boot: Option<&'a SecureBoot>,
+    /// What a TPM measures of the boot image, for hosts that seal their state.
+    pub measured: Option<&'a Measured>,
 }
 
 /// How far a build has come.

@@ -11,7 +11,7 @@ pub(crate) const RELEASE: &str = "trixie";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Packages beside those that Debian marks as essential. Recommended ones are not taken.
-pub(crate) const PACKAGES: [&str; 19] = [
+pub(crate) const PACKAGES: [&str; 25] = [
     // The system itself.
     "systemd",
     "systemd-sysv",
@@ -29,6 +29,13 @@ pub(crate) const PACKAGES: [&str; 19] = [
     "iproute2",
     "btrfs-progs",
     "cryptsetup-bin",
+    "systemd-repart",
+    // What seals the state by a TPM; systemd loads the libraries by name.
+    "systemd-cryptsetup",
+    "libtss2-esys-3.0.2-0t64",
+    "libtss2-mu-4.0.1-0t64",
+    "libtss2-rc0t64",
+    "libtss2-tcti-device0t64",
     // What reaps for containers that ask for it, and the rules of time zones.
     "catatonit",
     "tzdata",
@@ -41,7 +48,7 @@ pub(crate) const PACKAGES: [&str; 19] = [
 pub(crate) const CUSTOMIZE: &str = include_str!("../files/customize.sh");
 
 /// Files of our own in the root: path, and text. All belong to root and have mode 0644.
-pub(crate) const FILES: [(&str, &str); 13] = [
+pub(crate) const FILES: [(&str, &str); 19] = [
     ("etc/hostname", include_str!("../files/root/etc/hostname")),
     ("etc/hosts", include_str!("../files/root/etc/hosts")),
     (
@@ -67,6 +74,27 @@ pub(crate) const FILES: [(&str, &str); 13] = [
     (
         "usr/lib/systemd/system/run-.scope.d/10-bennu.conf",
         include_str!("../files/root/usr/lib/systemd/system/run-.scope.d/10-bennu.conf"),
+    ),
+    ("usr/lib/bennu/repart.d/10-esp.conf", include_str!("../files/root/usr/lib/bennu/repart.d/10-esp.conf")),
+    (
+        "usr/lib/bennu/repart.d/20-state.conf",
+        include_str!("../files/root/usr/lib/bennu/repart.d/20-state.conf"),
+    ),
+    (
+        "usr/lib/bennu/repart.sealed.d/10-esp.conf",
+        include_str!("../files/root/usr/lib/bennu/repart.sealed.d/10-esp.conf"),
+    ),
+    (
+        "usr/lib/bennu/repart.sealed.d/20-state.conf",
+        include_str!("../files/root/usr/lib/bennu/repart.sealed.d/20-state.conf"),
+    ),
+    (
+        "usr/lib/bennu/repart.sealed.d/30-data.conf",
+        include_str!("../files/root/usr/lib/bennu/repart.sealed.d/30-data.conf"),
+    ),
+    (
+        "usr/lib/systemd/system/bennu-state.service",
+        include_str!("../files/root/usr/lib/systemd/system/bennu-state.service"),
     ),
     (
         "usr/lib/systemd/network/50-wired.network",

@@ -39,6 +39,10 @@ pub(crate) fn build(
     fs::write(&release, recipe::os_release(&variant.version)).map_err(at("write", &release))?;
     let uki = work.join("bennu.efi");
     let argument = |name: &str, path: &Path| format!("--{name}={}", path.display());
+    let measured = match inputs.keys.measured {
+        Some(measured) => measured.arguments(base, work)?,
+        None => Vec::new(),
+    };
     // The distribution's own interpreter, which its `python3-pefile` belongs to: another one may come first in `PATH`.
     run(Command::new("/usr/bin/python3")
         .env("SOURCE_DATE_EPOCH", crate::base::EPOCH.to_string())
@@ -50,9 +54,10 @@ pub(crate) fn build(
         .arg(argument("output", &uki))
         .arg(format!("--os-release=@{}", release.display()))
         .arg(format!("--uname={}", base.kernel_release()?))
-        .arg(format!("--cmdline={}", command_line(root_digest, variant))))?;
+        .arg(format!("--cmdline={}", command_line(root_digest, variant)))
+        .args(measured))?;
     fs::remove_file(&initrd).map_err(at("remove", &initrd))?;
-    if let Some(keys) = inputs.secure_boot {
+    if let Some(keys) = inputs.keys.secure_boot {
         keys.sign(&uki)?;
     }
     Ok(uki)

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bennu_os_image::{Disk, SecureBoot};
+use bennu_os_image::{Disk, Keys, Measured, SecureBoot};
 use sha2::{Digest, Sha256};
 
 use crate::accelerator::accelerator;
 use crate::error::{Error, IoContext, run};
 use crate::hostctl::Hostctl;
-use crate::machine::{API, Accelerator, Machine};
+use crate::machine::{API, Accelerator, Machine, PROVISION};
 use crate::operator::Operator;
 use crate::programs::Programs;
 use crate::vm::{BOOT, Origin, Vm};
@@ -59,7 +59,7 @@ impl Fixture {
 
     fn with(change: impl FnOnce(Machine) -> Machine) -> Result<Self, Error> {
         let programs = Programs::build()?;
-        let disk = image::disk(&programs, None, &|_| {})?;
+        let disk = image::disk(&programs, Keys::default(), &|_| {})?;
         let firmware = image::firmware()?;
         let accelerator = accelerator(&disk, &firmware)?;
         let qemu = run(std::process::Command::new("qemu-system-x86_64").arg("--version"))?;
@@ -143,9 +143,26 @@ impl Fixture {
     /// Where the disk cannot be built, or QEMU refuses.
     pub fn first_secure_boot(&self, keys: &SecureBoot) -> Result<Vm, Error> {
         let firmware = image::secure_firmware()?;
-        let disk = image::disk(&self.programs, Some(keys), &|_| {})?.qcow2;
+        let disk =
+            image::disk(&self.programs, Keys { secure_boot: Some(keys), ..Keys::default() }, &|_| {})?.qcow2;
         let machine = Machine { firmware: firmware.code, secure_boot: true, ..self.machine.clone() };
         Vm::start(machine, &Origin { disk, variables: firmware.vars, memory: None })
+    }
+
+    /// A disk whose boot image is signed for a TPM, with room for a sealed state, in a machine that has one, of a host that is told to seal
+    /// its state, for its first boot.
+    ///
+    /// # Errors
+    /// Where the disk cannot be built, or QEMU refuses.
+    pub fn first_sealed_boot(&self, keys: &Measured) -> Result<Vm, Error> {
+        let keys = Keys { measured: Some(keys), ..Keys::default() };
+        let disk = image::disk(&self.programs, keys, &|_| {})?.qcow2;
+        let document = [&b"seal = \"tpm2\"\n"[..], &self.operator().document()?].concat();
+        let mut machine = self.machine.clone();
+        machine.credentials.retain(|credential| credential.name != PROVISION);
+        let machine = Machine { tpm: true, room: 4 << 30, ..machine }.provisioned(document);
+        let origin = Origin { disk, variables: self.firmware_variables.clone(), memory: None };
+        Vm::start(machine, &origin)
     }
 
     /// Whom the host trusts.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bennu_os_image::{Enroll, SecureBoot};
+use bennu_os_image::{Enroll, Measured, SecureBoot};
 use serde_json::Value;
 
 use crate::error::{Error, IoContext};
@@ -114,6 +114,23 @@ pub fn on_new_secure_host(
         SecureBoot::of(folder.path(), Enroll::InVirtualMachines).map_err(|source| Error::Image { source })?;
     let vm = fixture.first_secure_boot(&keys)?;
     Host::new(vm, fixture)?.judge_booted(name, 2 * BOOT, test)
+}
+
+/// As [`on_new_host`], in a machine with a TPM, by which the host has sealed its state. The test gets the key as well that measurements are
+/// signed with.
+///
+/// # Errors
+/// As [`on_host`].
+pub fn on_new_sealed_host(
+    name: &str,
+    test: impl FnOnce(&mut Host, &Measured) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let fixture = Fixture::get()?;
+    let folder = tempfile::tempdir()?;
+    Measured::create(folder.path()).map_err(|source| Error::Image { source })?;
+    let key = Measured::of(folder.path()).map_err(|source| Error::Image { source })?;
+    let vm = fixture.first_sealed_boot(&key)?;
+    Host::new(vm, fixture)?.judge_booted(name, 2 * BOOT, |host| test(host, &key))
 }
 
 impl Host {

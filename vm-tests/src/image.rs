@@ -1,6 +1,6 @@
 //! The OS image, from its builder.
 
-use bennu_os_image::{Disk, Event, Firmware, Inputs, SecureBoot};
+use bennu_os_image::{Disk, Event, Firmware, Inputs, Keys};
 
 use crate::Error;
 use crate::programs::Programs;
@@ -9,21 +9,17 @@ use crate::programs::Programs;
 ///
 /// # Errors
 /// [`Error::Image`].
-pub fn disk(
-    programs: &Programs,
-    secure_boot: Option<&SecureBoot>,
-    progress: &dyn Fn(Event<'_>),
-) -> Result<Disk, Error> {
-    bennu_os_image::build(&inputs(programs, secure_boot, progress)).map_err(|source| Error::Image { source })
+pub fn disk(programs: &Programs, keys: Keys<'_>, progress: &dyn Fn(Event<'_>)) -> Result<Disk, Error> {
+    bennu_os_image::build(&inputs(programs, keys, progress)).map_err(|source| Error::Image { source })
 }
 
 /// What an operating system is built from.
 pub(crate) fn inputs<'a>(
     programs: &'a Programs,
-    secure_boot: Option<&'a SecureBoot>,
+    keys: Keys<'a>,
     progress: &'a dyn Fn(Event<'_>),
 ) -> Inputs<'a> {
-    Inputs { hostd: &programs.hostd, hostctl: &programs.hostctl, init: &programs.init, secure_boot, progress }
+    Inputs { hostd: &programs.hostd, hostctl: &programs.hostctl, init: &programs.init, keys, progress }
 }
 
 /// The firmware of this machine's distribution.

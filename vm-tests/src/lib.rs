@@ -40,5 +40,5 @@ pub mod vm;
 pub mod wait;
 
 pub use error::{Error, output, run, tail};
-pub use host::{Failure, Host, on_host, on_host_alone, on_new_host, on_new_secure_host};
+pub use host::{Failure, Host, on_host, on_host_alone, on_new_host, on_new_sealed_host, on_new_secure_host};
 pub use power::{Action, lifecycle};

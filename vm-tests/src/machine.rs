@@ -13,6 +13,9 @@ use crate::error::IoContext;
 /// The port of the host's API in the guest.
 pub const API: u16 = 7443;
 
+/// The credential with the provisioning document.
+pub(crate) const PROVISION: &str = "bennu.provision";
+
 /// The address under which the guest reaches the loopback address of the machine that runs it (QEMU manual,
 /// "Using the user mode network stack").
 pub const HOST_FROM_GUEST: &str = "10.0.2.2";
@@ -65,6 +68,10 @@ pub struct Machine {
     pub firmware: PathBuf,
     /// Whether it has System Management Mode, without which the firmware's Secure Boot builds do not start.
     pub secure_boot: bool,
+    /// Whether it has a TPM 2.0 (swtpm), and a serial line that can be typed at.
+    pub tpm: bool,
+    /// By how many bytes its disk is larger than what it is made from.
+    pub room: u64,
     /// What the credentials of systemd say.
     pub credentials: Vec<Credential>,
     /// TCP ports of the guest that get a free port on the loopback address; [`API`] among them.
@@ -84,6 +91,8 @@ impl Machine {
             accelerator,
             firmware: firmware.to_owned(),
             secure_boot: false,
+            tpm: false,
+            room: 0,
             credentials: agent::credentials(),
             ports: vec![API, 8080, 8081, 8082],
             recorded: false,
@@ -93,7 +102,7 @@ impl Machine {
 
     /// The same machine, told its provisioning document at first start.
     pub fn provisioned(mut self, document: Vec<u8>) -> Self {
-        self.credentials.push(Credential::new("bennu.provision", document));
+        self.credentials.push(Credential::new(PROVISION, document));
         self
     }
 
@@ -170,7 +179,17 @@ impl Machine {
         arguments.pair("-device", "virtio-serial-pci");
         arguments.pair("-chardev", format!("socket,id=agent,{}", socket(&files.agent())));
         arguments.pair("-device", format!("virtserialport,chardev=agent,name={}", agent::PORT));
-        arguments.pair("-chardev", format!("file,id=serial,append=on,path={}", escape(&files.serial())));
+        let serial = escape(&files.serial());
+        match self.tpm {
+            false => arguments.pair("-chardev", format!("file,id=serial,append=on,path={serial}")),
+            true => {
+                let typed = socket(&files.keyboard());
+                arguments.pair("-chardev", format!("socket,id=serial,{typed},logfile={serial},logappend=on"));
+                arguments.pair("-chardev", format!("socket,id=tpm,path={}", escape(&files.tpm_socket())));
+                arguments.pair("-tpmdev", "emulator,id=tpm0,chardev=tpm");
+                arguments.pair("-device", "tpm-crb,tpmdev=tpm0");
+            }
+        }
         arguments.pair("-serial", "chardev:serial");
         arguments.pair("-chardev", format!("socket,id=qmp,{}", socket(&files.qmp())));
         arguments.pair("-mon", "chardev=qmp,mode=control");
@@ -238,6 +257,21 @@ impl Files {
     /// What the guest wrote to its serial line, over all its boots.
     pub fn serial(&self) -> PathBuf {
         self.0.join("serial.log")
+    }
+
+    /// What is typed at its serial line, where it has a TPM.
+    pub fn keyboard(&self) -> PathBuf {
+        self.0.join("keyboard")
+    }
+
+    /// What its TPM remembers.
+    pub fn tpm(&self) -> PathBuf {
+        self.0.join("tpm")
+    }
+
+    /// Where QEMU reaches the TPM.
+    pub(crate) fn tpm_socket(&self) -> PathBuf {
+        self.0.join("tpm.sock")
     }
 
     /// What QEMU itself said.

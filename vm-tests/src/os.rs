@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use bennu_os_image::{Variant, os_image};
+use bennu_os_image::{Keys, Variant, os_image};
 
 use crate::error::{Error, IoContext, run};
 use crate::host::Host;
@@ -45,9 +45,17 @@ impl Releases {
     /// # Errors
     /// [`Error::Image`] where it can't be built, or where `skopeo` fails.
     pub fn publish(&self, host: &Host, variant: &Variant) -> Result<Release, Error> {
+        self.publish_signed(host, variant, Keys::default())
+    }
+
+    /// As [`Releases::publish`], signed.
+    ///
+    /// # Errors
+    /// As [`Releases::publish`].
+    pub fn publish_signed(&self, host: &Host, variant: &Variant, keys: Keys<'_>) -> Result<Release, Error> {
         // It is fetched once, from this machine.
         let variant = Variant { compression: 1, ..variant.clone() };
-        let image = os_image(&image::inputs(host.fixture.programs(), None, &|_| {}), &variant)
+        let image = os_image(&image::inputs(host.fixture.programs(), keys, &|_| {}), &variant)
             .map_err(|source| Error::Image { source })?;
         let tag = variant.version.replace('+', "-");
         let to = format!("docker://{}/bennu-os:{tag}", self.registry.address());

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -49,6 +51,7 @@ pub struct Vm {
 #[derive(Debug)]
 struct Running {
     child: Child,
+    tpm: Option<Child>,
     qmp: Qmp,
     agent: Agent,
 }
@@ -65,6 +68,9 @@ impl Vm {
         let mut vm = Self { machine, files, ports: BTreeMap::new(), running: None, detached: false };
         overlay(&origin.disk, &vm.files.disk())?;
         fs::copy(&origin.variables, vm.files.variables()).doing("copy", &origin.variables)?;
+        if vm.machine.room > 0 {
+            vm.enlarge_disk(vm.machine.room)?;
+        }
         vm.machine.write_credentials(&vm.files)?;
         if vm.machine.recorded {
             let log = vm.files.log();
@@ -101,6 +107,7 @@ impl Vm {
         let path = self.files.messages();
         let messages = OpenOptions::new().create(true).append(true).open(&path).doing("open", &path)?;
         let clone = messages.try_clone().doing("share", &path)?;
+        let mut tpm = self.machine.tpm.then(|| start_tpm(&self.files)).transpose()?;
         let mut command = Command::new("qemu-system-x86_64");
         command.args(self.machine.arguments(&self.files, &forwards, memory.is_some()));
         command.stdin(Stdio::null()).stdout(clone).stderr(messages);
@@ -115,14 +122,31 @@ impl Vm {
         });
         match connected {
             Ok((qmp, agent)) => {
-                let running = self.running.insert(Running { child, qmp, agent });
+                let running = self.running.insert(Running { child, tpm, qmp, agent });
                 memory.map_or(Ok(()), |memory| running.qmp.load(memory))
             }
             Err(error) => {
                 end(&mut child);
+                tpm.iter_mut().for_each(end);
                 Err(error)
             }
         }
+    }
+
+    /// Types at the serial line of a machine with a TPM.
+    ///
+    /// # Errors
+    /// Where QEMU does not take it.
+    pub fn type_at_console(&mut self, text: &str) -> Result<(), Error> {
+        let path = self.files.keyboard();
+        let typed = UnixStream::connect(&path).and_then(|mut keyboard| {
+            keyboard.write_all(text.as_bytes())?;
+            // QEMU reads before it sees that nobody is there any more.
+            keyboard.shutdown(std::net::Shutdown::Write)?;
+            std::thread::sleep(Duration::from_secs(1));
+            Ok(())
+        });
+        typed.doing("type at", &path)
     }
 
     /// Waits until the guest's agent answers.
@@ -243,7 +267,18 @@ impl Vm {
     pub fn power_off(&mut self) {
         if let Some(mut running) = self.running.take() {
             end(&mut running.child);
+            running.tpm.iter_mut().for_each(end);
         }
+    }
+
+    /// Makes the disk of a machine that is off larger, by so many bytes.
+    ///
+    /// # Errors
+    /// Where `qemu-img` refuses.
+    pub fn enlarge_disk(&self, bytes: u64) -> Result<(), Error> {
+        let mut command = Command::new("qemu-img");
+        run(command.args(["resize", "-q", "-f", "qcow2"]).arg(self.files.disk()).arg(format!("+{bytes}")))
+            .map(drop)
     }
 
     /// Asks the guest to power off, and waits until it has; cuts the power where it does not.
@@ -311,6 +346,26 @@ pub(crate) fn overlay(base: &Path, overlay: &Path) -> Result<(), Error> {
     command.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(base).arg(overlay);
     run(&mut command)?;
     File::open(overlay).doing("open", overlay).map(drop)
+}
+
+/// Starts a TPM that remembers what it was told in the machine's directory.
+fn start_tpm(files: &Files) -> Result<Child, Error> {
+    let (state, socket) = (files.tpm(), files.tpm_socket());
+    fs::create_dir_all(&state).doing("make", &state)?;
+    let _absent_at_first = fs::remove_file(&socket);
+    let mut command = Command::new("swtpm");
+    command.args(["socket", "--tpm2", "--tpmstate"]).arg(format!("dir={}", state.display()));
+    command.arg("--ctrl").arg(format!("type=unixio,path={}", socket.display()));
+    let mut child = command
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(|source| Error::Start { program: "swtpm".into(), source })?;
+    let there =
+        wait::until("the TPM to listen", Duration::from_secs(30), || Ok(socket.exists().then_some(())));
+    if there.is_err() {
+        end(&mut child);
+    }
+    there.map(|()| child)
 }
 
 fn end(child: &mut Child) {

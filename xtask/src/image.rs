@@ -1,7 +1,7 @@
 //! `cargo xtask image`: the bootable disk and the image that hosts update themselves from, with a line for each stage.
 
 use crate::{Failure, build, packages};
-use bennu_os_image::{Disk, Enroll, Event, Inputs, OsImage, SecureBoot, Variant};
+use bennu_os_image::{Disk, Enroll, Event, Inputs, Keys as Signing, Measured, OsImage, SecureBoot, Variant};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// Have machines that are not virtual take these keys into their firmware, too, where it has no owner yet
     #[arg(long, requires = "secure_boot")]
     enroll_everywhere: bool,
+    /// Sign what a TPM measures with the key in this folder, for hosts that seal their state
+    #[arg(long, value_name = "FOLDER")]
+    measured: Option<PathBuf>,
     /// Build the image that hosts update themselves from, called by this version, rather than a disk
     #[arg(long, value_name = "VERSION")]
     release: Option<String>,
@@ -38,31 +41,35 @@ pub(crate) fn make(arguments: &Arguments) -> Result<(), Failure> {
         true => Enroll::Everywhere,
         false => Enroll::InVirtualMachines,
     };
-    let keys = arguments.secure_boot.as_ref().map(|folder| SecureBoot::of(folder, enroll)).transpose()?;
-    if keys.is_some() {
+    let secure_boot =
+        arguments.secure_boot.as_ref().map(|folder| SecureBoot::of(folder, enroll)).transpose()?;
+    let measured = arguments.measured.as_deref().map(Measured::of).transpose()?;
+    if secure_boot.is_some() || measured.is_some() {
         packages::install(packages::SECURE_BOOT)?;
     }
+    let keys = Signing { secure_boot: secure_boot.as_ref(), measured: measured.as_ref() };
     match &arguments.release {
         Some(version) => {
             let variant = Variant::of_version(version);
-            let made = with_inputs(keys.as_ref(), |inputs| bennu_os_image::os_image(inputs, &variant))?;
+            let made = with_inputs(keys, |inputs| bennu_os_image::os_image(inputs, &variant))?;
             print_release(&made);
         }
-        None => print(&with_inputs(keys.as_ref(), bennu_os_image::build)?),
+        None => print(&with_inputs(keys, bennu_os_image::build)?),
     }
     Ok(())
 }
 
-/// Makes keys for Secure Boot.
+/// Makes keys for Secure Boot and for measured boot.
 ///
 /// # Errors
 /// Where there are keys, or where a program fails.
 pub(crate) fn keys(arguments: &Keys) -> Result<(), Failure> {
     packages::install(packages::SECURE_BOOT)?;
     SecureBoot::create(&arguments.folder, &arguments.owner)?;
+    Measured::create(&arguments.folder)?;
     let folder = arguments.folder.display();
     println!("keys     {folder}");
-    println!("sign     cargo xtask image --secure-boot {folder}");
+    println!("sign     cargo xtask image --secure-boot {folder} --measured {folder}");
     println!(
         "keep     PK.key and KEK.key away from the machine that builds: they decide whom the firmware trusts"
     );
@@ -74,11 +81,11 @@ pub(crate) fn keys(arguments: &Keys) -> Result<(), Failure> {
 /// # Errors
 /// Whatever stopped it: a package, a program of ours that does not compile, or a stage of the image.
 pub(crate) fn image() -> Result<Disk, Failure> {
-    with_inputs(None, bennu_os_image::build)
+    with_inputs(Signing::default(), bennu_os_image::build)
 }
 
 fn with_inputs<T>(
-    secure_boot: Option<&SecureBoot>,
+    keys: Signing<'_>,
     make: impl FnOnce(&Inputs<'_>) -> Result<T, bennu_os_image::BuildError>,
 ) -> Result<T, Failure> {
     packages::install(packages::IMAGE)?;
@@ -87,7 +94,7 @@ fn with_inputs<T>(
         hostd: &programs.hostd,
         hostctl: &programs.hostctl,
         init: &programs.init,
-        secure_boot,
+        keys,
         progress: &report,
     };
     Ok(make(&inputs)?)

@@ -47,6 +47,8 @@ pub(crate) const TEST: &[&str] = &[
     "sbsigntool",
     "efitools",
     "faketime",
+    // A TPM.
+    "swtpm",
     // libFuzzer.
     "g++",
     // Registries and images that are not ours.

@@ -23,6 +23,7 @@ mod debug;
 mod departure;
 mod describe;
 mod exec;
+mod grow;
 mod handover;
 mod idrange;
 mod inspect;
@@ -152,6 +153,10 @@ impl Host {
         }
         let boot_id = PathBuf::from("/proc/sys/kernel/random/boot_id");
         let boot = std::fs::read_to_string(&boot_id).map_err(prepare(boot_id))?;
+        // Before a part of it is set apart. A disk that stays as it is holds nothing up.
+        if let Err(error) = grow::fill(&paths.state).await {
+            tracing::warn!("{}", crate::core::chain(&error));
+        }
         scratch::open(&paths.state).await?;
         let volumes = volume::Volumes::new(&paths.state, boot.trim());
         volumes.prepare().await?;

@@ -15,6 +15,7 @@ mod clock;
 mod esp;
 mod fleet_lock;
 mod gates;
+mod measured;
 mod os_image;
 mod rebirth;
 mod receipt;
@@ -41,6 +42,7 @@ use jiff::Timestamp;
 use crate::core::{Core, chain};
 use crate::foresee::foresee;
 use crate::ledger::{Applicable, LedgerError};
+use crate::sealed::{self, Roots};
 use crate::volumes;
 use clock::Trial;
 use esp::{Contents, Esp};
@@ -62,6 +64,9 @@ pub enum UpdateError {
     /// The boot partition can't be read or written.
     #[error(transparent)]
     Esp(#[from] EspError),
+    /// A root can't be put where the initrd finds it.
+    #[error("put the roots that are booted where the initrd finds them")]
+    Roots(#[source] io::Error),
     /// The image of the OS is none.
     #[error(transparent)]
     Os(#[from] NotAnOs),
@@ -192,6 +197,9 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
             os.require_runtime(&core.store, pending.manifest.runtime())?;
             if Some(os.root) != running {
                 os.require_signature(&core.store, Path::new(secure_boot::VARIABLES))?;
+                if sealed::is_sealed() {
+                    os.require_measurements(&core.store, Path::new(sealed::PUBLIC_KEY))?;
+                }
             }
             Some(os.root)
         }
@@ -316,7 +324,25 @@ pub(crate) async fn write_entries(core: &Core, rearm: Rearm) -> Result<(), Updat
     let esp = Esp::mount(core.host.run_directory())?;
     let contents = esp.contents()?;
     let steps = esp_steps(&wanted, &contents.entries, &contents.images);
+    let roots = Roots::of_host();
+    if let Some(roots) = &roots {
+        let booted = steps.iter().filter_map(|step| match step {
+            EspStep::WriteImage(root) | EspStep::WriteEntry(_, root) => Some(root),
+            EspStep::RemoveEntry(_) | EspStep::RemoveImage(_) => None,
+        });
+        for root in booted {
+            let (roots, root, from) = (roots.clone(), *root, core.store.blob_path(root));
+            // Some hundred MiB: meanwhile the host answers.
+            let added = tokio::task::spawn_blocking(move || roots.add(&root, &from)).await;
+            added.unwrap_or_else(|error| Err(error.into())).map_err(UpdateError::Roots)?;
+        }
+    }
     esp.carry_out(&steps, "Bennu", boot_image)?;
+    if let Some(roots) = &roots {
+        let mut booted = esp.contents()?.images;
+        booted.insert(running);
+        roots.keep_only(&booted).map_err(UpdateError::Roots)?;
+    }
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use bennu_image_store::erofs::{FileType, Image as Erofs, Inode, ReadError};
 use bennu_image_store::{Image, Store, StoreError};
 use bennu_manifests::model::{Digest, Runtime};
 
-use super::secure_boot;
+use super::{measured, secure_boot};
 
 /// Where the boot image (UEFI program: kernel, initrd and command line) is in the second layer.
 const BOOT_IMAGE: &str = "boot/bennu.efi";
@@ -42,6 +42,12 @@ pub enum NotAnOs {
          on: build it with the key whose certificate is in the firmware's `db`"
     )]
     NotSigned(Digest),
+    /// The TPM would not open the state for it.
+    #[error(
+        "image {0} has a boot image without measurements that are signed by the key of the boot image that runs, and the state of this \
+         host is sealed: build it with `--measured` and that key"
+    )]
+    NotMeasured(Digest),
     /// The store can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -102,6 +108,17 @@ impl OsImage {
         let starts = secure_boot::would_start(variables, &mut boot)
             .map_err(|error| NotAnOs::Read { image: self.image, source: error.into() })?;
         if starts { Ok(()) } else { Err(NotAnOs::NotSigned(self.image)) }
+    }
+
+    /// Makes sure that the TPM can be expected to open the state for it, which is sealed to whoever has the public key at `key`.
+    ///
+    /// # Errors
+    /// [`NotAnOs::NotMeasured`], or where its boot image or the key can't be read.
+    pub(super) fn require_measurements(&self, store: &Store, key: &Path) -> Result<(), NotAnOs> {
+        let mut boot = self.boot_image(store)?;
+        let measured = measured::is_signed_for(&mut boot, key)
+            .map_err(|error| NotAnOs::Read { image: self.image, source: error.into() })?;
+        if measured { Ok(()) } else { Err(NotAnOs::NotMeasured(self.image)) }
     }
 
     /// Makes sure that it has the program that makes the containers of a manifest.

@@ -62,6 +62,7 @@ fn boot() -> Result<Infallible, Failure> {
     let blob = verity::open_checked(&wanted)?;
     root::mount_root(&blob)?;
     drop(blob);
+    root::keep_measurements()?;
     root::switch_to_systemd()
 }
 

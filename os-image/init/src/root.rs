@@ -72,6 +72,21 @@ pub(crate) fn mount_root(blob: &File) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the boot image's stub hands over to the initrd (systemd-stub(7), "Companion Files"), for a TPM, where it carries that.
+const MEASUREMENTS: [&str; 2] = ["tpm2-pcr-signature.json", "tpm2-pcr-public-key.pem"];
+
+/// Puts what was signed of the boot where systemd's programs look for it.
+pub(crate) fn keep_measurements() -> Result<(), Failure> {
+    for name in MEASUREMENTS {
+        let (from, to) = (Path::new("/.extra").join(name), Path::new("/sysroot/run/systemd").join(name));
+        if from.exists() {
+            make_dir("/sysroot/run/systemd")?;
+            std::fs::copy(&from, &to).map_err(|error| because(format!("copy {}", from.display()), error))?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the mounted root `/`, frees the initrd's memory and becomes systemd.
 pub(crate) fn switch_to_systemd() -> Result<Infallible, Failure> {
     for name in ["dev", "proc", "sys"] {

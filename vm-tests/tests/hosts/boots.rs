@@ -1,6 +1,6 @@
 //! From power on to a host that can be asked.
 
-use vm_tests::{Failure, on_host, on_new_host};
+use vm_tests::{Failure, Host, on_host, on_new_host};
 
 #[test]
 fn boots_and_is_reachable() -> Result<(), Failure> {
@@ -35,6 +35,42 @@ fn the_root_cannot_be_written() -> Result<(), Failure> {
         }
         let remount = host.vm.guest("mount -o remount,rw / && touch /usr/bin/x")?;
         assert_ne!(remount.code, 0, "the root is no file system that could be written: {}", remount.text);
+        Ok(())
+    })
+}
+
+#[test]
+fn the_state_fills_a_disk_that_was_made_larger() -> Result<(), Failure> {
+    on_host("the_state_fills_a_disk_that_was_made_larger", |host| {
+        const MORE: u64 = 4 << 30;
+        let size = |host: &mut Host| -> Result<u64, Failure> {
+            let text = host.vm.guest_ok("stat --file-system --format '%b %S' /state")?;
+            let numbers = text.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+            Ok(numbers.iter().product())
+        };
+        let kept = "cat /state/kept; cmp -n 1048576 /dev/zero /state/kept.img && echo same";
+        host.vm.guest_ok("echo kept >/state/kept && head -c 1048576 /dev/zero >/state/kept.img && sync")?;
+        let before = size(host)?;
+        host.vm.power_off();
+        host.vm.enlarge_disk(MORE)?;
+        host.vm.power_on(None)?;
+        host.wait_for_api()?;
+        let after = size(host)?;
+        let grown = after - before;
+        // The image has room for a partition table at its end.
+        assert!(grown.abs_diff(MORE) <= 2 << 20, "the state has {grown} bytes more");
+        assert_eq!(host.vm.guest_ok(kept)?, "kept\nsame");
+        let scratch = host.vm.guest_ok("stat --format %s /state/scratch.img")?.parse::<u64>()?;
+        assert!(scratch > before / 4, "what is thrown away has its part of it: {scratch} bytes");
+
+        // UEFI specification 2.10, section 5.3.1: the second table is at the end of the disk.
+        let second = "tail -c 512 /dev/vda | head -c 8; partx --show --noheadings --output NAME /dev/vda";
+        assert_eq!(host.vm.guest_ok(second)?, "EFI PARTbennu-esp\nbennu-state");
+        host.vm.power_off();
+        host.vm.power_on(None)?;
+        host.wait_for_api()?;
+        assert_eq!(size(host)?, after, "there is nothing left to fill");
+        assert_eq!(host.vm.guest_ok(kept)?, "kept\nsame");
         Ok(())
     })
 }

@@ -26,6 +26,7 @@ mod refusals;
 mod replay;
 mod rotation;
 mod runtimes;
+mod sealed;
 mod secure_boot;
 mod settings;
 mod updates;
