@@ -32,7 +32,6 @@ fn main() -> ExitCode {
             println!("hostd {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        // The end of a container's unit, within its memory: a runtime with threads would be too much.
         // A unit of its own, before the daemon: it may wait for a person.
         [option] if option == sealed::OPEN => {
             let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
@@ -44,6 +43,7 @@ fn main() -> ExitCode {
                 }
             };
         }
+        // The end of a container's unit, within its memory: a runtime with threads would be too much.
         [option, instance, group] if option == NOTE => {
             return match note(instance.as_ref(), group.as_ref()) {
                 Ok(()) => ExitCode::SUCCESS,

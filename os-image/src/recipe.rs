@@ -82,7 +82,7 @@ pub(crate) const FILES: [(&str, &str); 19] = [
     ),
     (
         "usr/lib/bennu/repart.sealed.d/10-esp.conf",
-        include_str!("../files/root/usr/lib/bennu/repart.sealed.d/10-esp.conf"),
+        include_str!("../files/root/usr/lib/bennu/repart.d/10-esp.conf"),
     ),
     (
         "usr/lib/bennu/repart.sealed.d/20-state.conf",

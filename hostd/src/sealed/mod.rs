@@ -106,23 +106,24 @@ fn io_error(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Er
 }
 
 /// What is to be done about the state at a boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Wanted {
     /// Nothing: it is not sealed, or open already.
     Nothing,
-    /// It is sealed, and to be opened.
-    Open,
+    /// It is sealed on this partition, and to be opened.
+    Open(PathBuf),
     /// It is to be sealed from now on.
     Seal,
 }
 
-/// What is decided about a state that is open or not, a host that has a sealed one or not, and what a host without a memory was told.
-fn wanted(is_open: bool, is_sealed: bool, told: Option<Seal>) -> Wanted {
-    match (is_open, is_sealed, told) {
+/// What is decided about a state that is open or not, the partition of a sealed one where there is one, and what a host without a memory
+/// was told.
+fn wanted(is_open: bool, data: Option<PathBuf>, told: Option<Seal>) -> Wanted {
+    match (is_open, data, told) {
         (true, ..) => Wanted::Nothing,
-        (false, true, _) => Wanted::Open,
-        (false, false, Some(Seal::Tpm2)) => Wanted::Seal,
-        (false, false, None) => Wanted::Nothing,
+        (false, Some(data), _) => Wanted::Open(data),
+        (false, None, Some(Seal::Tpm2)) => Wanted::Seal,
+        (false, None, None) => Wanted::Nothing,
     }
 }
 
@@ -137,11 +138,10 @@ pub fn open(state: &Path, credentials: Option<&Path>) -> Result<(), SealedError>
     let is_open = disk::device_at(state)?.is_some_and(|device| {
         ["/dev/mapper", "/dev/dm-"].iter().any(|of| device.to_string_lossy().starts_with(of))
     });
-    let data = disk::named(block, DATA)?;
-    let data = match (wanted(is_open, data.is_some(), told(state, credentials)?), data) {
-        (Wanted::Nothing, _) => return Ok(()),
-        (Wanted::Open, Some(data)) => data,
-        (Wanted::Open | Wanted::Seal, _) => {
+    let data = match wanted(is_open, disk::named(block, DATA)?, told(state, credentials)?) {
+        Wanted::Nothing => return Ok(()),
+        Wanted::Open(data) => data,
+        Wanted::Seal => {
             seal(state)?;
             // A partition that was added to a disk in use has no name for the kernel, only for udev.
             let link = Path::new("/dev/disk/by-partlabel").join(DATA);
@@ -374,12 +374,12 @@ mod tests {
 
     #[test]
     fn a_state_is_sealed_once_where_a_new_host_was_told_so_and_opened_ever_after() {
-        let tpm = Some(Seal::Tpm2);
-        assert_eq!(wanted(false, false, None), Wanted::Nothing);
-        assert_eq!(wanted(false, false, tpm), Wanted::Seal);
+        let (tpm, data) = (Some(Seal::Tpm2), PathBuf::from("/dev/vda3"));
+        assert_eq!(wanted(false, None, None), Wanted::Nothing);
+        assert_eq!(wanted(false, None, tpm), Wanted::Seal);
         for told in [None, tpm] {
-            assert_eq!(wanted(false, true, told), Wanted::Open);
-            assert_eq!(wanted(true, true, told), Wanted::Nothing, "a second start in one boot");
+            assert_eq!(wanted(false, Some(data.clone()), told), Wanted::Open(data.clone()));
+            assert_eq!(wanted(true, Some(data.clone()), told), Wanted::Nothing, "a second start in one boot");
         }
     }
 

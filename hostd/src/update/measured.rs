@@ -7,6 +7,8 @@ use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::pe::Start;
+
 /// The sections of a boot image with the public key and the signatures (UAPI group, Unified Kernel Image).
 const PUBLIC_KEY: &str = ".pcrpkey";
 const SIGNATURES: &str = ".pcrsig";
@@ -26,10 +28,9 @@ pub(super) fn is_signed_for(program: &mut (impl Read + Seek), key: &Path) -> io:
 
 /// What is in a section of a program, without what fills it up (Microsoft PE format, "Section Table"); `None` where there is none.
 fn section(program: &mut (impl Read + Seek), name: &str) -> io::Result<Option<Vec<u8>>> {
-    let mut start = Vec::new();
-    program.seek(SeekFrom::Start(0))?;
-    program.by_ref().take(4096).read_to_end(&mut start)?;
-    let Some((offset, size)) = place(&start, name) else { return Ok(None) };
+    let Some((offset, size)) = Start::of(program)?.and_then(|start| place(&start, name)) else {
+        return Ok(None);
+    };
     let mut content = Vec::new();
     program.seek(SeekFrom::Start(offset))?;
     program.by_ref().take(size.min(MAX)).read_to_end(&mut content)?;
@@ -40,22 +41,15 @@ fn section(program: &mut (impl Read + Seek), name: &str) -> io::Result<Option<Ve
 }
 
 /// Where a section is in its file, and how many bytes of it count.
-fn place(start: &[u8], name: &str) -> Option<(u64, u64)> {
-    let number = |at: usize| Some(u32::from_le_bytes(start.get(at..at.checked_add(4)?)?.try_into().ok()?));
-    let short = |at: usize| Some(u16::from_le_bytes(start.get(at..at.checked_add(2)?)?.try_into().ok()?));
-    let pe = number(0x3c)? as usize;
-    if !start.get(pe..)?.starts_with(b"PE\0\0") {
-        return None;
-    }
-    let (sections, optional) = (short(pe + 6)?, short(pe + 20)?);
-    let table = pe + 24 + usize::from(optional);
+fn place(start: &Start, name: &str) -> Option<(u64, u64)> {
+    let table = start.pe + 24 + start.short(start.pe + 20)?;
     let mut wanted = [0; 8];
     wanted.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
-    let header = (0..usize::from(sections))
+    let header = (0..start.short(start.pe + 6)?)
         .map(|number| table + 40 * number)
-        .find(|&header| start.get(header..header + 8) == Some(&wanted))?;
-    let (size, raw, offset) = (number(header + 8)?, number(header + 16)?, number(header + 20)?);
-    Some((offset.into(), size.min(raw).into()))
+        .find(|&header| start.bytes().get(header..header + 8) == Some(&wanted))?;
+    let (size, raw) = (start.number(header + 8)?, start.number(header + 16)?);
+    Some((start.number(header + 20)? as u64, size.min(raw) as u64))
 }
 
 #[cfg(test)]
@@ -106,13 +100,14 @@ mod tests {
     fn what_cannot_be_read_has_no_sections_and_is_no_panic() {
         let whole = program(&[(".pcrsig", b"{}")]).into_inner();
         for length in 0..512 {
-            place(&whole[..length], SIGNATURES);
+            Start::in_bytes(whole[..length].to_vec()).and_then(|start| place(&start, SIGNATURES));
         }
         for at in [0x3c, 0x86, 0x94] {
             let mut loud = whole.clone();
             loud[at..at + 2].copy_from_slice(&[0xff; 2]);
-            place(&loud, SIGNATURES);
+            Start::in_bytes(loud).and_then(|start| place(&start, SIGNATURES));
         }
+        let whole = Start::in_bytes(whole).expect("a program");
         assert_eq!(place(&whole, ".a-name-too-long"), None);
     }
 }

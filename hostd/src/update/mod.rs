@@ -17,6 +17,7 @@ mod fleet_lock;
 mod gates;
 mod measured;
 mod os_image;
+mod pe;
 mod rebirth;
 mod receipt;
 mod rejected;

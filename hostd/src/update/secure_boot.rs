@@ -8,6 +8,8 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::pe::{Start, number};
+
 /// Where the kernel shows the firmware's variables (efivarfs: 4 bytes of attributes, then the value).
 pub(crate) const VARIABLES: &str = "/sys/firmware/efi/efivars";
 /// Whether Secure Boot is on: one byte (UEFI specification 2.10, table 3.1).
@@ -66,35 +68,18 @@ fn certificates(mut lists: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The table of signatures of a program (Microsoft PE format, "Certificate Table"), `None` where it has none.
 fn signatures(program: &mut (impl Read + Seek)) -> io::Result<Option<Vec<u8>>> {
-    let mut start = vec![0; 4096];
-    program.seek(SeekFrom::Start(0))?;
-    let read = read_up_to(program, &mut start)?;
-    start.truncate(read);
     // From the signature "PE": 4 bytes of it, 20 of the file header, 112 of the optional one (PE32+), then 8 a table.
-    let table = number(&start, 0x3c).and_then(|pe| {
-        let at = pe.checked_add(4 + 20 + 112 + 4 * 8)?;
-        let is_pe = start.get(pe..)?.starts_with(b"PE\0\0");
-        is_pe.then_some((number(&start, at)?, number(&start, at + 4)?))
+    let table = Start::of(program)?.and_then(|start| {
+        let at = start.pe.checked_add(4 + 20 + 112 + 4 * 8)?;
+        Some((start.number(at)?, start.number(at + 4)?))
     });
     let Some((offset, size)) = table.filter(|(offset, size)| *offset > 0 && *size > 0) else {
         return Ok(None);
     };
-    let mut signatures = vec![0; size.min(MAX as usize)];
+    let mut signatures = Vec::new();
     program.seek(SeekFrom::Start(offset as u64))?;
-    let read = read_up_to(program, &mut signatures)?;
-    signatures.truncate(read);
+    program.by_ref().take((size as u64).min(MAX)).read_to_end(&mut signatures)?;
     Ok(Some(signatures))
-}
-
-fn read_up_to(source: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest)? {
-            0 => break,
-            read => done += read,
-        }
-    }
-    Ok(done)
 }
 
 /// The subject of a certificate as it is encoded (RFC 5280, section 4.1; DER, ITU-T X.690): `None` where it is no certificate.
@@ -123,11 +108,6 @@ fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
         _ => return None,
     };
     der.get(start..)?.split_at_checked(length)
-}
-
-fn number(bytes: &[u8], at: usize) -> Option<usize> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
 }
 
 fn contains(all: &[u8], part: &[u8]) -> bool {
