@@ -10,6 +10,14 @@ mkdir "$parts"
 # They are unpacked, not installed: their dependencies are initrd generators that the appliance has no use for.
 # Downloading needs apt's view of the target's suites, not of this machine's.
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+# Which packages the archive has now, of each suite: address of its folder, path of the index there, and the index's digest, which the
+# suite's signed release file says. A later build asks whether that has changed.
+apt-get indextargets --format '$(BASE_URI) $(METAKEY) $(FILENAME)' 'Created-By: Packages' | sort | while read -r suite index file; do
+    release=${file%%_"$(echo "$index" | tr / _)"*}_InRelease
+    awk -v suite="$suite" -v index_path="$index" \
+        'length($1) == 64 && $3 == index_path { print suite, index_path, $1; found = 1 } END { exit !found }' "$release"
+done > "$parts/archive"
+[ -s "$parts/archive" ] || { echo "apt does not say which archive it installs from" >&2; exit 1; }
 mkdir "$root/bennu-debs"
 chmod 0755 "$root/bennu-debs"
 cd "$root/bennu-debs"

@@ -12,6 +12,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// All files of the root carry this time, 2025-01-01T00:00:00Z, so that equal packages make equal roots.
 pub(crate) const EPOCH: u64 = 1_735_689_600;
 
+const ARCHIVE: &str = "parts/archive";
+
 /// What the installation left, in a folder of the cache.
 #[derive(Debug)]
 pub(crate) struct Base {
@@ -21,6 +23,10 @@ pub(crate) struct Base {
 impl Base {
     pub(crate) fn at(folder: PathBuf) -> Self {
         Self { folder }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The root as a tar, sorted by name.
@@ -49,6 +55,18 @@ impl Base {
         self.folder.join("parts/tree").join(path.trim_start_matches('/'))
     }
 
+    /// What the archive had when it was installed from there; see [`crate::archive`].
+    pub(crate) fn archive(&self) -> PathBuf {
+        self.folder.join(ARCHIVE)
+    }
+
+    /// What makes this base what it is: how it is installed, and the names and versions of all its packages.
+    pub(crate) fn key(&self) -> Result<String, BuildError> {
+        let path = self.packages();
+        let packages = fs::read(&path).map_err(at("read", &path))?;
+        Ok(recipe::key([recipe::base_key().as_bytes(), &packages]))
+    }
+
     /// The packages of the root and the boot programs; see [`crate::sbom`].
     pub(crate) fn packages(&self) -> PathBuf {
         self.folder.join("parts/packages")
@@ -65,8 +83,9 @@ impl Base {
     }
 }
 
-/// Installs the root into the empty `folder`: minutes of work, and the only stage that uses the network.
-pub(crate) fn install(folder: &Path) -> Result<(), BuildError> {
+/// Installs the root into the empty `folder`: about a minute of work, and the only stage that downloads packages. Gives back its key
+/// in the cache: [`recipe::base_key`], and what the archive had.
+pub(crate) fn install(folder: &Path) -> Result<String, BuildError> {
     let mut command = Command::new("mmdebstrap");
     command
         .current_dir(folder)
@@ -96,5 +115,8 @@ pub(crate) fn install(folder: &Path) -> Result<(), BuildError> {
         .args(["--extract", "--file=../parts.tar", "--strip-components=1"])
         .args(["--no-same-owner", "--no-same-permissions"]))?;
     let tar = folder.join("parts.tar");
-    fs::remove_file(&tar).map_err(at("remove", &tar))
+    fs::remove_file(&tar).map_err(at("remove", &tar))?;
+    let path = folder.join(ARCHIVE);
+    let archive = fs::read(&path).map_err(at("read", &path))?;
+    Ok(format!("{}-{}", recipe::base_key(), recipe::key([archive.as_slice()])))
 }

@@ -3,7 +3,10 @@
 use crate::base::{self, Base};
 use crate::cache::{Shelf, cache_dir};
 use crate::command::at;
-use crate::{BuildError, Disk, Event, Inputs, Variant, again, artifact, disk, recipe, root, sbom, uki};
+use crate::{
+    BuildError, Disk, Event, Inputs, Packages, Variant, again, archive, artifact, disk, recipe, root, sbom,
+    uki,
+};
 use bennu_image_store::layer::Converted;
 use bennu_image_store::sha256;
 use std::fs;
@@ -15,7 +18,8 @@ const BUILDER: &[u8] = b"6";
 
 /// Builds the disk, or finds it in the cache.
 ///
-/// The first build of a recipe installs packages from the network and takes about a minute; after a change of the
+/// The first build of a recipe installs packages from the network and takes about a minute, as the first after the archive has others
+/// does; after a change of the
 /// programs alone it takes seconds. Two builds at once wait for each other.
 ///
 /// # Errors
@@ -23,7 +27,7 @@ const BUILDER: &[u8] = b"6";
 pub fn build(inputs: &Inputs<'_>) -> Result<Disk, BuildError> {
     let cache = cache_dir();
     let base = base(inputs)?;
-    let key = disk_key(inputs)?;
+    let key = disk_key(&base, inputs)?;
     let folder = stage(inputs, "disk", |size| {
         let (folder, cached) =
             Shelf::open(&cache, "disk")?.entry(&key, |folder| make_disk(&base, inputs, folder))?;
@@ -32,7 +36,13 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Disk, BuildError> {
     })?;
     let digest = folder.join(DIGEST);
     let root_digest = fs::read_to_string(&digest).map_err(at("read", &digest))?;
-    Ok(Disk { qcow2: folder.join(QCOW2), key, root_digest, version: recipe::VERSION.to_owned() })
+    Ok(Disk {
+        qcow2: folder.join(QCOW2),
+        key,
+        packages: base.key()?,
+        root_digest,
+        version: recipe::VERSION.to_owned(),
+    })
 }
 
 const QCOW2: &str = "bennu.qcow2";
@@ -92,9 +102,23 @@ fn make_parts(
 fn base(inputs: &Inputs<'_>) -> Result<Base, BuildError> {
     stage(inputs, "base", |size| {
         let shelf = Shelf::open(&cache_dir(), "base")?;
-        let (folder, cached) = shelf.entry(&recipe::base_key(), base::install)?;
-        *size = bytes_of(&folder.join("root.tar"))?;
-        Ok((Base::at(folder), cached))
+        let found = shelf.newest(&recipe::base_key())?.map(Base::at);
+        let found = found.filter(|base| inputs.packages == Packages::AsInstalled || is_current(base, inputs));
+        let (base, cached) = match found {
+            Some(base) => (base, true),
+            None => (Base::at(shelf.put(base::install)?), false),
+        };
+        shelf.was_of_use(base.folder())?;
+        *size = bytes_of(&base.root())?;
+        Ok((base, cached))
+    })
+}
+
+/// Whether a base is what would be installed now; where nobody can say, it is good enough.
+fn is_current(base: &Base, inputs: &Inputs<'_>) -> bool {
+    archive::is_as(&base.archive()).unwrap_or_else(|error| {
+        (inputs.progress)(Event::Unasked(&error));
+        true
     })
 }
 
@@ -116,7 +140,7 @@ pub struct OsImage {
 /// As [`build`].
 pub fn os_image(inputs: &Inputs<'_>, variant: &Variant) -> Result<OsImage, BuildError> {
     let base = base(inputs)?;
-    let key = os_key(inputs, variant)?;
+    let key = os_key(&base, inputs, variant)?;
     let folder = stage(inputs, "image", |size| {
         let shelf = Shelf::open(&cache_dir(), "os")?.keeping(OS_IMAGES);
         let (folder, cached) = shelf.entry(&key, |folder| make_os_image(&base, inputs, variant, folder))?;
@@ -157,17 +181,18 @@ fn make_os_image(
     fs::remove_dir_all(&work).map_err(at("remove", &work))
 }
 
-/// Covers everything that the disk is made from, the base by its recipe.
-fn disk_key(inputs: &Inputs<'_>) -> Result<String, BuildError> {
-    let parts = [os_key(inputs, &Variant::plain())?, again::source().to_owned(), disk::LOADER.to_owned()];
+/// Covers everything that the disk is made from, the base by how it is installed and the versions of its packages.
+fn disk_key(base: &Base, inputs: &Inputs<'_>) -> Result<String, BuildError> {
+    let parts =
+        [os_key(base, inputs, &Variant::plain())?, again::source().to_owned(), disk::LOADER.to_owned()];
     Ok(recipe::key(parts.iter().map(String::as_bytes)))
 }
 
 /// Covers everything that an operating system is made from.
-fn os_key(inputs: &Inputs<'_>, variant: &Variant) -> Result<String, BuildError> {
+fn os_key(base: &Base, inputs: &Inputs<'_>, variant: &Variant) -> Result<String, BuildError> {
     let mut parts: Vec<Vec<u8>> = vec![
         BUILDER.to_vec(),
-        recipe::base_key().into_bytes(),
+        base.key()?.into_bytes(),
         recipe::os_release(&variant.version).into_bytes(),
         uki::command_line("", variant).into_bytes(),
         sbom::lock()?,

@@ -4,9 +4,13 @@ use crate::BuildError;
 use crate::command::at;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// How many entries of each kind are kept: the current one, and enough to go back and forth between branches.
 const KEPT: usize = 3;
+
+/// Where an entry is made.
+const UNFINISHED: &str = "unfinished";
 
 /// Folder for what builds make: `$BENNU_CACHE`, else `$XDG_CACHE_HOME/bennu`, else `~/.cache/bennu`.
 #[must_use]
@@ -51,35 +55,67 @@ impl Shelf {
         make: impl FnOnce(&Path) -> Result<(), BuildError>,
     ) -> Result<(PathBuf, bool), BuildError> {
         let entry = self.folder.join(key);
-        let found = entry.is_dir();
-        if !found {
-            let unfinished = self.folder.join("unfinished");
-            remove(&unfinished)?;
-            fs::create_dir(&unfinished).map_err(at("create", &unfinished))?;
-            make(&unfinished)?;
-            fs::rename(&unfinished, &entry).map_err(at("rename", &unfinished))?;
+        if entry.is_dir() {
+            self.was_of_use(&entry)?;
+            return Ok((entry, true));
         }
-        // The time of the folder tells when the entry was last of use.
-        File::open(&entry)
+        let made = self.put(|folder| make(folder).map(|()| key.to_owned()))?;
+        Ok((made, false))
+    }
+
+    /// A new entry, made in an empty folder by `make`, which gives back the key. What was under that key already, stays instead.
+    pub(crate) fn put(
+        &self,
+        make: impl FnOnce(&Path) -> Result<String, BuildError>,
+    ) -> Result<PathBuf, BuildError> {
+        let unfinished = self.folder.join(UNFINISHED);
+        remove(&unfinished)?;
+        fs::create_dir(&unfinished).map_err(at("create", &unfinished))?;
+        let entry = self.folder.join(make(&unfinished)?);
+        match entry.is_dir() {
+            true => remove(&unfinished)?,
+            false => fs::rename(&unfinished, &entry).map_err(at("rename", &unfinished))?,
+        }
+        self.was_of_use(&entry)?;
+        Ok(entry)
+    }
+
+    /// Notes that an entry was of use now, and removes those that were not for the longest time.
+    pub(crate) fn was_of_use(&self, entry: &Path) -> Result<(), BuildError> {
+        // The time of the folder tells when.
+        File::open(entry)
             .and_then(|folder| folder.set_modified(std::time::SystemTime::now()))
-            .map_err(at("touch", &entry))?;
-        self.prune()?;
-        Ok((entry, found))
+            .map_err(at("touch", entry))?;
+        self.prune()
+    }
+
+    /// The entry that was of use most lately, of those whose keys begin so.
+    pub(crate) fn newest(&self, begin: &str) -> Result<Option<PathBuf>, BuildError> {
+        let begins = |path: &PathBuf| {
+            path.file_name().is_some_and(|key| key.as_encoded_bytes().starts_with(begin.as_bytes()))
+        };
+        Ok(self.entries()?.into_iter().map(|(_, path)| path).rfind(begins))
     }
 
     /// Removes all but the entries that were of use most lately.
     fn prune(&self) -> Result<(), BuildError> {
+        let entries = self.entries()?;
+        let surplus = entries.len().saturating_sub(self.kept);
+        entries.iter().take(surplus).try_for_each(|(_, path)| remove(path))
+    }
+
+    /// All entries, by when they were last of use; what was never finished is none.
+    fn entries(&self) -> Result<Vec<(SystemTime, PathBuf)>, BuildError> {
         let mut entries = Vec::new();
         for item in fs::read_dir(&self.folder).map_err(at("list", &self.folder))? {
             let item = item.map_err(at("list", &self.folder))?;
             let meta = item.metadata().map_err(at("look at", &item.path()))?;
-            if meta.is_dir() {
+            if meta.is_dir() && item.file_name() != UNFINISHED {
                 entries.push((meta.modified().map_err(at("look at", &item.path()))?, item.path()));
             }
         }
         entries.sort();
-        let surplus = entries.len().saturating_sub(self.kept);
-        entries.iter().take(surplus).try_for_each(|(_, path)| remove(path))
+        Ok(entries)
     }
 }
 
@@ -122,6 +158,38 @@ mod tests {
         assert!(failed.is_err());
         let (entry, found) = shelf.entry("k", |_| Ok(())).expect("made");
         assert!(!found && !entry.join("half").exists());
+    }
+
+    #[test]
+    fn the_newest_of_a_kind_is_the_one_of_use_most_lately_and_never_an_unfinished_one() {
+        let cache = tempfile::tempdir().expect("temporary folder");
+        let shelf = shelf(cache.path());
+        let put = |key: &str| shelf.put(|_| Ok(key.to_owned())).expect("made");
+        let (older, newer) = (put("k-1"), put("k-2"));
+        let long_ago = SystemTime::UNIX_EPOCH;
+        File::open(&older).and_then(|folder| folder.set_modified(long_ago)).expect("touched");
+        put("other");
+        let failed = shelf.put(|_| Err(BuildError::Incomplete { what: "kernel".into() }));
+        assert!(failed.is_err());
+        assert_eq!(shelf.newest("k-").expect("listed"), Some(newer));
+        shelf.was_of_use(&older).expect("touched");
+        assert_eq!(shelf.newest("k-").expect("listed"), Some(older));
+        assert_eq!(shelf.newest("un").expect("listed"), None);
+    }
+
+    #[test]
+    fn what_is_made_again_under_its_key_leaves_what_is_there() {
+        let cache = tempfile::tempdir().expect("temporary folder");
+        let shelf = shelf(cache.path());
+        let made = |text: &'static str| {
+            shelf.put(move |folder| {
+                fs::write(folder.join("x"), text).map_err(at("write", folder))?;
+                Ok("k".to_owned())
+            })
+        };
+        let first = made("1").expect("made");
+        assert_eq!(made("2").expect("made"), first);
+        assert_eq!(fs::read_to_string(first.join("x")).expect("written"), "1");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Recipe and builder of the bootable image.
 //!
 //! ```text
-//! Debian packages ──mmdebstrap──► base root (tar) + kernel + modules + boot programs      cached by recipe
+//! Debian packages ──mmdebstrap──► base root (tar) + kernel + modules + boot programs      cached by recipe, while the archive has the same
 //!        base root + hostd, hostctl ──► root (tar) ──► EROFS blob, named by its verity digest
 //!             init + kernel modules ──► initrd (cpio) ┐
 //!   kernel, command line with digest ─────────────────┴──► UKI ──► ESP (FAT) ┐
@@ -20,6 +20,7 @@
 //! What happens when the disk boots is written in `docs/boot.md`.
 
 mod again;
+mod archive;
 mod artifact;
 mod base;
 mod build;
@@ -60,6 +61,8 @@ pub struct Inputs<'a> {
     pub init: &'a std::path::Path,
     /// What is signed, and with what.
     pub keys: Keys<'a>,
+    /// Which packages of the distribution.
+    pub packages: Packages,
     /// Told of each stage as it begins and ends.
     pub progress: &'a dyn Fn(Event<'_>),
 }
@@ -71,6 +74,7 @@ impl std::fmt::Debug for Inputs<'_> {
             .field("hostctl", &self.hostctl)
             .field("init", &self.init)
             .field("keys", &self.keys)
+            .field("packages", &self.packages)
             .finish_non_exhaustive()
     }
 }
@@ -84,11 +88,23 @@ pub struct Keys<'a> {
     pub measured: Option<&'a Measured>,
 }
 
-/// How far a build has come.
+/// Which packages of the distribution an image is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packages {
+    /// Those that its archive has now: it is asked, and where it has others they are installed. Where it cannot be asked, those
+    /// that were installed last, which [`Event::Unasked`] tells.
+    Current,
+    /// Those that were installed last, if any were.
+    AsInstalled,
+}
+
+/// How far a build has come.
+#[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// A stage begins.
     Started(&'a str),
+    /// The archive could not be asked whether it has other packages than those that were installed last.
+    Unasked(&'a BuildError),
     /// A stage ended with a file of this many bytes on disk.
     Finished {
         /// The stage that ended.
@@ -112,6 +128,8 @@ pub struct Disk {
     pub qcow2: PathBuf,
     /// Lower-case hexadecimal SHA-256 of all that went into it: changes exactly when the disk does.
     pub key: String,
+    /// Lower-case hexadecimal SHA-256 of the names and versions of all packages in it, and of how they are installed.
+    pub packages: String,
     /// fs-verity SHA-256 digest of the OS root, lower-case hexadecimal, as named on the kernel's command line.
     pub root_digest: String,
     /// Version of the OS, as in `/usr/lib/os-release`.

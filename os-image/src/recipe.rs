@@ -179,7 +179,7 @@ pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     hash.finish().hex()
 }
 
-/// The key of the root before our own programs and files are added.
+/// How the root is installed, before our own programs and files are added: with what the archive has, this decides what is in it.
 pub(crate) fn base_key() -> String {
     let parts = [RELEASE, CUSTOMIZE].into_iter().chain(PACKAGES);
     key(parts.map(str::as_bytes))

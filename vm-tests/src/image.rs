@@ -1,6 +1,6 @@
 //! The OS image, from its builder.
 
-use bennu_os_image::{Disk, Event, Firmware, Inputs, Keys};
+use bennu_os_image::{Disk, Event, Firmware, Inputs, Keys, Packages};
 
 use crate::Error;
 use crate::programs::Programs;
@@ -19,7 +19,16 @@ pub(crate) fn inputs<'a>(
     keys: Keys<'a>,
     progress: &'a dyn Fn(Event<'_>),
 ) -> Inputs<'a> {
-    Inputs { hostd: &programs.hostd, hostctl: &programs.hostctl, init: &programs.init, keys, progress }
+    // The archive is asked before the tests run, by `cargo xtask`, and not by each of them.
+    let packages = Packages::AsInstalled;
+    Inputs {
+        hostd: &programs.hostd,
+        hostctl: &programs.hostctl,
+        init: &programs.init,
+        keys,
+        packages,
+        progress,
+    }
 }
 
 /// The firmware of this machine's distribution.

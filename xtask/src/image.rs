@@ -1,7 +1,9 @@
 //! `cargo xtask image`: the bootable disk and the image that hosts update themselves from, with a line for each stage.
 
 use crate::{Failure, build, packages};
-use bennu_os_image::{Disk, Enroll, Event, Inputs, Keys as Signing, Measured, OsImage, SecureBoot, Variant};
+use bennu_os_image::{
+    Disk, Enroll, Event, Inputs, Keys as Signing, Measured, OsImage, Packages, SecureBoot, Variant,
+};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -95,6 +97,7 @@ fn with_inputs<T>(
         hostctl: &programs.hostctl,
         init: &programs.init,
         keys,
+        packages: Packages::Current,
         progress: &report,
     };
     Ok(make(&inputs)?)
@@ -104,6 +107,7 @@ fn with_inputs<T>(
 fn print(disk: &Disk) {
     println!("disk     {}", disk.qcow2.display());
     println!("version  {}", disk.version);
+    println!("packages {}", disk.packages);
     println!("root     sha256:{}", disk.root_digest);
     println!("key      {}", disk.key);
 }
@@ -119,6 +123,9 @@ fn print_release(image: &OsImage) {
 fn report(event: Event<'_>) {
     match event {
         Event::Started(stage) => eprintln!("{stage:<14} …"),
+        Event::Unasked(why) => {
+            eprintln!("{:<14} packages as they were installed last, which may lack fixes: {why}", "");
+        }
         Event::Finished { stage, bytes, took, cached } => {
             let mib = bytes.div_ceil(1 << 20);
             let how = if cached { "cached" } else { "built" };
