@@ -23,6 +23,11 @@ pub(crate) fn read_error(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
     move |source| ReadError { path, source }
 }
 
+/// Bytes that are free in the file system of a path; none where it can't be asked.
+pub(crate) fn free(path: &Path) -> u64 {
+    nix::sys::statvfs::statvfs(path).map_or(0, |stat| stat.blocks_available() * stat.fragment_size())
+}
+
 /// The device that is mounted at a directory, where it is one.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use bennu_image_store::{Confinement, Store};
 use bennu_manifests::HostFacts;
 use hostd::core::{Core, Remembered, chain};
 use hostd::events::Events;
-use hostd::host::{Host, NOTE, Paths, note};
+use hostd::host::{Host, NOTE, Paths, note, prepare_disk};
 use hostd::jobs::Jobs;
 use hostd::kills::{self, Kills};
 use hostd::ledger::Ledger;
@@ -93,6 +93,8 @@ async fn start_and_serve() -> Result<(), Failure> {
 
 /// Reads everything that the daemon works on, takes up what was under way, and listens.
 async fn start(paths: Paths, identity: Identity, socket: &Path) -> Result<(Arc<Core>, Server), Failure> {
+    let state = paths.state.clone();
+    let disk = tokio::spawn(async move { prepare_disk(&state).await });
     let facts = HostFacts { arch: os::arch().to_owned(), labels: identity.provision.labels.clone() };
     let ledger = Ledger::open(&paths.state.join("ledger"), &identity.trust, &facts)?.built_at(os::built());
     let store = Arc::new(Store::open(&paths.state.join("store"), Confinement::Process(Program::this()))?);
@@ -119,6 +121,7 @@ async fn start(paths: Paths, identity: Identity, socket: &Path) -> Result<(Arc<C
         tracing::info!("the machine starts again, for the OS of the generation that was kept");
     }
     let server = Server::bind(core.identity.provision.api.as_ref(), socket).await?;
+    disk.await??;
     Ok((core, server))
 }
 

@@ -163,6 +163,15 @@ rm -rf "$root/etc/systemd/system"/*
 rm -f dbus-org.freedesktop.login1.service
 ln -sf multi-user.target default.target
 rm -f "$root"/usr/lib/systemd/network/80-* "$root"/etc/resolv.conf
+# Each container has one end of a pair on the host, which is the daemon's alone: what udev would find out about it, and do for it, is
+# work at each start that nobody has a use for.
+rules=$root/usr/lib/udev/rules.d
+sed -i '1i SUBSYSTEM=="net", KERNEL=="veth*", GOTO="net_end"' "$rules/75-net-description.rules"
+sed -i '1i SUBSYSTEM=="net", KERNEL=="veth*", GOTO="net_setup_link_end"' "$rules/80-net-setup-link.rules"
+sed -i '/SUBSYSTEM=="net"/s/KERNEL!="lo"/KERNEL!="lo|veth*"/' "$rules/99-systemd.rules"
+for changed in 75-net-description:LABEL=.net_end 80-net-setup-link:LABEL=.net_setup_link_end 99-systemd:lo.veth; do
+    grep -q "${changed#*:}" "$rules/${changed%:*}.rules" || { echo "udev has other rules: ${changed%:*}" >&2; exit 1; }
+done
 cd ../system-generators
 rm -f systemd-getty-generator systemd-gpt-auto-generator systemd-hibernate-resume-generator \
     systemd-rc-local-generator systemd-ssh-generator systemd-system-update-generator systemd-sysv-generator \

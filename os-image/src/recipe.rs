@@ -48,7 +48,7 @@ pub(crate) const PACKAGES: [&str; 25] = [
 pub(crate) const CUSTOMIZE: &str = include_str!("../files/customize.sh");
 
 /// Files of our own in the root: path, and text. All belong to root and have mode 0644.
-pub(crate) const FILES: [(&str, &str); 19] = [
+pub(crate) const FILES: [(&str, &str); 20] = [
     ("etc/hostname", include_str!("../files/root/etc/hostname")),
     ("etc/hosts", include_str!("../files/root/etc/hosts")),
     (
@@ -91,6 +91,10 @@ pub(crate) const FILES: [(&str, &str); 19] = [
     (
         "usr/lib/bennu/repart.sealed.d/30-data.conf",
         include_str!("../files/root/usr/lib/bennu/repart.sealed.d/30-data.conf"),
+    ),
+    (
+        "usr/lib/systemd/system/bennu-modules.service",
+        include_str!("../files/root/usr/lib/systemd/system/bennu-modules.service"),
     ),
     (
         "usr/lib/systemd/system/bennu-state.service",

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bennu_os_image::{Disk, Keys, Measured, SecureBoot};
+use bennu_os_image::{Disk, Keys, SecureBoot};
 use sha2::{Digest, Sha256};
 
 use crate::accelerator::accelerator;
@@ -149,20 +149,20 @@ impl Fixture {
         Vm::start(machine, &Origin { disk, variables: firmware.vars, memory: None })
     }
 
-    /// A disk whose boot image is signed for a TPM, with room for a sealed state, in a machine that has one, of a host that is told to seal
-    /// its state, for its first boot.
+    /// A disk whose boot image is signed for Secure Boot and for a TPM, with room for a sealed state, in a machine that has both, of a host
+    /// that is told to seal its state, for its first boot.
     ///
     /// # Errors
     /// Where the disk cannot be built, or QEMU refuses.
-    pub fn first_sealed_boot(&self, keys: &Measured) -> Result<Vm, Error> {
-        let keys = Keys { measured: Some(keys), ..Keys::default() };
+    pub fn first_sealed_boot(&self, keys: Keys<'_>) -> Result<Vm, Error> {
+        let firmware = image::secure_firmware()?;
         let disk = image::disk(&self.programs, keys, &|_| {})?.qcow2;
         let document = [&b"seal = \"tpm2\"\n"[..], &self.operator().document()?].concat();
         let mut machine = self.machine.clone();
         machine.credentials.retain(|credential| credential.name != PROVISION);
-        let machine = Machine { tpm: true, room: 4 << 30, ..machine }.provisioned(document);
-        let origin = Origin { disk, variables: self.firmware_variables.clone(), memory: None };
-        Vm::start(machine, &origin)
+        let machine =
+            Machine { firmware: firmware.code, secure_boot: true, tpm: true, room: 4 << 30, ..machine };
+        Vm::start(machine.provisioned(document), &Origin { disk, variables: firmware.vars, memory: None })
     }
 
     /// Whom the host trusts.

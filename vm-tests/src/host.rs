@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bennu_os_image::{Enroll, Measured, SecureBoot};
+use bennu_os_image::{Enroll, Keys, Measured, SecureBoot};
 use serde_json::Value;
 
 use crate::error::{Error, IoContext};
@@ -109,28 +109,32 @@ pub fn on_new_secure_host(
 ) -> Result<(), Failure> {
     let fixture = Fixture::get()?;
     let folder = tempfile::tempdir()?;
-    SecureBoot::create(folder.path(), "Bennu tests").map_err(|source| Error::Image { source })?;
-    let keys =
-        SecureBoot::of(folder.path(), Enroll::InVirtualMachines).map_err(|source| Error::Image { source })?;
-    let vm = fixture.first_secure_boot(&keys)?;
+    let vm = fixture.first_secure_boot(&owner(folder.path())?)?;
     Host::new(vm, fixture)?.judge_booted(name, 2 * BOOT, test)
 }
 
-/// As [`on_new_host`], in a machine with a TPM, by which the host has sealed its state. The test gets the key as well that measurements are
-/// signed with.
+/// As [`on_new_secure_host`], in a machine that has a TPM as well, by which the host has sealed its state. The test gets the keys.
 ///
 /// # Errors
 /// As [`on_host`].
 pub fn on_new_sealed_host(
     name: &str,
-    test: impl FnOnce(&mut Host, &Measured) -> Result<(), Failure>,
+    test: impl FnOnce(&mut Host, Keys<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let fixture = Fixture::get()?;
     let folder = tempfile::tempdir()?;
     Measured::create(folder.path()).map_err(|source| Error::Image { source })?;
-    let key = Measured::of(folder.path()).map_err(|source| Error::Image { source })?;
-    let vm = fixture.first_sealed_boot(&key)?;
-    Host::new(vm, fixture)?.judge_booted(name, 2 * BOOT, |host| test(host, &key))
+    let measured = Measured::of(folder.path()).map_err(|source| Error::Image { source })?;
+    let secure_boot = owner(folder.path())?;
+    let keys = Keys { secure_boot: Some(&secure_boot), measured: Some(&measured) };
+    let vm = fixture.first_sealed_boot(keys)?;
+    Host::new(vm, fixture)?.judge_booted(name, 3 * BOOT, |host| test(host, keys))
+}
+
+/// Makes keys for Secure Boot in a folder.
+fn owner(folder: &Path) -> Result<SecureBoot, Error> {
+    SecureBoot::create(folder, "Bennu tests").map_err(|source| Error::Image { source })?;
+    SecureBoot::of(folder, Enroll::InVirtualMachines).map_err(|source| Error::Image { source })
 }
 
 impl Host {

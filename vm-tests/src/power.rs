@@ -130,15 +130,17 @@ impl Vm {
         self.power_cut()
     }
 
-    /// Cuts the power, and starts a machine on which everything runs but `hostd`.
+    /// Cuts the power, and starts a machine on which everything runs but `hostd` and what is started for it.
     ///
     /// # Errors
     /// [`Error::Deadline`] where it does not come back.
     pub fn power_on_without_hostd(&mut self) -> Result<(), Error> {
         let never = BASE64_STANDARD.encode("[Unit]\nConditionPathExists=!/\n");
-        let credential = "systemd.unit-dropin.hostd.service";
-        let value = format!("type=11,value=io.systemd.credential.binary:{credential}={never}");
-        self.add_arguments(["-smbios", &value]);
+        for unit in ["hostd", "bennu-modules"] {
+            let credential = format!("systemd.unit-dropin.{unit}.service");
+            let value = format!("type=11,value=io.systemd.credential.binary:{credential}={never}");
+            self.add_arguments(["-smbios", &value]);
+        }
         self.power_cut()
     }
 

@@ -196,8 +196,10 @@ impl Bus {
     /// # Errors
     /// Where systemd does not take it.
     pub(super) async fn reboot(&self) -> Result<(), BusError> {
-        within("start the machine again", ANSWER, async { self.manager.inner().call("Reboot", &()).await })
-            .await
+        // The manager's own `Reboot` ends all processes at once, without stopping a unit (org.freedesktop.systemd1(5)).
+        let orderly = ("reboot.target", "replace-irreversibly");
+        let job = async { self.manager.inner().call::<_, _, OwnedObjectPath>("StartUnit", &orderly).await };
+        within("start the machine again", ANSWER, job).await.map(drop)
     }
 
     /// Sends a signal to the main process of a unit.

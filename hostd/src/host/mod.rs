@@ -137,6 +137,27 @@ pub enum ConnectError {
     },
 }
 
+/// The id of this boot (proc_sys_kernel(5), `random/boot_id`).
+fn boot_id() -> Result<String, ConnectError> {
+    let path = PathBuf::from("/proc/sys/kernel/random/boot_id");
+    let text = std::fs::read_to_string(&path).map_err(|source| ConnectError::Prepare { path, source })?;
+    Ok(text.trim().to_owned())
+}
+
+/// Has the state fill its disk, and makes the place for what lives as long as this boot, before anything is started. Most of it is the work of
+/// other programs, beside which the daemon can go on.
+///
+/// # Errors
+/// Where there is no such place.
+pub async fn prepare_disk(state: &Path) -> Result<(), ConnectError> {
+    // Before a part of it is set apart. A disk that stays as it is holds nothing up.
+    if let Err(error) = grow::fill(state).await {
+        tracing::warn!("{}", crate::core::chain(&error));
+    }
+    scratch::open(state).await?;
+    Ok(volume::Volumes::new(state, &boot_id()?).prepare_scratch().await?)
+}
+
 impl Host {
     /// Connects to systemd, makes the daemon's directories and clears away what earlier boots left.
     ///
@@ -151,20 +172,13 @@ impl Host {
         for dir in [paths.networks(), paths.netavark(), paths.runtime(), paths.consoles()] {
             volume::make_dir(&dir, 0o700).map_err(prepare(dir.clone()))?;
         }
-        let boot_id = PathBuf::from("/proc/sys/kernel/random/boot_id");
-        let boot = std::fs::read_to_string(&boot_id).map_err(prepare(boot_id))?;
-        // Before a part of it is set apart. A disk that stays as it is holds nothing up.
-        if let Err(error) = grow::fill(&paths.state).await {
-            tracing::warn!("{}", crate::core::chain(&error));
-        }
-        scratch::open(&paths.state).await?;
-        let volumes = volume::Volumes::new(&paths.state, boot.trim());
+        let boot = boot_id()?;
+        let volumes = volume::Volumes::new(&paths.state, &boot);
         volumes.prepare().await?;
         exec::end_orphans();
         let mounts = Mounts::new(&paths.run.join("mounts"))?;
         debug::clear(&paths.debug(), &mounts);
         let bus = bus::Bus::connect().await?;
-        let boot = boot.trim().to_owned();
         let ports = ports::Ports::new(paths.firewall());
         let program = std::env::current_exe().map_err(prepare("/proc/self/exe".into()))?;
         let kills = kills::Watch::new().map_err(prepare("the watch over control groups".into()))?;

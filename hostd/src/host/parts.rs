@@ -24,7 +24,7 @@ pub(super) struct Parts {
     namespace: Option<PathBuf>,
     /// How many interfaces there are in it, `eth0` upwards.
     interfaces: usize,
-    /// The bridges that it is on.
+    /// The bridges that it is on: with one interface on each.
     bridges: Vec<String>,
 }
 
@@ -54,39 +54,76 @@ impl Parts {
 
 /// The instances that a part is missing of.
 ///
+/// An interface on a bridge is one end of a pair, which is there as a whole or not at all; so as long as there are enough ends on the bridge, nobody
+/// has to enter a namespace to look for the others.
+///
 /// # Errors
 /// Where the kernel does not tell what is mounted.
 pub(super) fn missing(instances: &[(Instance, Parts)]) -> io::Result<BTreeSet<Instance>> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mounted: BTreeSet<&Path> =
         mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new).collect();
-    let short = short_bridges(instances, ports);
     let has_mounts = |parts: &Parts| parts.mounts.iter().all(|mount| mounted.contains(mount.as_path()));
-    let has_bridges = |parts: &Parts| parts.bridges.iter().all(|bridge| !short.contains(bridge.as_str()));
-    let (whole, mut missing): (Vec<_>, Vec<_>) =
-        instances.iter().partition(|(_, parts)| has_mounts(parts) && has_bridges(parts));
-    // A thread of its own enters the namespaces and ends: it never comes back to the host's network.
-    std::thread::scope(|scope| {
-        let looked = scope.spawn(|| {
-            let without = whole.into_iter().filter(|(_, parts)| !has_interfaces(parts));
-            without.collect::<Vec<_>>()
-        });
-        missing.extend(looked.join().unwrap_or_default());
-    });
+    let (whole, mut missing): (Vec<_>, Vec<_>) = instances.iter().partition(|(_, parts)| has_mounts(parts));
+    let short = short_bridges(&whole, ports);
+    missing.extend(without_interfaces(whole, &short, has_interfaces_there));
     Ok(missing.into_iter().map(|(instance, _)| instance.clone()).collect())
 }
 
-/// The bridges that fewer interfaces are on than there are instances with one.
-fn short_bridges(instances: &[(Instance, Parts)], ports: impl Fn(&str) -> Option<usize>) -> BTreeSet<&str> {
+/// Of these the ones whose interfaces are not there. `has_interfaces` tells it of some of them.
+fn without_interfaces<'a>(
+    instances: Vec<&'a (Instance, Parts)>,
+    short: &BTreeMap<&str, usize>,
+    has_interfaces: impl FnOnce(&[&'a (Instance, Parts)]) -> Vec<bool>,
+) -> Vec<&'a (Instance, Parts)> {
+    let is_on_short = |parts: &Parts| parts.bridges.iter().any(|bridge| short.contains_key(bridge.as_str()));
+    let (to_ask, others): (Vec<_>, Vec<_>) = instances
+        .into_iter()
+        .partition(|(_, parts)| is_on_short(parts) || parts.interfaces > parts.bridges.len());
+    let answers = has_interfaces(&to_ask);
+    let (mut missing, mut there) = (Vec::new(), others);
+    for (instance, has) in to_ask.into_iter().zip(answers) {
+        if has { there.push(instance) } else { missing.push(instance) }
+    }
+    // Where more are gone from a bridge than are without an interface, somebody took one off, and it is not known which.
+    let unexplained: BTreeSet<&str> = short
+        .iter()
+        .filter(|(bridge, gone)| {
+            let explained = missing.iter().filter(|(_, parts)| parts.bridges.iter().any(|on| on == *bridge));
+            explained.count() < **gone
+        })
+        .map(|(bridge, _)| *bridge)
+        .collect();
+    missing.extend(
+        there
+            .into_iter()
+            .filter(|(_, parts)| parts.bridges.iter().any(|on| unexplained.contains(on.as_str()))),
+    );
+    missing
+}
+
+/// How many interfaces too few are on bridges, where any are: than there are instances with one.
+fn short_bridges<'a>(
+    instances: &[&'a (Instance, Parts)],
+    ports: impl Fn(&str) -> Option<usize>,
+) -> BTreeMap<&'a str, usize> {
     let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
     for bridge in instances.iter().flat_map(|(_, parts)| &parts.bridges) {
         *wanted.entry(bridge).or_default() += 1;
     }
-    wanted
-        .into_iter()
-        .filter(|(bridge, count)| ports(bridge) < Some(*count))
-        .map(|(bridge, _)| bridge)
-        .collect()
+    let short = |(bridge, count): (_, usize)| Some((bridge, count.checked_sub(ports(bridge).unwrap_or(0))?));
+    wanted.into_iter().filter_map(short).filter(|(_, gone)| *gone > 0).collect()
+}
+
+/// Whether each of these has its interfaces. A thread of its own enters their namespaces and ends: it never comes back to the host's network.
+fn has_interfaces_there(instances: &[&(Instance, Parts)]) -> Vec<bool> {
+    if instances.is_empty() {
+        return Vec::new();
+    }
+    std::thread::scope(|scope| {
+        let looked = scope.spawn(|| instances.iter().map(|(_, parts)| has_interfaces(parts)).collect());
+        looked.join().unwrap_or_else(|_| vec![true; instances.len()])
+    })
 }
 
 /// How many interfaces are on a bridge; `None` where it is not there.
@@ -150,19 +187,52 @@ mod tests {
         assert_eq!(missing(&instances).unwrap(), [instance("b-1")].into());
     }
 
+    /// Who is missed, where these bridges have so many interfaces, and these instances none of theirs.
+    fn missed(instances: &[(Instance, Parts)], there: &[(&str, usize)], without: &[&str]) -> Vec<String> {
+        let all: Vec<_> = instances.iter().collect();
+        let ports = |bridge: &str| there.iter().find(|(name, _)| *name == bridge).map(|(_, count)| *count);
+        let short = short_bridges(&all, ports);
+        let missed = without_interfaces(all, &short, |asked| {
+            asked.iter().map(|(instance, _)| !without.contains(&instance.to_string().as_str())).collect()
+        });
+        let mut names: Vec<_> = missed.into_iter().map(|(instance, _)| instance.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn who_lost_its_interface_is_missed_alone() {
+        let instances =
+            ["a-1", "b-1", "c-1"].map(|name| (instance(name), Parts { interfaces: 1, ..on(&["lan"]) }));
+        assert_eq!(
+            missed(&instances, &[("lan", 3)], &["a-1"]),
+            [""; 0],
+            "enough ends are there, so nobody is asked"
+        );
+        assert_eq!(missed(&instances, &[("lan", 2)], &["b-1"]), ["b-1"]);
+        assert_eq!(
+            missed(&instances, &[("lan", 1)], &["b-1"]),
+            ["a-1", "b-1", "c-1"],
+            "and one was taken off"
+        );
+    }
+
     #[test]
     fn a_bridge_that_is_gone_or_that_somebody_was_taken_off_is_missed_by_all_on_it() {
         let instances = [
             (instance("a-1"), on(&["whole", "gone"])),
             (instance("b-1"), on(&["whole", "short"])),
             (instance("c-1"), on(&["short"])),
+            (instance("d-1"), on(&["whole"])),
         ];
-        let ports = |bridge: &str| match bridge {
-            "whole" => Some(3),
-            "short" => Some(1),
-            _ => None,
-        };
-        assert_eq!(short_bridges(&instances, ports), ["gone", "short"].into());
+        assert_eq!(missed(&instances, &[("whole", 4), ("short", 1)], &[]), ["a-1", "b-1", "c-1"]);
+    }
+
+    #[test]
+    fn who_is_on_a_network_beside_the_host_is_always_asked() {
+        let instances = [(instance("a-1"), Parts { interfaces: 2, ..on(&["lan"]) })];
+        assert_eq!(missed(&instances, &[("lan", 1)], &["a-1"]), ["a-1"]);
+        assert_eq!(missed(&instances, &[("lan", 1)], &[]), [""; 0]);
     }
 
     #[test]

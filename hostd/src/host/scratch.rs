@@ -163,6 +163,8 @@ async fn program(
     paths: Option<&[&Path]>,
 ) -> Result<(), ScratchError> {
     let mut command = Command::new(name);
+    // Device mapper makes its device itself (libdevmapper): udev has all devices of the machine to tell of at this time of a boot.
+    command.env("DM_DISABLE_UDEV", "1");
     command.args(arguments).args(paths.into_iter().flatten());
     let path = path.to_owned();
     let ended = run(command, b"", DEADLINE).await;

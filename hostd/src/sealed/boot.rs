@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use bennu_image_store::durable;
 use bennu_manifests::model::Digest;
+use bennu_planner::update::Room;
+
+use crate::disk;
 
 /// Where blobs are in a store (`docs/store-format.md`).
 pub(super) fn blobs_of(store: &Path) -> PathBuf {
@@ -32,6 +35,15 @@ impl Roots {
 
     fn has(&self, root: &Digest) -> bool {
         self.blob(root).exists()
+    }
+
+    /// What has to be written for a root to be there, a copy of the file at `from`, and what is free.
+    ///
+    /// # Errors
+    /// Where that file can't be looked at.
+    pub(crate) fn room(&self, root: &Digest, from: &Path) -> io::Result<Room> {
+        let needed = if self.has(root) { 0 } else { std::fs::metadata(from)?.len() };
+        Ok(Room { place: "the partition of the roots", needed, free: disk::free(&self.blobs) })
     }
 
     /// Has a root be there: a copy of the file at `from`, whole or not at all. What is there already is left; the initrd checks it.
@@ -78,10 +90,13 @@ mod tests {
         let blob = store.path().join("blob");
         assert!(roots.add(&a, &blob).is_err() && !roots.has(&a), "the store does not have it");
         std::fs::write(&blob, "a root").unwrap();
+        let needed = || roots.room(&a, &blob).unwrap().needed;
+        assert_eq!(needed(), 6);
         for root in [&a, &b, &a] {
             roots.add(root, &blob).unwrap();
         }
         assert_eq!(std::fs::read_to_string(dir.path().join(b.hex())).unwrap(), "a root");
+        assert_eq!(needed(), 0);
         std::fs::write(dir.path().join(format!("{}x", durable::TEMPORARY_PREFIX)), "half").unwrap();
         roots.keep_only(&[b].into()).unwrap();
         assert!(!roots.has(&a) && roots.has(&b));

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use bennu_image_store::durable;
 use bennu_manifests::model::Digest;
-use bennu_planner::update::{Entry, EntryName, EspStep};
+use bennu_planner::update::{Entry, EntryName, EspStep, Room};
 use nix::mount::{MsFlags, mount, umount};
+
+use crate::disk;
 
 /// The partition, by its name in the partition table.
 const DEVICE: &str = "/dev/disk/by-partlabel/bennu-esp";
@@ -23,6 +25,8 @@ const IMAGES: &str = "EFI/bennu";
 const MAX_ENTRY: u64 = 16 << 10;
 /// Bytes that are compared at once.
 const BUFFER: usize = 64 << 10;
+/// Bytes that are wanted beside a boot image: for the entry, for directories that grow, and for the rest of a last cluster.
+const BESIDE_IMAGE: u64 = 256 << 10;
 /// The most entries that are looked at.
 const MAX_ENTRIES: usize = 1000;
 
@@ -98,6 +102,26 @@ impl Esp {
             contents.images.extend(root.filter(|_| !empty));
         }
         Ok(contents)
+    }
+
+    /// What has to be written for the boot image of a root, of so many bytes, to be there with an entry, and what is free.
+    ///
+    /// # Errors
+    /// Where the partition can't be read.
+    pub(super) fn room(&self, root: &Digest, bytes: u64) -> Result<Room, EspError> {
+        let images = self.root.join(IMAGES);
+        // What a write that was cut short left goes before the next one.
+        let mut left = 0;
+        for file in names(&images)?.iter().filter(|file| file.starts_with(durable::TEMPORARY_PREFIX)) {
+            let path = images.join(file);
+            left += std::fs::metadata(&path).map_err(failed("look at", &path))?.len();
+        }
+        let needed = if self.contents()?.images.contains(root) { 0 } else { bytes };
+        Ok(Room {
+            place: "the boot partition",
+            needed: needed + BESIDE_IMAGE,
+            free: disk::free(&self.root) + left,
+        })
     }
 
     /// The roots of which the boot image is there, or an entry that leads to it, and which is not what `image` gives; one that it can't
@@ -290,6 +314,21 @@ mod tests {
         assert_eq!(esp.contents().expect("read").images, BTreeSet::new());
         assert!(!leftover.exists());
         assert!(dir.path().join(ENTRIES).join("other.conf").exists(), "what is not ours stays");
+    }
+
+    #[test]
+    fn room_is_needed_for_a_boot_image_that_is_not_there_and_what_was_cut_short_takes_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let esp = Esp::at(dir.path());
+        let room = |root| esp.room(&root, 1 << 20).expect("asked");
+        assert_eq!(room(A).needed, (1 << 20) + BESIDE_IMAGE);
+        esp.carry_out(&[EspStep::WriteImage(A)], "Bennu", image).expect("written");
+        assert_eq!((room(A).needed, room(B).needed), (BESIDE_IMAGE, (1 << 20) + BESIDE_IMAGE));
+        let leftover = dir.path().join(IMAGES).join(format!("{}left", durable::TEMPORARY_PREFIX));
+        // More than there is: whatever else is written to this disk meanwhile is less.
+        let large = disk::free(dir.path()).saturating_mul(2).max(1);
+        File::create(&leftover).and_then(|file| file.set_len(large)).expect("a file of holes");
+        assert!(room(B).free >= large, "it goes before anything is written");
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use bennu_planner::update::{Attempt, Gate, GateFacts, Lock, gates, may_ask_for_lock};
+use bennu_planner::update::{Attempt, Gate, GateFacts, Lock, Room, gates, may_ask_for_lock};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::fleet_lock;
 use crate::core::Core;
+use crate::disk;
 use crate::ledger::Applicable;
 
 /// Below the directory of the daemon: each file in it says no to changes, and its name says who does.
@@ -24,6 +25,8 @@ pub(crate) struct Facts<'a> {
     pub before: Option<&'a Attempt>,
     /// Whether the machine has to start again for it.
     pub restarts: bool,
+    /// What it is started from then, and what is free there.
+    pub boot_rooms: Vec<Room>,
 }
 
 /// Asks all gates, and takes the lock where it is the only one that is left.
@@ -52,7 +55,8 @@ async fn ask(core: &Core, facts: &Facts<'_>, lock: &Lock) -> Vec<Gate> {
         now: Timestamp::now(),
         runs: core.ledger.lock().await.active().is_some(),
         restarts: facts.restarts,
-        free_space: free_space(core.store.root()),
+        free_space: disk::free(core.store.root()),
+        boot_rooms: &facts.boot_rooms,
         approved: core.updates().approved.contains(&generation),
         inhibitors: &inhibitors,
         attempts: facts.before.map_or(0, |before| before.tries),
@@ -69,11 +73,6 @@ fn inhibitors(run: &Path) -> Vec<String> {
         list.take(MAX_INHIBITORS).flatten().map(|f| f.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
-}
-
-/// Bytes that are free where the store is.
-fn free_space(path: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(path).map_or(0, |stat| stat.blocks_available() * stat.fragment_size())
 }
 
 #[cfg(test)]

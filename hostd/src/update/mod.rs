@@ -37,7 +37,9 @@ use std::time::Duration;
 
 use bennu_api::{Happening, Phase, Problem, ProblemKind};
 use bennu_manifests::model::Digest;
-use bennu_planner::update::{AfterBoot, Attempt, Baseline, EspStep, Found, Pointer, Rearm, Start, esp_steps};
+use bennu_planner::update::{
+    AfterBoot, Attempt, Baseline, EspStep, Found, Pointer, Rearm, Room, Start, esp_steps,
+};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
@@ -191,7 +193,7 @@ pub async fn stays(core: &Core) {
 pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advanced, UpdateError> {
     let generation = pending.generation.number;
     let running = core.running_root();
-    let root = match pending.manifest.os_image() {
+    let os = match pending.manifest.os_image() {
         Some(image) => {
             let os = OsImage::of(&core.store, &image.digest)?;
             // Before anything is written or started again: containers could not be made there.
@@ -202,10 +204,11 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
                     os.require_measurements(&core.store, Path::new(sealed::PUBLIC_KEY))?;
                 }
             }
-            Some(os.root)
+            Some(os)
         }
-        None => running,
+        None => None,
     };
+    let root = os.as_ref().map_or(running, |os| Some(os.root));
     let restarts = root != running;
     if restarts && running.is_none() {
         return Err(UpdateError::UnknownOs);
@@ -216,7 +219,12 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
         let before = pointer.attempt.clone().filter(|attempt| attempt.generation == generation);
         (before, pointer.kept.and_then(|kept| ledger.root_of(kept)))
     };
-    if let Err(why) = gates::pass(core, &Facts { pending, before: before.as_ref(), restarts }).await {
+    let boot_rooms = match os.filter(|_| restarts) {
+        Some(os) => boot_rooms(core, &os)?,
+        None => Vec::new(),
+    };
+    let facts = Facts { pending, before: before.as_ref(), restarts, boot_rooms };
+    if let Err(why) = gates::pass(core, &facts).await {
         core.updates().phase = Phase::Waiting;
         return Ok(Advanced::Waits(why));
     }
@@ -309,6 +317,16 @@ async fn baseline(core: &Core) -> Baseline {
 /// What is on the boot partition.
 fn look(core: &Core) -> Result<Contents, EspError> {
     Esp::mount(core.host.run_directory())?.contents()
+}
+
+/// What has to be written before this OS can be started, and what is free there.
+fn boot_rooms(core: &Core, os: &OsImage) -> Result<Vec<Room>, UpdateError> {
+    let image = os.boot_image(&core.store)?.bytes();
+    let mut rooms = vec![Esp::mount(core.host.run_directory())?.room(&os.root, image)?];
+    if let Some(roots) = Roots::of_host() {
+        rooms.push(roots.room(&os.root, &core.store.blob_path(&os.root)).map_err(UpdateError::Roots)?);
+    }
+    Ok(rooms)
 }
 
 /// Makes the boot entries those that the ledger asks for. `rearm` says which of them gets all its tries again.

@@ -158,6 +158,13 @@ pub struct BootImage {
     offset: u64,
 }
 
+impl BootImage {
+    /// How large it is.
+    pub(super) fn bytes(&self) -> u64 {
+        self.inode.size
+    }
+}
+
 impl io::Read for BootImage {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.erofs.read(&self.inode, self.offset, buf).map_err(io::Error::other)?;

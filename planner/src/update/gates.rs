@@ -21,6 +21,8 @@ pub struct GateFacts<'a> {
     pub restarts: bool,
     /// Bytes that are free on the state partition.
     pub free_space: u64,
+    /// What has to be written for the machine to start another OS, each where it has to be.
+    pub boot_rooms: &'a [Room],
     /// Whether somebody said yes to this generation.
     pub approved: bool,
     /// Names of the files that say no.
@@ -33,6 +35,17 @@ pub struct GateFacts<'a> {
     pub lock: &'a Lock,
     /// The rules of a time zone, by its name in the IANA database.
     pub zones: Zones,
+}
+
+/// Room for something that has to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Where, for a person.
+    pub place: &'static str,
+    /// Bytes that are needed.
+    pub needed: u64,
+    /// Bytes that are free.
+    pub free: u64,
 }
 
 /// The rules of a time zone, by its name; `None` where there is none of that name.
@@ -89,6 +102,8 @@ pub enum GateKind {
     DenyWindow,
     /// `free-space`
     FreeSpace,
+    /// Room for what another OS is started from.
+    BootSpace,
     /// `approval`
     Approval,
     /// Files in the inhibitor directory of the host.
@@ -107,6 +122,7 @@ impl std::fmt::Display for GateKind {
             Self::Window => "window",
             Self::DenyWindow => "deny-window",
             Self::FreeSpace => "free-space",
+            Self::BootSpace => "boot-space",
             Self::Approval => "approval",
             Self::Inhibitor => "inhibitor",
             Self::Attempts => "attempts",
@@ -121,6 +137,9 @@ pub fn gates(facts: &GateFacts<'_>) -> Vec<Gate> {
     let mut gates = Vec::new();
     if let Some(needed) = facts.updates.and_then(|u| u.free_space) {
         gates.push(free_space(facts.free_space, needed));
+    }
+    if !facts.boot_rooms.is_empty() {
+        gates.push(boot_space(facts.boot_rooms));
     }
     if !facts.runs {
         return gates;
@@ -184,6 +203,24 @@ fn said(gate: GateKind, open: bool, yes: &str, no: &str) -> Gate {
 fn free_space(free: u64, needed: u64) -> Gate {
     let why = format!("{free} bytes are free, {needed} are asked for");
     Gate { gate: GateKind::FreeSpace, open: free >= needed, why, next: None }
+}
+
+/// Asked before anything is written down of an attempt: one whose boot image does not fit would be no attempt.
+fn boot_space(rooms: &[Room]) -> Gate {
+    let full: Vec<String> = rooms
+        .iter()
+        .filter(|room| room.needed > room.free)
+        .map(|Room { place, needed, free }| format!("{needed} bytes are needed on {place}, {free} are free"))
+        .collect();
+    match full.is_empty() {
+        true => Gate {
+            gate: GateKind::BootSpace,
+            open: true,
+            why: "what starts it has room".to_owned(),
+            next: None,
+        },
+        false => Gate { gate: GateKind::BootSpace, open: false, why: full.join("; "), next: None },
+    }
 }
 
 fn windows(windows: &[Window], facts: &GateFacts<'_>) -> Gate {
@@ -261,6 +298,7 @@ mod tests {
             runs: true,
             restarts: true,
             free_space: 1 << 30,
+            boot_rooms: &[],
             approved: false,
             inhibitors: &[],
             attempts: 0,
@@ -339,6 +377,25 @@ mod tests {
         assert!(!gate(&facts, GateKind::Attempts).open);
         assert!(gate(&facts, GateKind::Inhibitor).why.contains("backup"));
         assert_eq!(gate(&facts, GateKind::Pause).next, Some(later));
+    }
+
+    #[test]
+    fn what_another_os_is_started_from_has_to_fit_wherever_it_is_written() {
+        let updates = updates("fleet-lock = { url = \"https://lock.example/\" }");
+        let mut facts = asked(&updates, "2026-01-03T01:20:00Z");
+        let fits = Room { place: "the boot partition", needed: 10, free: 10 };
+        let rooms = [fits, Room { place: "the other one", needed: 11, free: 10 }];
+        facts.boot_rooms = &rooms;
+        let told = gate(&facts, GateKind::BootSpace);
+        assert_eq!(
+            (told.open, told.why.as_str()),
+            (false, "11 bytes are needed on the other one, 10 are free")
+        );
+        assert!(!may_ask_for_lock(&gates(&facts), facts.now), "no slot is held for what does not fit");
+        facts.runs = false;
+        assert!(!gate(&facts, GateKind::BootSpace).open, "nor does it fit where nothing runs yet");
+        facts.boot_rooms = &rooms[..1];
+        assert!(gate(&facts, GateKind::BootSpace).open);
     }
 
     #[test]

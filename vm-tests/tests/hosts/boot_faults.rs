@@ -1,31 +1,15 @@
 //! What is kept and breaks later: on the boot partition, in the store, in the ledger.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bennu_os_image::Variant;
 use serde_json::Value;
-use vm_tests::os::{Release, Releases};
+use vm_tests::os::Releases;
 use vm_tests::{Failure, Host, on_host, wait};
 
 use crate::manifest::{manifest, sleeper};
 use crate::updates::{SHORT, kept, status, with_os};
-
-/// Brings a host to its second OS, which is kept, with the first one as the way back; `meanwhile` runs when it was handed in.
-fn with_two(
-    host: &mut Host,
-    releases: &Releases,
-    meanwhile: impl FnOnce(&mut Host) -> Result<(), Failure>,
-) -> Result<Release, Failure> {
-    let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
-    let one = sleeper(&host.registry, "one", "");
-    host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
-    status(host, "the first generation to be kept", |s| kept(s, 1))?;
-    let file = host.signed("two.toml", &with_os(host, releases, 2, &newer, &one))?;
-    host.push(&file, &[])?.done()?;
-    meanwhile(host)?;
-    status(host, "the new OS to be kept", |s| kept(s, 2))?;
-    Ok(newer)
-}
 
 /// Waits until the host runs on this root and its container runs.
 fn runs_on(host: &mut Host, root: &str) -> Result<Value, Failure> {
@@ -43,23 +27,47 @@ pub(crate) fn on_esp(what: &str) -> String {
     )
 }
 
+/// Pushes a new OS to a host that has no room for it, neither for its image nor on the boot partition; then it has. As long as it has
+/// not, nothing happens but that it is told.
+fn without_room(host: &mut Host, file: &Path) -> Result<(), Failure> {
+    let untouched = |host: &mut Host| -> Result<(), Failure> {
+        let left = host.vm.guest_ok(&on_esp("ls -A /run/look/EFI/bennu /run/look/loader/entries"))?;
+        assert_eq!(left.matches(".efi").count(), 1, "nothing is left half done: {left}");
+        assert_eq!(left.matches(".conf").count(), 1, "{left}");
+        assert_eq!(host.hostctl().container("one")?["state"], "running");
+        Ok(())
+    };
+    host.vm.guest_ok(&on_esp("dd if=/dev/zero of=/run/look/filler bs=1M 2>/dev/null; ls -l /run/look"))?;
+    host.vm.guest_ok(
+        "free=$(df --output=avail -B 1M /state | tail -n 1); fallocate -l $((free - 64))M /state/filler",
+    )?;
+    host.push(file, &[])?.done()?;
+    let full =
+        status(host, "the full disk to be told", |s| s["failure"].to_string().contains("MiB are missing"))?;
+    assert_eq!(full["generation"]["number"], 1, "{full}");
+    untouched(host)?;
+    host.vm.guest_ok("rm /state/filler")?;
+
+    let told = |s: &Value| s["update"]["why"].to_string().contains("boot-space: ");
+    let full = status(host, "the full boot partition to be told", told)?;
+    assert_eq!(full["generation"]["number"], 1, "{full}");
+    assert_eq!(full["update"]["phase"], "waiting", "{full}");
+    untouched(host)?;
+    host.vm.guest_ok(&on_esp("rm /run/look/filler"))?;
+    Ok(())
+}
+
 #[test]
 fn f08_f10_a_kept_os_whose_boot_image_is_damaged_is_left_and_mended() -> Result<(), Failure> {
     on_host("f08_f10_a_kept_os_whose_boot_image_is_damaged_is_left_and_mended", |host| {
         let releases = Releases::new()?;
-        // At first there is no room for the second boot image: nothing happens but that it is told, until there is.
-        host.vm
-            .guest_ok(&on_esp("dd if=/dev/zero of=/run/look/filler bs=1M 2>/dev/null; ls -l /run/look"))?;
-        let newer = with_two(host, &releases, |host| {
-            let told = |s: &Value| s["failure"].to_string().contains("No space left");
-            let full = status(host, "the full boot partition to be told", told)?;
-            assert_eq!(full["generation"]["number"], 1, "{full}");
-            let left = host.vm.guest_ok(&on_esp("ls -A /run/look/EFI/bennu /run/look/loader/entries"))?;
-            assert_eq!(left.matches(".efi").count(), 1, "nothing is left half done: {left}");
-            assert_eq!(left.matches(".conf").count(), 1, "{left}");
-            host.vm.guest_ok(&on_esp("rm /run/look/filler"))?;
-            Ok(())
-        })?;
+        let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
+        let one = sleeper(&host.registry, "one", "");
+        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
+        status(host, "the first generation to be kept", |s| kept(s, 1))?;
+        let file = host.signed("two.toml", &with_os(host, &releases, 2, &newer, &one))?;
+        without_room(host, &file)?;
+        status(host, "the new OS to be kept", |s| kept(s, 2))?;
         let old = format!("sha256:{}", host.fixture.disk().root_digest);
         let hex = newer.root.trim_start_matches("sha256:").to_owned();
         let sum = on_esp(&format!("sha256sum /run/look/EFI/bennu/{hex}.efi"));

@@ -14,8 +14,9 @@ const PROMPT: &str = "type the recovery key";
 
 #[test]
 fn a_sealed_state_opens_for_what_is_signed_for_it_and_for_nothing_else() -> Result<(), Failure> {
-    on_new_sealed_host("a_sealed_state_opens_for_what_is_signed_for_it_and_for_nothing_else", |host, key| {
-        assert_eq!(host.hostctl().status()?["os"]["sealed"], true);
+    on_new_sealed_host("a_sealed_state_opens_for_what_is_signed_for_it_and_for_nothing_else", |host, keys| {
+        let os = host.hostctl().status()?["os"].clone();
+        assert_eq!((&os["sealed"], &os["secure_boot"]), (&true.into(), &true.into()));
         let recovery = recovery_key(&serial(host)?);
         assert_eq!(
             host.vm.guest_ok(&format!("journalctl --no-pager | grep -cF '{recovery}'; true"))?,
@@ -43,14 +44,14 @@ fn a_sealed_state_opens_for_what_is_signed_for_it_and_for_nothing_else() -> Resu
         // An OS that nobody signed measurements of is told so before the machine starts again.
         let releases = Releases::new()?;
         let boot = host.vm.boot_id()?;
-        let unsigned = releases.publish(host, &Variant::of_version("9.0.0"))?;
+        let unmeasured = Keys { measured: None, ..keys };
+        let unsigned = releases.publish_signed(host, &Variant::of_version("9.0.0"), unmeasured)?;
         let file = host.signed("two.toml", &with_os(host, &releases, 2, &unsigned, &containers))?;
         host.push(&file, &[])?.done()?;
         let told = |s: &serde_json::Value| s["failure"].to_string().contains("without measurements");
         status(host, "the OS without measurements to be refused", told)?;
         assert_eq!(host.vm.boot_id()?, boot, "what runs goes on running");
 
-        let keys = Keys { measured: Some(key), ..Keys::default() };
         let signed = releases.publish_signed(host, &Variant::of_version("9.1.0"), keys)?;
         let file = host.signed("three.toml", &with_os(host, &releases, 3, &signed, &containers))?;
         host.push(&file, &[])?.done()?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bennu_os_image::Variant;
 use serde_json::Value;
 use vm_tests::os::{Release, Releases};
+use vm_tests::registry::Stocked;
 use vm_tests::{Error, Failure, Host, on_host, wait};
 
 use crate::manifest::{manifest, sleeper, web};
@@ -45,23 +46,40 @@ pub(crate) fn kept(status: &Value, generation: u64) -> bool {
         && status["update"]["phase"] == "settled"
 }
 
+/// A container that has to do something for 12 s when it ends, and then says so: longer than the 10 s that systemd gives to what no unit
+/// has ended (`systemd-shutdown`).
+fn slow_to_end(registry: &Stocked) -> String {
+    format!(
+        "[volume.data]\nlife = \"keep\"\n[container.slow]\nimage = \"{}\"\nvolumes = [\"data:/data\"]\n\
+         stop-signal = \"SIGTERM\"\nstop-timeout = \"60s\"\n\
+         command = [\"busybox\", \"sh\", \"-c\", \"trap 'sleep 12; echo in time >/data/ended; exit' TERM; while :; do sleep 1; done\"]\n",
+        registry.pinned("test", "1")
+    )
+}
+
 #[test]
 fn a_new_os_is_tried_and_kept_and_a_rollback_brings_the_old_one_back() -> Result<(), Failure> {
     on_host("a_new_os_is_tried_and_kept_and_a_rollback_brings_the_old_one_back", |host| {
         let releases = Releases::new()?;
         let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
         let old = format!("sha256:{}", host.fixture.disk().root_digest);
-        let web = web(&host.registry, "1", "");
-        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{web}")))?;
+        let containers = format!("{}{}", web(&host.registry, "1", ""), slow_to_end(&host.registry));
+        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{containers}")))?;
         status(host, "the first generation to be kept", |s| kept(s, 1))?;
 
-        let file = host.signed("two.toml", &with_os(host, &releases, 2, &newer, &web))?;
+        let file = host.signed("two.toml", &with_os(host, &releases, 2, &newer, &containers))?;
         host.push(&file, &[])?.done()?;
         let after = status(host, "the new OS to be kept", |s| kept(s, 2))?;
         assert_eq!(after["os"]["root"], newer.root.as_str());
         assert_eq!(after["os"]["version"], "9.0.0");
         assert_eq!(after["update"]["way_back"], 1);
         host.wait_for_page("first edition")?;
+        let ended = host.hostctl().run(&["exec", "slow", "--", "busybox", "cat", "/data/ended"])?.done()?;
+        assert_eq!(
+            ended.stdout.trim(),
+            "in time",
+            "the machine waits for what its containers have to do in the end"
+        );
         let entries = host.vm.guest_ok(
             "mkdir -p /run/look && mount -o ro /dev/disk/by-partlabel/bennu-esp /run/look && ls /run/look/loader/entries; umount /run/look",
         )?;

@@ -111,6 +111,16 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Volume
     move |source| VolumeError::Io { what, path, source }
 }
 
+/// Removes what was not wholly made or destroyed in a directory of volumes.
+async fn remove_doomed(dir: &Path) -> Result<(), VolumeError> {
+    let found = entries(dir).map_err(io_error("read", dir))?;
+    let left = |name: &String| [DOOMED, INCOMING, archive::CELL].iter().any(|begin| name.starts_with(begin));
+    for name in found.into_iter().filter(left) {
+        remove(&dir.join(name)).await?;
+    }
+    Ok(())
+}
+
 /// Where volumes are.
 #[derive(Debug, Clone)]
 pub(super) struct Volumes {
@@ -145,27 +155,28 @@ impl Volumes {
         }
     }
 
-    /// Makes the directories, and removes what earlier boots left and what was not wholly destroyed.
+    /// Makes the directory of what outlives this boot, and removes what was not wholly destroyed there.
     ///
     /// # Errors
     /// Whatever the file system says.
     pub(super) async fn prepare(&self) -> Result<(), VolumeError> {
-        for (dir, mode) in [(&self.keep, 0o711), (&self.scratch, 0o711), (&self.scratch(), 0o711)] {
-            make_dir(dir, mode).map_err(io_error("make", dir))?;
+        make_dir(&self.keep, 0o711).map_err(io_error("make", &self.keep))?;
+        remove_doomed(&self.keep).await
+    }
+
+    /// The same for what lives as long as this boot; what earlier ones left goes, too.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(super) async fn prepare_scratch(&self) -> Result<(), VolumeError> {
+        for dir in [&self.scratch, &self.scratch()] {
+            make_dir(dir, 0o711).map_err(io_error("make", dir))?;
         }
         let old = entries(&self.scratch).map_err(io_error("read", &self.scratch))?;
         for boot in old.into_iter().filter(|boot| boot != &self.boot) {
             remove_deep(&self.scratch.join(boot)).await?;
         }
-        for dir in [&self.keep, &self.scratch()] {
-            let doomed = entries(dir).map_err(io_error("read", dir))?;
-            let left =
-                |name: &String| [DOOMED, INCOMING, archive::CELL].iter().any(|begin| name.starts_with(begin));
-            for name in doomed.into_iter().filter(left) {
-                remove(&dir.join(name)).await?;
-            }
-        }
-        Ok(())
+        remove_doomed(&self.scratch()).await
     }
 
     /// The volumes that exist.

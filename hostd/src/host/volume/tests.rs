@@ -9,6 +9,7 @@ fn name(text: &str) -> Name {
 async fn volumes(state: &Path, boot: &str) -> Volumes {
     let volumes = Volumes::new(state, boot);
     volumes.prepare().await.unwrap();
+    volumes.prepare_scratch().await.unwrap();
     volumes
 }
 

@@ -31,6 +31,7 @@ impl Disk {
         said(Command::new("mount").args(["-o", "loop"]).args([&image, &mount]));
         let volumes = Volumes::new(&mount, "boot");
         volumes.prepare().await.unwrap();
+        volumes.prepare_scratch().await.unwrap();
         Some(Self { volumes, dir })
     }
 
@@ -139,6 +140,7 @@ async fn what_was_to_take_a_volumes_place_when_the_power_went_is_removed() {
     std::fs::write(incoming.path.join("half"), "written").unwrap();
     std::mem::forget(incoming);
     disk.volumes.prepare().await.unwrap();
+    disk.volumes.prepare_scratch().await.unwrap();
     let left: Vec<_> = entries(&disk.volumes.keep).unwrap();
     assert_eq!(left, ["data"]);
     assert_eq!(disk.read("x"), "first");
