@@ -48,7 +48,7 @@ pub(crate) const PACKAGES: [&str; 25] = [
 pub(crate) const CUSTOMIZE: &str = include_str!("../files/customize.sh");
 
 /// Files of our own in the root: path, and text. All belong to root and have mode 0644.
-pub(crate) const FILES: [(&str, &str); 20] = [
+pub(crate) const FILES: [(&str, &str); 21] = [
     ("etc/hostname", include_str!("../files/root/etc/hostname")),
     ("etc/hosts", include_str!("../files/root/etc/hosts")),
     (
@@ -74,6 +74,10 @@ pub(crate) const FILES: [(&str, &str); 20] = [
     (
         "usr/lib/systemd/system/run-.scope.d/10-bennu.conf",
         include_str!("../files/root/usr/lib/systemd/system/run-.scope.d/10-bennu.conf"),
+    ),
+    (
+        "usr/lib/systemd/system/systemd-udev-trigger.service.d/10-bennu.conf",
+        include_str!("../files/root/usr/lib/systemd/system/systemd-udev-trigger.service.d/10-bennu.conf"),
     ),
     ("usr/lib/bennu/repart.d/10-esp.conf", include_str!("../files/root/usr/lib/bennu/repart.d/10-esp.conf")),
     (
