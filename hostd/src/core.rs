@@ -100,6 +100,8 @@ pub struct Now {
     pub settled: Option<u64>,
     /// What the last scrub has shown.
     pub scrub: Scrub,
+    /// What the host was made to be last. The ledger may name another generation already, for which the machine starts again.
+    pub made: Option<Arc<Manifest>>,
 }
 
 impl Core {
@@ -113,6 +115,7 @@ impl Core {
         os: Os,
     ) -> Self {
         let Remembered { ledger, jobs, rejections, updates, events, kills } = remembered;
+        let made = ledger.active().map(|active| active.manifest.clone());
         Self {
             health: Monitor::default(),
             jobs: Mutex::new(jobs),
@@ -128,7 +131,7 @@ impl Core {
             hands: tokio::sync::Mutex::default(),
             accepted: Notify::new(),
             clients: Clients::default(),
-            now: Mutex::default(),
+            now: Mutex::new(Now { made, ..Now::default() }),
             verified_reads: os.root.is_some_and(|root| is_checked_by_kernel(&store, root)),
             os,
             store,

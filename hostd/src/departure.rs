@@ -19,10 +19,10 @@ async fn end_all(core: &Core) -> Result<(), String> {
     if !core.host.machine_stops().await.map_err(|error| chain(&error))? {
         return Ok(());
     }
-    let Some(active) = core.generations().await.0 else { return Ok(()) };
+    let Some(manifest) = core.now().made.clone() else { return Ok(()) };
     // Nothing else of the host is looked at: what can't be read there must not cost the order.
     let instances = core.host.instances().await.map_err(|error| chain(&error))?;
-    for group in departures(&active.manifest, &instances) {
+    for group in departures(&manifest, &instances) {
         let names: Vec<_> = group.iter().map(ToString::to_string).collect();
         tracing::info!("the machine stops: end {}", names.join(", "));
         let ended = join_all(group.iter().map(|instance| core.host.end(instance))).await;

@@ -19,6 +19,7 @@ use hostd::rejections::Rejections;
 use hostd::server::Server;
 use hostd::update::{self, Updates};
 use hostd::{departure, os, reconcile, rescue, scrub, sealed};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Where the initrd has mounted the state partition.
 const STATE: &str = "/state";
@@ -72,6 +73,8 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 async fn start_and_serve() -> Result<(), Failure> {
+    // From now on: who is asked to end while it starts, where the machine stops, still ends the containers in their order.
+    let mut end = signal(SignalKind::terminate())?;
     let paths = Paths { state: STATE.into(), run: "/run/bennu".into() };
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let (run, state) = (paths.run.clone(), paths.state.clone());
@@ -80,14 +83,18 @@ async fn start_and_serve() -> Result<(), Failure> {
         Ok(identity) => {
             let api = identity.provision.api.clone();
             match start(paths, identity, &socket).await {
-                Ok((core, server)) => return serve(core, server, &scrubbed).await,
+                Ok((core, server)) => return serve(core, server, &scrubbed, end).await,
                 Err(failure) => (api, failure),
             }
         }
         // Who may ask over the network is not known.
         Err(error) => (None, error.into()),
     };
-    rescue::tell(api.as_ref(), &run, &socket, &chain(failure.as_ref())).await;
+    let why = chain(failure.as_ref());
+    tokio::select! {
+        () = rescue::tell(api.as_ref(), &run, &socket, &why) => {}
+        _ = end.recv() => {}
+    }
     Err(failure)
 }
 
@@ -117,16 +124,16 @@ async fn start(paths: Paths, identity: Identity, socket: &Path) -> Result<(Arc<C
     };
     let core = Arc::new(Core::new(host, store, identity, facts, remembered, os));
     core.events.add(bennu_api::Happening::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
+    // What is given back to a generation is looked for among all volumes.
+    disk.await??;
     if update::begin(&core).await? {
         tracing::info!("the machine starts again, for the OS of the generation that was kept");
     }
     let server = Server::bind(core.identity.provision.api.as_ref(), socket).await?;
-    disk.await??;
     Ok((core, server))
 }
 
-async fn serve(core: Arc<Core>, server: Server, scrubbed: &Path) -> Result<(), Failure> {
-    let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+async fn serve(core: Arc<Core>, server: Server, scrubbed: &Path, mut end: Signal) -> Result<(), Failure> {
     os::tell_systemd_ready()?;
     update::serves(&core);
     tokio::select! {

@@ -212,6 +212,7 @@ async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
     let generation = active.generation.number;
     let fail = |reason: String| Round::Failed { generation, reason };
     let mut hands = core.hands.lock().await;
+    core.now().made = Some(active.manifest.clone());
     // Before anything is started, so that its first words are on their way, too.
     Forwards::follow(core, &active.manifest);
     kills::tell(core);

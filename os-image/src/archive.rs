@@ -2,13 +2,16 @@
 //!
 //! A base ([`crate::base`]) is used again and again, but not for longer than it is what a new installation would give: otherwise a
 //! machine that builds images would never get the fixes that the distribution publishes. Its release files say so in a few hundred
-//! kilobytes: each names the SHA-256 digest of the index of all packages
+//! kilobytes: each names the SHA-256 digest of the index of all packages, and mostly until when it is good
 //! (<https://wiki.debian.org/DebianRepository/Format#A.22Release.22_files>). What is read here decides only whether to install
 //! again; the installation checks the signatures.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 
 use crate::BuildError;
 use crate::command::{at, run};
@@ -55,6 +58,14 @@ fn says(release: &str, index: &Index) -> bool {
     })
 }
 
+/// Until when a release file is good, where it says so and that is over: a mirror that stands still would otherwise never show anything new.
+fn over(release: &str, now: Timestamp) -> Option<Timestamp> {
+    let line = release.lines().find_map(|line| line.strip_prefix("Valid-Until:"))?;
+    // "UTC" stands there where RFC 2822 has a number.
+    let until = rfc2822::parse(&line.trim().replace("UTC", "+0000")).ok()?.timestamp();
+    (until < now).then_some(until)
+}
+
 /// Whether an installation now would find the same packages as the one that wrote this record.
 ///
 /// # Errors
@@ -80,6 +91,9 @@ pub(crate) fn is_as(recorded: &Path) -> Result<bool, BuildError> {
         let release = fs::read_to_string(&path).map_err(at("read", &path))?;
         if !says(&release, index) {
             return Ok(false);
+        }
+        if let Some(until) = over(&release, Timestamp::now()) {
+            return Err(BuildError::Stale { suite: index.suite.clone(), until: until.to_string() });
         }
     }
     Ok(true)
@@ -125,6 +139,18 @@ mod tests {
         let (folder, record) = archive(&"a".repeat(64));
         fs::remove_dir_all(folder.path().join("dists")).expect("removed");
         assert!(matches!(is_as(&record), Err(BuildError::Program { .. })));
+    }
+
+    #[test]
+    fn a_release_file_that_is_not_good_any_more_is_none() {
+        let now = "2026-01-10T00:00:00Z".parse().expect("a moment");
+        let said = |until: &str| over(&format!("Suite: stable\nValid-Until: {until}\nSHA256:\n"), now);
+        assert_eq!(
+            said("Fri, 09 Jan 2026 20:11:37 UTC").map(|until| until.to_string()).as_deref(),
+            Some("2026-01-09T20:11:37Z")
+        );
+        assert_eq!(said("Sat, 17 Jan 2026 20:11:37 UTC"), None);
+        assert_eq!(over("Suite: stable\n", now), None, "some say nothing of it");
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Base {
 }
 
 /// Installs the root into the empty `folder`: about a minute of work, and the only stage that downloads packages. Gives back its key
-/// in the cache: [`recipe::base_key`], and what the archive had.
+/// in the cache: [`recipe::shelf_key`], and what the archive had.
 pub(crate) fn install(folder: &Path) -> Result<String, BuildError> {
     let mut command = Command::new("mmdebstrap");
     command
@@ -118,5 +118,5 @@ pub(crate) fn install(folder: &Path) -> Result<String, BuildError> {
     fs::remove_file(&tar).map_err(at("remove", &tar))?;
     let path = folder.join(ARCHIVE);
     let archive = fs::read(&path).map_err(at("read", &path))?;
-    Ok(format!("{}-{}", recipe::base_key(), recipe::key([archive.as_slice()])))
+    Ok(format!("{}-{}", recipe::shelf_key(), recipe::key([archive.as_slice()])))
 }

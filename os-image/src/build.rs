@@ -102,9 +102,9 @@ fn make_parts(
 fn base(inputs: &Inputs<'_>) -> Result<Base, BuildError> {
     stage(inputs, "base", |size| {
         let shelf = Shelf::open(&cache_dir(), "base")?;
-        let found = shelf.newest(&recipe::base_key())?.map(Base::at);
-        let found = found.filter(|base| inputs.packages == Packages::AsInstalled || is_current(base, inputs));
-        let (base, cached) = match found {
+        let found = shelf.newest(&recipe::shelf_key())?.map(Base::at);
+        let ask = |base: &Base| archive::is_as(&base.archive());
+        let (base, cached) = match still_good(found, inputs, ask) {
             Some(base) => (base, true),
             None => (Base::at(shelf.put(base::install)?), false),
         };
@@ -114,12 +114,20 @@ fn base(inputs: &Inputs<'_>) -> Result<Base, BuildError> {
     })
 }
 
-/// Whether a base is what would be installed now; where nobody can say, it is good enough.
-fn is_current(base: &Base, inputs: &Inputs<'_>) -> bool {
-    archive::is_as(&base.archive()).unwrap_or_else(|error| {
-        (inputs.progress)(Event::Unasked(&error));
-        true
-    })
+/// What was installed before, where it is what is wanted. `is_current` tells whether it is what would be installed now; where nobody can say,
+/// it is good enough.
+fn still_good<T>(
+    found: Option<T>,
+    inputs: &Inputs<'_>,
+    is_current: impl FnOnce(&T) -> Result<bool, BuildError>,
+) -> Option<T> {
+    let asked = |base: &T| {
+        is_current(base).unwrap_or_else(|error| {
+            (inputs.progress)(Event::Unasked(&error));
+            true
+        })
+    };
+    found.filter(|base| inputs.packages == Packages::AsInstalled || asked(base))
 }
 
 /// An operating system as an image for registries, in the cache.
@@ -131,6 +139,8 @@ pub struct OsImage {
     pub digest: String,
     /// fs-verity SHA-256 digest of its root, lower-case hexadecimal.
     pub root_digest: String,
+    /// As [`Disk::packages`].
+    pub packages: String,
 }
 
 /// Makes an operating system as an image for registries, or finds it in the cache. It needs no loop device, no mount and no
@@ -151,7 +161,8 @@ pub fn os_image(inputs: &Inputs<'_>, variant: &Variant) -> Result<OsImage, Build
         let path = folder.join(name);
         fs::read_to_string(&path).map_err(at("read", &path))
     };
-    Ok(OsImage { digest: read(IMAGE_DIGEST)?, root_digest: read(DIGEST)?, layout: folder.join("layout") })
+    let (digest, root_digest) = (read(IMAGE_DIGEST)?, read(DIGEST)?);
+    Ok(OsImage { digest, root_digest, packages: base.key()?, layout: folder.join("layout") })
 }
 
 const IMAGE_DIGEST: &str = "image-digest";
@@ -235,4 +246,30 @@ fn stage<T>(
 fn bytes_of(path: &Path) -> Result<u64, BuildError> {
     use std::os::unix::fs::MetadataExt as _;
     Ok(fs::metadata(path).map_err(at("look at", path))?.blocks() * 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Whether what was installed before is used again, and whether it was told that the archive could not be asked.
+    fn used(packages: Packages, is_current: Result<bool, BuildError>) -> (bool, bool) {
+        let told = Cell::new(false);
+        let progress = |event: Event<'_>| told.set(told.get() | matches!(event, Event::Unasked(_)));
+        let none = Path::new("/none");
+        let keys = crate::Keys::default();
+        let inputs = Inputs { hostd: none, hostctl: none, init: none, keys, packages, progress: &progress };
+        let used = still_good(Some(()), &inputs, |()| is_current).is_some();
+        (used, told.get())
+    }
+
+    #[test]
+    fn what_was_installed_is_installed_anew_once_the_archive_has_something_else() {
+        let unreachable = || BuildError::Incomplete { what: "network".into() };
+        assert_eq!(used(Packages::Current, Ok(true)), (true, false));
+        assert_eq!(used(Packages::Current, Ok(false)), (false, false));
+        assert_eq!(used(Packages::Current, Err(unreachable())), (true, true), "and it is told");
+        assert_eq!(used(Packages::AsInstalled, Ok(false)), (true, false), "nobody asks");
+    }
 }

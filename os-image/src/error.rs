@@ -40,6 +40,16 @@ pub enum BuildError {
         /// What is missing.
         what: String,
     },
+    /// A mirror shows what is not good any more.
+    #[error(
+        "the release file of {suite} was good until {until}: the mirror, or something on the way to it, stands still"
+    )]
+    Stale {
+        /// Address of the suite's folder.
+        suite: String,
+        /// When that was over.
+        until: String,
+    },
     /// Something is larger than machines have room for.
     #[error("the {what} has {bytes} bytes, and at most {most} fit")]
     TooLarge {

@@ -193,6 +193,12 @@ pub(crate) fn base_key() -> String {
     key(parts.map(str::as_bytes))
 }
 
+/// What a base has to have been made by to be used again: how it is installed, and from where.
+pub(crate) fn shelf_key() -> String {
+    let sources = machine_sources().unwrap_or_default();
+    key([base_key().as_bytes(), sources.as_bytes()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -116,6 +116,7 @@ fn print(disk: &Disk) {
 fn print_release(image: &OsImage) {
     println!("layout   {}", image.layout.display());
     println!("digest   {}", image.digest);
+    println!("packages {}", image.packages);
     println!("root     sha256:{}", image.root_digest);
     println!("push     skopeo copy --preserve-digests oci:{} docker://…", image.layout.display());
 }

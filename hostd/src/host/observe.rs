@@ -84,15 +84,23 @@ impl Host {
 
     /// The running instances that a part is missing of.
     async fn damaged(&self, found: &BTreeMap<Instance, Found>) -> Result<BTreeSet<Instance>, ObserveError> {
-        let running = found.iter().filter(|(_, found)| state(found.unit.as_ref()) == State::Running);
-        let parts = running.filter_map(|(instance, found)| {
+        // What has ended, or is started again after a pause, has its parts as well until it is cleared away.
+        let whole = found.iter().filter(|(_, found)| {
+            matches!(
+                state(found.unit.as_ref()),
+                State::Running | State::Completed | State::Restarting | State::Failed
+            )
+        });
+        let parts = whole.filter_map(|(instance, found)| {
             let (dir, volumes) = (self.paths.instance(instance), self.paths.volumes(instance));
             Some((instance.clone(), Parts::of(&dir, &volumes, found.record.as_ref()?)))
         });
         let failed = |source| ObserveError::Records { what: "what instances are made of", source };
         let parts: Vec<_> = parts.collect();
         let missing = tokio::task::spawn_blocking(move || parts::missing(&parts)).await;
-        missing.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
+        let mut missing = missing.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)?;
+        missing.retain(|instance| state(found[instance].unit.as_ref()) == State::Running);
+        Ok(missing)
     }
 
     /// Every instance that has a directory or a unit.

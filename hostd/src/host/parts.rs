@@ -52,10 +52,10 @@ impl Parts {
     }
 }
 
-/// The instances that a part is missing of.
+/// The instances that a part is missing of. All have to be told of that have interfaces, or somebody else's would count for one that is gone.
 ///
-/// An interface on a bridge is one end of a pair, which is there as a whole or not at all; so as long as there are enough ends on the bridge, nobody
-/// has to enter a namespace to look for the others.
+/// An interface on a bridge is one end of a pair, and both go together; so as long as there are enough ends on the bridge, nobody has to enter a
+/// namespace to look for the others. What a container with the rights to do so makes of its own end, as another name, is its own affair.
 ///
 /// # Errors
 /// Where the kernel does not tell what is mounted.
@@ -64,9 +64,10 @@ pub(super) fn missing(instances: &[(Instance, Parts)]) -> io::Result<BTreeSet<In
     let mounted: BTreeSet<&Path> =
         mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new).collect();
     let has_mounts = |parts: &Parts| parts.mounts.iter().all(|mount| mounted.contains(mount.as_path()));
-    let (whole, mut missing): (Vec<_>, Vec<_>) = instances.iter().partition(|(_, parts)| has_mounts(parts));
-    let short = short_bridges(&whole, ports);
-    missing.extend(without_interfaces(whole, &short, has_interfaces_there));
+    let all: Vec<_> = instances.iter().collect();
+    let short = short_bridges(&all, ports);
+    let mut missing = without_interfaces(all, &short, has_interfaces_there);
+    missing.extend(instances.iter().filter(|(_, parts)| !has_mounts(parts)));
     Ok(missing.into_iter().map(|(instance, _)| instance.clone()).collect())
 }
 
@@ -138,9 +139,14 @@ fn ports(bridge: &str) -> Option<usize> {
 fn has_interfaces(parts: &Parts) -> bool {
     let Some(namespace) = parts.namespace.as_ref().filter(|_| parts.interfaces > 0) else { return true };
     let entered = File::open(namespace).and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?));
-    // What can't be entered is not judged: it is kept by a mount, which was looked at before.
-    let Ok(table) = entered.and_then(|()| std::fs::read_to_string("/proc/thread-self/net/dev")) else {
-        return true;
+    let table = match entered.and_then(|()| std::fs::read_to_string("/proc/thread-self/net/dev")) {
+        Ok(table) => table,
+        // Nothing is mounted there: whatever the namespace had, is out of reach. (setns(2), `EINVAL`: it is no namespace.)
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+            return false;
+        }
+        // A want of memory or of descriptors tells nothing.
+        Err(_) => return true,
     };
     let names = interfaces(&table);
     (0..parts.interfaces).all(|number| names.contains(format!("eth{number}").as_str()))
@@ -248,5 +254,10 @@ mod tests {
         let own = |interfaces| Parts { namespace: Some("/proc/self/ns/net".into()), interfaces, ..on(&[]) };
         let looked = std::thread::spawn(move || (has_interfaces(&own(0)), has_interfaces(&own(100))));
         assert_eq!(looked.join().unwrap(), (true, false));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for nothing in [file.path(), Path::new("/no/such/namespace")] {
+            let parts = Parts { namespace: Some(nothing.to_owned()), interfaces: 1, ..on(&[]) };
+            assert!(!has_interfaces(&parts), "{}", nothing.display());
+        }
     }
 }

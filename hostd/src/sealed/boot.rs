@@ -21,6 +21,11 @@ pub(super) fn blobs(state: &Path) -> PathBuf {
     blobs_of(&state.join("store"))
 }
 
+/// What is wanted beside the bytes of a root: the hash tree that the initrd has made of it, a 127th of them at most (fs-verity, blocks of
+/// 4096 bytes and hashes of 32), and what btrfs notes of its own.
+const BESIDE_SHARE: u64 = 100;
+const BESIDE: u64 = 8 << 20;
+
 /// The roots beside those of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Roots {
@@ -42,8 +47,25 @@ impl Roots {
     /// # Errors
     /// Where that file can't be looked at.
     pub(crate) fn room(&self, root: &Digest, from: &Path) -> io::Result<Room> {
-        let needed = if self.has(root) { 0 } else { std::fs::metadata(from)?.len() };
-        Ok(Room { place: "the partition of the roots", needed, free: disk::free(&self.blobs) })
+        let needed = match self.has(root) {
+            true => 0,
+            false => std::fs::metadata(from).map(|file| file.len() + file.len() / BESIDE_SHARE + BESIDE)?,
+        };
+        // What a write that was cut short left goes before the next one.
+        let left: u64 =
+            self.leftovers()?.iter().map(|path| path.metadata().map_or(0, |file| file.len())).sum();
+        Ok(Room { place: "the partition of the roots", needed, free: disk::free(&self.blobs) + left })
+    }
+
+    fn leftovers(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.blobs)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(durable::TEMPORARY_PREFIX) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
     }
 
     /// Has a root be there: a copy of the file at `from`, whole or not at all. What is there already is left; the initrd checks it.
@@ -53,6 +75,9 @@ impl Roots {
     pub(crate) fn add(&self, root: &Digest, from: &Path) -> io::Result<()> {
         if self.has(root) {
             return Ok(());
+        }
+        for path in self.leftovers()? {
+            durable::remove(&path)?;
         }
         let mut source = File::open(from)?;
         durable::replace_by(&self.blob(root), 0o600, |file| io::copy(&mut source, file).map(drop))
@@ -91,10 +116,14 @@ mod tests {
         assert!(roots.add(&a, &blob).is_err() && !roots.has(&a), "the store does not have it");
         std::fs::write(&blob, "a root").unwrap();
         let needed = || roots.room(&a, &blob).unwrap().needed;
-        assert_eq!(needed(), 6);
+        assert_eq!(needed(), 6 + BESIDE);
+        let leftover = dir.path().join(format!("{}half", durable::TEMPORARY_PREFIX));
+        File::create(&leftover).unwrap().set_len(1 << 40).unwrap();
+        assert!(roots.room(&a, &blob).unwrap().free >= 1 << 40, "it goes before anything is written");
         for root in [&a, &b, &a] {
             roots.add(root, &blob).unwrap();
         }
+        assert!(!leftover.exists());
         assert_eq!(std::fs::read_to_string(dir.path().join(b.hex())).unwrap(), "a root");
         assert_eq!(needed(), 0);
         std::fs::write(dir.path().join(format!("{}x", durable::TEMPORARY_PREFIX)), "half").unwrap();

@@ -15,8 +15,10 @@ use nix::mount::{MsFlags, mount, umount};
 
 use crate::disk;
 
-/// The partition, by its name in the partition table.
-const DEVICE: &str = "/dev/disk/by-partlabel/bennu-esp";
+/// The partition's name in the partition table.
+const NAME: &str = "bennu-esp";
+/// The link to it that udev makes, at some time of the boot.
+const LINK: &str = "/dev/disk/by-partlabel/bennu-esp";
 /// Where the loader looks for entries (UAPI group, Boot Loader Specification, "Type #1").
 const ENTRIES: &str = "loader/entries";
 /// Where our boot images are. The loader lists by itself what is in `EFI/Linux`, and must not list these twice.
@@ -66,10 +68,26 @@ impl Esp {
     /// # Errors
     /// Where it can't be mounted.
     pub(super) fn mount(run: &Path) -> Result<Self, EspError> {
+        Self::mount_with(run, MsFlags::empty())
+    }
+
+    /// The same to read alone: FAT is written to when it is mounted otherwise, and a power cut may come then (Linux, `fs/fat/inode.c`,
+    /// `fat_set_state`).
+    ///
+    /// # Errors
+    /// As [`Esp::mount`].
+    pub(super) fn mount_to_read(run: &Path) -> Result<Self, EspError> {
+        // What is mounted to be written to at this moment can't be mounted otherwise.
+        Self::mount_with(run, MsFlags::MS_RDONLY).or_else(|_| Self::mount(run))
+    }
+
+    fn mount_with(run: &Path, how: MsFlags) -> Result<Self, EspError> {
         let root = run.join("esp");
         std::fs::create_dir_all(&root).map_err(failed("make", &root))?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
-        mount(Some(DEVICE), &root, Some("vfat"), flags, Some("umask=0077"))
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME | how;
+        // The kernel knows the name before udev does. Where two partitions have it, udev's choice is as good as any.
+        let device = disk::named(Path::new(disk::BLOCK), NAME).ok().flatten().unwrap_or_else(|| LINK.into());
+        mount(Some(&device), &root, Some("vfat"), flags, Some("umask=0077"))
             .map_err(|errno| failed("mount the boot partition at", &root)(errno.into()))?;
         Ok(Self { root, mounted: true })
     }

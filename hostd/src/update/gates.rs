@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use bennu_planner::update::{Attempt, Gate, GateFacts, Lock, Room, gates, may_ask_for_lock};
+use bennu_planner::update::{Attempt, Gate, GateFacts, GateKind, Lock, Room, gates, may_ask_for_lock};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::fleet_lock;
+use super::{OsImage, UpdateError, boot_rooms, fleet_lock};
 use crate::core::Core;
 use crate::disk;
 use crate::ledger::Applicable;
@@ -25,29 +25,41 @@ pub(crate) struct Facts<'a> {
     pub before: Option<&'a Attempt>,
     /// Whether the machine has to start again for it.
     pub restarts: bool,
-    /// What it is started from then, and what is free there.
-    pub boot_rooms: Vec<Room>,
+    /// The OS that it is started with then.
+    pub starts: Option<OsImage>,
 }
 
-/// Asks all gates, and takes the lock where it is the only one that is left.
+/// Asks all gates, and takes the lock where it is the only one that is left. In the end is said what keeps the host from changing, for a
+/// person.
 ///
 /// # Errors
-/// What keeps the host from changing, for a person.
-pub(super) async fn pass(core: &Core, facts: &Facts<'_>) -> Result<(), String> {
+/// Where it can't be looked at what another OS would be started from.
+pub(super) async fn pass(core: &Core, facts: &Facts<'_>) -> Result<Result<(), String>, UpdateError> {
     let lock = core.updates().lock.clone();
-    let mut answers = ask(core, facts, &lock).await;
+    let mut answers = ask(core, facts, &lock, &[]).await;
+    let mut rooms = Vec::new();
+    // Looked at when nothing else is in the way: it takes a mount, and a host may wait for days.
+    if let Some(os) = facts.starts.as_ref().filter(|_| is_last(&answers)) {
+        rooms = boot_rooms(core, os)?;
+        answers = ask(core, facts, &lock, &rooms).await;
+    }
     if may_ask_for_lock(&answers, Timestamp::now()) {
         let lock = fleet_lock::take(core, facts.pending).await;
         core.updates().lock = lock.clone();
-        answers = ask(core, facts, &lock).await;
+        answers = ask(core, facts, &lock, &rooms).await;
     }
     let closed: Vec<String> =
         answers.iter().filter(|gate| !gate.open).map(|gate| format!("{}: {}", gate.gate, gate.why)).collect();
     core.updates().gates = answers;
-    if closed.is_empty() { Ok(()) } else { Err(closed.join("; ")) }
+    Ok(if closed.is_empty() { Ok(()) } else { Err(closed.join("; ")) })
 }
 
-async fn ask(core: &Core, facts: &Facts<'_>, lock: &Lock) -> Vec<Gate> {
+/// Whether nothing but the lock says no.
+fn is_last(answers: &[Gate]) -> bool {
+    answers.iter().all(|gate| gate.open || gate.gate == GateKind::FleetLock)
+}
+
+async fn ask(core: &Core, facts: &Facts<'_>, lock: &Lock, boot_rooms: &[Room]) -> Vec<Gate> {
     let inhibitors = inhibitors(core.host.run_directory());
     let generation = facts.pending.generation.number;
     gates(&GateFacts {
@@ -56,7 +68,7 @@ async fn ask(core: &Core, facts: &Facts<'_>, lock: &Lock) -> Vec<Gate> {
         runs: core.ledger.lock().await.active().is_some(),
         restarts: facts.restarts,
         free_space: disk::free(core.store.root()),
-        boot_rooms: &facts.boot_rooms,
+        boot_rooms,
         approved: core.updates().approved.contains(&generation),
         inhibitors: &inhibitors,
         attempts: facts.before.map_or(0, |before| before.tries),

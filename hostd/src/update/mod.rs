@@ -219,12 +219,8 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
         let before = pointer.attempt.clone().filter(|attempt| attempt.generation == generation);
         (before, pointer.kept.and_then(|kept| ledger.root_of(kept)))
     };
-    let boot_rooms = match os.filter(|_| restarts) {
-        Some(os) => boot_rooms(core, &os)?,
-        None => Vec::new(),
-    };
-    let facts = Facts { pending, before: before.as_ref(), restarts, boot_rooms };
-    if let Err(why) = gates::pass(core, &facts).await {
+    let facts = Facts { pending, before: before.as_ref(), starts: os.filter(|_| restarts), restarts };
+    if let Err(why) = gates::pass(core, &facts).await? {
         core.updates().phase = Phase::Waiting;
         return Ok(Advanced::Waits(why));
     }
@@ -316,13 +312,13 @@ async fn baseline(core: &Core) -> Baseline {
 
 /// What is on the boot partition.
 fn look(core: &Core) -> Result<Contents, EspError> {
-    Esp::mount(core.host.run_directory())?.contents()
+    Esp::mount_to_read(core.host.run_directory())?.contents()
 }
 
 /// What has to be written before this OS can be started, and what is free there.
 fn boot_rooms(core: &Core, os: &OsImage) -> Result<Vec<Room>, UpdateError> {
     let image = os.boot_image(&core.store)?.bytes();
-    let mut rooms = vec![Esp::mount(core.host.run_directory())?.room(&os.root, image)?];
+    let mut rooms = vec![Esp::mount_to_read(core.host.run_directory())?.room(&os.root, image)?];
     if let Some(roots) = Roots::of_host() {
         rooms.push(roots.room(&os.root, &core.store.blob_path(&os.root)).map_err(UpdateError::Roots)?);
     }

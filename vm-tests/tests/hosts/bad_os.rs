@@ -46,7 +46,9 @@ fn comes_back_from(host: &mut Host, bad: &Variant, pushed: &Pushed<'_>) -> Resul
     let releases = Releases::new()?;
     let bad = releases.publish(host, bad)?;
     let old = format!("sha256:{}", host.fixture.disk().root_digest);
-    let one = sleeper(&host.registry, "one", "");
+    // It notes each of its starts in a volume that goes back with its generation.
+    let notes = "volumes = [\"back:/back\"]\ncommand = [\"busybox\", \"sh\", \"-c\", \"echo start >>/back/x; exec sleep 1000000\"]";
+    let one = format!("[volume.back]\nlife = \"snapshot\"\n{}", sleeper(&host.registry, "one", notes));
     host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{one}")))?;
     status(host, "the first generation to be kept", |s| kept(s, 1))?;
     let text = with_os(host, &releases, 2, &bad, &format!("{one}{}", pushed.more));
@@ -81,6 +83,8 @@ fn comes_back_from(host: &mut Host, bad: &Variant, pushed: &Pushed<'_>) -> Resul
     let works = |one: &Value| one["instance"] == "one-1" && one["state"] == "running";
     let one = || hostctl.container("one");
     wait::until_good("its container to run", Duration::from_secs(180), one, works)?;
+    let starts = hostctl.run(&["exec", "one", "--", "busybox", "cat", "/back/x"])?.done()?.stdout;
+    assert_eq!(starts, "start\nstart\n", "what was noted on the bad OS is gone with it");
     Ok(back)
 }
 

@@ -46,15 +46,18 @@ pub(crate) fn kept(status: &Value, generation: u64) -> bool {
         && status["update"]["phase"] == "settled"
 }
 
-/// A container that has to do something for 12 s when it ends, and then says so: longer than the 10 s that systemd gives to what no unit
-/// has ended (`systemd-shutdown`).
-fn slow_to_end(registry: &Stocked) -> String {
+/// A container that does this in a shell when it is to end.
+fn at_its_end(registry: &Stocked, name: &str, does: &str, more: &str) -> String {
     format!(
-        "[volume.data]\nlife = \"keep\"\n[container.slow]\nimage = \"{}\"\nvolumes = [\"data:/data\"]\n\
-         stop-signal = \"SIGTERM\"\nstop-timeout = \"60s\"\n\
-         command = [\"busybox\", \"sh\", \"-c\", \"trap 'sleep 12; echo in time >/data/ended; exit' TERM; while :; do sleep 1; done\"]\n",
+        "[container.{name}]\nimage = \"{}\"\nvolumes = [\"data:/data\"]\nstop-signal = \"SIGTERM\"\nstop-timeout = \"60s\"\n{more}\n\
+         command = [\"busybox\", \"sh\", \"-c\", \"trap '{does}; exit' TERM; while :; do sleep 1; done\"]\n",
         registry.pinned("test", "1")
     )
+}
+
+fn read(host: &Host, file: &str) -> Result<String, Failure> {
+    let cat = ["exec", "slow", "--", "busybox", "cat", file];
+    Ok(host.hostctl().run(&cat)?.done()?.stdout.trim().to_owned())
 }
 
 #[test]
@@ -63,23 +66,30 @@ fn a_new_os_is_tried_and_kept_and_a_rollback_brings_the_old_one_back() -> Result
         let releases = Releases::new()?;
         let newer = releases.publish(host, &Variant::of_version("9.0.0"))?;
         let old = format!("sha256:{}", host.fixture.disk().root_digest);
-        let containers = format!("{}{}", web(&host.registry, "1", ""), slow_to_end(&host.registry));
-        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{containers}")))?;
+        let always = format!("[volume.data]\nlife = \"keep\"\n{}", web(&host.registry, "1", ""));
+        // Longer than the 20 s (`DefaultTimeoutStopSec` here) that `systemd-shutdown` gives to what no unit has ended.
+        let slow = at_its_end(&host.registry, "slow", "sleep 25; echo in time >/data/ended", "");
+        host.converge("one.toml", &manifest(&host.registry, 1, &format!("{SHORT}{always}{slow}")))?;
         status(host, "the first generation to be kept", |s| kept(s, 1))?;
 
-        let file = host.signed("two.toml", &with_os(host, &releases, 2, &newer, &containers))?;
+        // Only this generation knows that the one relies on the other.
+        let first = at_its_end(
+            &host.registry,
+            "first",
+            "sleep 3; echo first >>/data/order",
+            "depends-on = [\"slow\"]",
+        );
+        let then = at_its_end(&host.registry, "slow", "echo then >>/data/order", "");
+        let two = format!("{always}{first}{then}");
+        let file = host.signed("two.toml", &with_os(host, &releases, 2, &newer, &two))?;
         host.push(&file, &[])?.done()?;
         let after = status(host, "the new OS to be kept", |s| kept(s, 2))?;
         assert_eq!(after["os"]["root"], newer.root.as_str());
         assert_eq!(after["os"]["version"], "9.0.0");
         assert_eq!(after["update"]["way_back"], 1);
         host.wait_for_page("first edition")?;
-        let ended = host.hostctl().run(&["exec", "slow", "--", "busybox", "cat", "/data/ended"])?.done()?;
-        assert_eq!(
-            ended.stdout.trim(),
-            "in time",
-            "the machine waits for what its containers have to do in the end"
-        );
+        let ended = read(host, "/data/ended")?;
+        assert_eq!(ended, "in time", "the machine waits for what its containers have to do in the end");
         let entries = host.vm.guest_ok(
             "mkdir -p /run/look && mount -o ro /dev/disk/by-partlabel/bennu-esp /run/look && ls /run/look/loader/entries; umount /run/look",
         )?;
@@ -94,6 +104,7 @@ fn a_new_os_is_tried_and_kept_and_a_rollback_brings_the_old_one_back() -> Result
         let back = status(host, "the old OS to be back", |s| s["os"]["root"] == old.as_str() && kept(s, 1))?;
         assert_eq!(back["update"]["rejected"][0]["generation"], 2);
         host.wait_for_page("first edition")?;
+        assert_eq!(read(host, "/data/order")?, "first\nthen", "as what ran until then relied on each other");
         let again = host.push(&file, &[])?;
         assert_eq!(again.code, 2, "what was given up is not tried again: {}", again.stderr);
         Ok(())
