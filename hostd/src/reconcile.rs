@@ -115,6 +115,9 @@ async fn note_failure(core: &Core, generation: u64, reason: String, wait: Durati
 
 /// Fetches for what is pending, then makes the host what is active. While the one fails the other goes on.
 async fn round(core: &Arc<Core>) -> Round {
+    if core.phase().await == Phase::Restarting {
+        return Round::Restarting;
+    }
     let (mut active, pending) = core.generations().await;
     let mut failed = None;
     if let Some(pending) = pending {

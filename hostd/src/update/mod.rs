@@ -161,10 +161,20 @@ pub async fn begin(core: &Core) -> Result<bool, UpdateError> {
     // With the entries as they are it would come up with the same OS again.
     let restarts = goes_back && written.is_ok();
     if restarts {
-        core.host.restart_machine().await.map_err(UpdateError::Restart)?;
+        restart(core).await?;
         return Ok(true);
     }
     trial::started(core).await
+}
+
+/// Has the machine start again. Until it stops nothing is done for what the ledger names from now on: that is for the machine after it.
+async fn restart(core: &Core) -> Result<(), UpdateError> {
+    core.updates().phase = Phase::Restarting;
+    let asked = core.host.restart_machine().await.map_err(UpdateError::Restart);
+    if asked.is_err() {
+        core.settled();
+    }
+    asked
 }
 
 /// The daemon serves from now on: if it ends without having been asked to, that is counted against what is on trial.
@@ -249,8 +259,7 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
         write_entries(core, Rearm::Attempt).await?;
     }
     if restarts {
-        core.updates().phase = Phase::Restarting;
-        core.host.restart_machine().await.map_err(UpdateError::Restart)?;
+        restart(core).await?;
         return Ok(Advanced::Restarting);
     }
     let attempt = Attempt { arrived: true, ..attempt };

@@ -7,7 +7,7 @@ use bennu_planner::update::{Attempt, Pointer, Rearm, TrialPolicy, TrialSeen, Ver
 use jiff::Timestamp;
 
 use super::clock::Trial;
-use super::{UpdateError, baseline, contents, give_volumes_back, receipt, write_entries};
+use super::{UpdateError, baseline, contents, give_volumes_back, receipt, restart, write_entries};
 use crate::core::Core;
 use crate::os;
 
@@ -138,16 +138,14 @@ async fn take_back(core: &Core, attempt: Attempt, why: &str) -> Result<(), Updat
 
 /// Goes on with what was kept: at once, or after the machine has started again.
 async fn leave(core: &Core, generation: u64, why: &str, restarts: bool) -> Result<(), UpdateError> {
-    core.settled();
+    if !restarts {
+        core.settled();
+    }
     // Another generation is to be whole now.
     core.now().converged = None;
     core.events.add(Happening::TakenBack { generation, reason: why.to_owned() });
     write_entries(core, Rearm::Running).await?;
-    if restarts {
-        core.updates().phase = Phase::Restarting;
-        core.host.restart_machine().await.map_err(UpdateError::Restart)?;
-    }
-    Ok(())
+    if restarts { restart(core).await } else { Ok(()) }
 }
 
 /// Writes down that a generation was rejected.
@@ -205,6 +203,25 @@ pub async fn roll_back(core: &Core) -> Result<Option<(u64, u64)>, UpdateError> {
         (pointer, core.running_root(), to)
     };
     let restarts = to_root.is_some() && to_root != active_root;
+    if restarts {
+        // Before the ledger names what was before, which is for the machine after it has started again.
+        core.updates().phase = Phase::Restarting;
+    }
+    let gone = go_back(core, &pointer, restarts, why).await;
+    if restarts && !matches!(gone, Ok(Some(_))) {
+        core.settled();
+    }
+    core.accepted.notify_one();
+    gone
+}
+
+/// Goes back to the generation before, where there is one.
+async fn go_back(
+    core: &Core,
+    pointer: &Pointer,
+    restarts: bool,
+    why: &str,
+) -> Result<Option<(u64, u64)>, UpdateError> {
     let (from, to) = match (&pointer.attempt, pointer.kept, pointer.previous, pointer.active) {
         (Some(attempt), Some(kept), ..) => {
             receipt::of_return(core, attempt.generation, kept, restarts, why).await;
@@ -223,6 +240,5 @@ pub async fn roll_back(core: &Core) -> Result<Option<(u64, u64)>, UpdateError> {
         _ => return Ok(None),
     };
     leave(core, from, why, restarts).await?;
-    core.accepted.notify_one();
     Ok(Some((from, to)))
 }
