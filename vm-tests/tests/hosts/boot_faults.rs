@@ -20,10 +20,11 @@ fn runs_on(host: &mut Host, root: &str) -> Result<Value, Failure> {
     Ok(seen)
 }
 
-/// A shell command with the boot partition at `/run/look`.
+/// A shell command with the boot partition at `/run/look`, once udev has made the link to it, which takes a while at a boot.
 pub(crate) fn on_esp(what: &str) -> String {
     format!(
-        "mkdir -p /run/look && mount /dev/disk/by-partlabel/bennu-esp /run/look && {{ {what}; }}; umount /run/look"
+        "until [ -b /dev/disk/by-partlabel/bennu-esp ]; do sleep 0.1; done; mkdir -p /run/look \
+         && mount /dev/disk/by-partlabel/bennu-esp /run/look && {{ {what}; }}; umount /run/look"
     )
 }
 

@@ -8,6 +8,7 @@ use vm_tests::os::{Release, Releases};
 use vm_tests::registry::Stocked;
 use vm_tests::{Error, Failure, Host, on_host, wait};
 
+use crate::boot_faults::on_esp;
 use crate::manifest::{manifest, sleeper, web};
 
 /// How long a host may take to start again once or twice and to decide, translated.
@@ -90,9 +91,7 @@ fn a_new_os_is_tried_and_kept_and_a_rollback_brings_the_old_one_back() -> Result
         host.wait_for_page("first edition")?;
         let ended = read(host, "/data/ended")?;
         assert_eq!(ended, "in time", "the machine waits for what its containers have to do in the end");
-        let entries = host.vm.guest_ok(
-            "mkdir -p /run/look && mount -o ro /dev/disk/by-partlabel/bennu-esp /run/look && ls /run/look/loader/entries; umount /run/look",
-        )?;
+        let entries = host.vm.guest_ok(&on_esp("ls /run/look/loader/entries"))?;
         let entries: Vec<&str> = entries.lines().collect();
         assert_eq!(
             entries,
