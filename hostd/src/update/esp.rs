@@ -127,11 +127,9 @@ impl Esp {
     /// # Errors
     /// Where the partition can't be read.
     pub(super) fn room(&self, root: &Digest, bytes: u64) -> Result<Room, EspError> {
-        let images = self.root.join(IMAGES);
-        // What a write that was cut short left goes before the next one.
+        // They go before the next write.
         let mut left = 0;
-        for file in names(&images)?.iter().filter(|file| file.starts_with(durable::TEMPORARY_PREFIX)) {
-            let path = images.join(file);
+        for path in leftovers(&self.root.join(IMAGES))? {
             left += std::fs::metadata(&path).map_err(failed("look at", &path))?.len();
         }
         let needed = if self.contents()?.images.contains(root) { 0 } else { bytes };
@@ -176,7 +174,9 @@ impl Esp {
         for dir in [&entries, &images] {
             std::fs::create_dir_all(dir).map_err(failed("make", dir))?;
         }
-        self.remove_leftovers(&[&entries, &images])?;
+        for path in [leftovers(&entries)?, leftovers(&images)?].concat() {
+            std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
         for step in steps {
             match step {
                 EspStep::WriteImage(root) => {
@@ -210,17 +210,6 @@ impl Esp {
     fn image(&self, root: &Digest) -> PathBuf {
         self.root.join(IMAGES).join(format!("{}.efi", root.hex()))
     }
-
-    /// What a write that was cut short left: it would fill the partition.
-    fn remove_leftovers(&self, dirs: &[&Path]) -> Result<(), EspError> {
-        for dir in dirs {
-            for file in names(dir)?.iter().filter(|file| file.starts_with(durable::TEMPORARY_PREFIX)) {
-                let path = dir.join(file);
-                std::fs::remove_file(&path).map_err(failed("remove", &path))?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Esp {
@@ -251,6 +240,12 @@ fn remove_image(path: &Path) -> io::Result<()> {
     }
     durable::sync_dir(path.parent().expect("it is in a directory"))?;
     durable::remove(&leaving)
+}
+
+/// What writes that were cut short left in a directory: it would fill the partition.
+fn leftovers(dir: &Path) -> Result<Vec<PathBuf>, EspError> {
+    let left = |file: &String| file.starts_with(durable::TEMPORARY_PREFIX);
+    Ok(names(dir)?.into_iter().filter(left).map(|file| dir.join(file)).collect())
 }
 
 /// The names in a directory, which need not be there, in order.

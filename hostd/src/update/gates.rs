@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use bennu_planner::update::{Attempt, Gate, GateFacts, GateKind, Lock, Room, gates, may_ask_for_lock};
+use bennu_planner::update::{
+    Attempt, Gate, GateFacts, Lock, Room, gates, may_ask_for_lock, only_lock_is_closed,
+};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -39,7 +41,7 @@ pub(super) async fn pass(core: &Core, facts: &Facts<'_>) -> Result<Result<(), St
     let mut answers = ask(core, facts, &lock, &[]).await;
     let mut rooms = Vec::new();
     // Looked at when nothing else is in the way: it takes a mount, and a host may wait for days.
-    if let Some(os) = facts.starts.as_ref().filter(|_| is_last(&answers)) {
+    if let Some(os) = facts.starts.as_ref().filter(|_| only_lock_is_closed(&answers)) {
         rooms = boot_rooms(core, os)?;
         answers = ask(core, facts, &lock, &rooms).await;
     }
@@ -52,11 +54,6 @@ pub(super) async fn pass(core: &Core, facts: &Facts<'_>) -> Result<Result<(), St
         answers.iter().filter(|gate| !gate.open).map(|gate| format!("{}: {}", gate.gate, gate.why)).collect();
     core.updates().gates = answers;
     Ok(if closed.is_empty() { Ok(()) } else { Err(closed.join("; ")) })
-}
-
-/// Whether nothing but the lock says no.
-fn is_last(answers: &[Gate]) -> bool {
-    answers.iter().all(|gate| gate.open || gate.gate == GateKind::FleetLock)
 }
 
 async fn ask(core: &Core, facts: &Facts<'_>, lock: &Lock, boot_rooms: &[Room]) -> Vec<Gate> {

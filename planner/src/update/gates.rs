@@ -193,7 +193,12 @@ pub fn gates(facts: &GateFacts<'_>) -> Vec<Gate> {
 pub fn may_ask_for_lock(gates: &[Gate], now: Timestamp) -> bool {
     let lock = gates.iter().find(|gate| gate.gate == GateKind::FleetLock);
     lock.is_some_and(|lock| !lock.open && lock.next.is_none_or(|again| again <= now))
-        && gates.iter().all(|gate| gate.open || gate.gate == GateKind::FleetLock)
+        && only_lock_is_closed(gates)
+}
+
+/// Whether nothing but the lock says no, if that does.
+pub fn only_lock_is_closed(gates: &[Gate]) -> bool {
+    gates.iter().all(|gate| gate.open || gate.gate == GateKind::FleetLock)
 }
 
 fn said(gate: GateKind, open: bool, yes: &str, no: &str) -> Gate {

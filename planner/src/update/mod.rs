@@ -32,7 +32,10 @@ use serde::{Deserialize, Serialize};
 
 pub use boot::{AfterBoot, Booted, ROUNDS, after_boot};
 pub use entries::{Entry, EntryName, EspStep, Rearm, TRIES, WantedEntries, esp_steps};
-pub use gates::{Gate, GateFacts, GateKind, Lock, Room, Zones, ask_lock_again, gates, may_ask_for_lock};
+pub use gates::{
+    Gate, GateFacts, GateKind, Lock, Room, Zones, ask_lock_again, gates, may_ask_for_lock,
+    only_lock_is_closed,
+};
 pub use pointer::Pointer;
 pub use start::{Found, Start};
 pub use trial::{TrialPolicy, TrialSeen, Verdict, judge, restless};
