@@ -19,16 +19,18 @@ async fn end_all(core: &Core) -> Result<(), String> {
     if !core.host.machine_stops().await.map_err(|error| chain(&error))? {
         return Ok(());
     }
-    let Some(manifest) = core.now().made.clone() else { return Ok(()) };
-    // Nothing else of the host is looked at: what can't be read there must not cost the order.
-    let instances = core.host.instances().await.map_err(|error| chain(&error))?;
-    for group in departures(&manifest, &instances) {
-        let names: Vec<_> = group.iter().map(ToString::to_string).collect();
-        tracing::info!("the machine stops: end {}", names.join(", "));
-        let ended = join_all(group.iter().map(|instance| core.host.end(instance))).await;
-        for error in ended.into_iter().filter_map(Result::err) {
-            tracing::warn!("{}", chain(&error));
+    let made = core.now().made.clone();
+    if let Some(manifest) = made {
+        // Nothing else of the host is looked at: what can't be read there must not cost the order.
+        let instances = core.host.instances().await.map_err(|error| chain(&error))?;
+        for group in departures(&manifest, &instances) {
+            let names: Vec<_> = group.iter().map(ToString::to_string).collect();
+            tracing::info!("the machine stops: end {}", names.join(", "));
+            let ended = join_all(group.iter().map(|instance| core.host.end(instance))).await;
+            for error in ended.into_iter().filter_map(Result::err) {
+                tracing::warn!("{}", chain(&error));
+            }
         }
     }
-    Ok(())
+    core.host.put_away().await.map_err(|error| chain(&error))
 }

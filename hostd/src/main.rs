@@ -24,6 +24,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Where the initrd has mounted the state partition.
 const STATE: &str = "/state";
 
+/// Where everything is mounted. systemd makes a unit of each mount that it sees, and tells of it; below `/run/host` it takes them for those of a
+/// container manager and leaves them alone (systemd.io, "The Container Interface"; `mount_point_ignore` in its `src/shared/mount-setup.c`).
+const MOUNTS: &str = "/run/host/bennu";
+
 fn main() -> ExitCode {
     // Before there is a second thread: where this was started to parse a layer, it does nothing else.
     run_if_asked();
@@ -75,7 +79,7 @@ type Failure = Box<dyn std::error::Error>;
 async fn start_and_serve() -> Result<(), Failure> {
     // From now on: who is asked to end while it starts, where the machine stops, still ends the containers in their order.
     let mut end = signal(SignalKind::terminate())?;
-    let paths = Paths { state: STATE.into(), run: "/run/bennu".into() };
+    let paths = Paths { state: STATE.into(), run: "/run/bennu".into(), mounts: MOUNTS.into() };
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let (run, state) = (paths.run.clone(), paths.state.clone());
     let (socket, scrubbed) = (run.join("hostd.sock"), state.join("scrubbed.json"));

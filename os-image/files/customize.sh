@@ -127,7 +127,7 @@ rm -rf var/lib/dpkg var/lib/apt var/lib/pam var/lib/ucf var/cache/* var/log/* va
     usr/share/bug usr/share/menu usr/share/pixmaps usr/share/dpkg usr/share/debconf usr/share/perl5 \
     usr/share/bash-completion usr/share/fish usr/share/zsh usr/share/common-licenses usr/share/initramfs-tools \
     usr/share/ca-certificates usr/lib/x86_64-linux-gnu/perl-base usr/lib/x86_64-linux-gnu/gconv \
-    usr/lib/udev/hwdb.d usr/lib/udev/hwdb.bin usr/lib/podman/netavark-dhcp-proxy-client usr/lib/mime usr/lib/init usr/lib/kernel usr/games usr/src \
+    usr/lib/udev/hwdb.d usr/lib/udev/hwdb.bin usr/lib/mime usr/lib/init usr/lib/kernel usr/games usr/src \
     usr/lib/systemd/boot usr/lib/kernel
 rm -f usr/bin/perl* usr/bin/dpkg* usr/bin/deb* usr/bin/apt* usr/sbin/dpkg* usr/sbin/debconf* usr/bin/ucf* \
     usr/bin/update-alternatives usr/sbin/update-rc.d usr/sbin/invoke-rc.d usr/lib/x86_64-linux-gnu/*.a \

@@ -11,7 +11,7 @@ pub(crate) const RELEASE: &str = "trixie";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Packages beside those that Debian marks as essential. Recommended ones are not taken.
-pub(crate) const PACKAGES: [&str; 25] = [
+pub(crate) const PACKAGES: [&str; 24] = [
     // The system itself.
     "systemd",
     "systemd-sysv",
@@ -23,7 +23,6 @@ pub(crate) const PACKAGES: [&str; 25] = [
     "dbus-broker",
     // What hostd drives.
     "crun",
-    "netavark",
     "aardvark-dns",
     "nftables",
     "iproute2",
@@ -48,7 +47,7 @@ pub(crate) const PACKAGES: [&str; 25] = [
 pub(crate) const CUSTOMIZE: &str = include_str!("../files/customize.sh");
 
 /// Files of our own in the root: path, and text. All belong to root and have mode 0644.
-pub(crate) const FILES: [(&str, &str); 21] = [
+pub(crate) const FILES: [(&str, &str); 22] = [
     ("etc/hostname", include_str!("../files/root/etc/hostname")),
     ("etc/hosts", include_str!("../files/root/etc/hosts")),
     (
@@ -104,6 +103,7 @@ pub(crate) const FILES: [(&str, &str); 21] = [
         "usr/lib/systemd/system/bennu-state.service",
         include_str!("../files/root/usr/lib/systemd/system/bennu-state.service"),
     ),
+    ("usr/lib/sysctl.d/50-bennu.conf", include_str!("../files/root/usr/lib/sysctl.d/50-bennu.conf")),
     (
         "usr/lib/systemd/network/50-wired.network",
         include_str!("../files/root/usr/lib/systemd/network/50-wired.network"),

@@ -61,7 +61,7 @@ pub(super) async fn run(
     if status.success() {
         return Ok(output);
     }
-    // Some programs (netavark) complain on standard output.
+    // Some programs complain on standard output.
     let said = last_words(if errors.is_empty() { &output } else { &errors });
     Err(CommandError::Failed { program, status, said })
 }

@@ -308,7 +308,7 @@ mod tests {
                 {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]},
                 {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
                 {"destination": "/etc/hosts", "type": "bind", "source": "/run/x/files/hosts", "options": ["bind", "ro"]},
-                {"destination": "/data", "type": "bind", "source": "/run/bennu/volumes/web-3/data", "options": ["bind", "rw"]}],
+                {"destination": "/data", "type": "bind", "source": "/run/host/bennu/volumes/web-3/data", "options": ["bind", "rw"]}],
             "linux": {"sysctl": {"net.ipv4.ip_unprivileged_port_start": "0"}, "namespaces": [
                 {"type": "pid"}, {"type": "ipc"}, {"type": "mount"}, {"type": "user", "path": "/run/x/ns/user"},
                 {"type": "network", "path": "/run/x/ns/net"}]},

@@ -1,4 +1,4 @@
-//! Ending the program of an instance while the machine stops. What it leaves goes away with the machine, so nothing is removed.
+//! Ending the program of an instance while the machine stops. What it leaves goes away with the machine, so nothing is removed, only unmounted.
 //!
 //! systemd has a job to stop each unit by then, and does not begin with it before the daemon has ended: the units are ordered so
 //! (unit.rs). It can't be asked to stop one of them earlier, but signals reach their processes.
@@ -10,7 +10,8 @@ use bennu_planner::Instance;
 
 use super::bus::BusError;
 use super::record::{self, Record};
-use super::{Host, ObserveError, unit};
+use super::scratch::{self, ScratchError};
+use super::{Host, ObserveError, namespaces, unit};
 
 /// How often it is looked whether a program has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -55,6 +56,21 @@ impl Host {
         self.bus.kill_all(&name).await?;
         ended(&group, KILLED).await;
         asked
+    }
+
+    /// Unmounts all that is mounted for instances, and what is thrown away with the boot; all programs have ended. Nobody else does: systemd leaves
+    /// alone what is mounted there, also when the machine stops, and the disk could not be left in order.
+    ///
+    /// # Errors
+    /// Where the kernel does not unmount it. What is written is on the disk nevertheless once the machine has stopped: systemd has it all
+    /// written out (sync(2)) before.
+    pub async fn put_away(&self) -> Result<(), ScratchError> {
+        namespaces::unmount_below(&self.paths.mounts).map_err(|source| ScratchError::Io {
+            what: "unmount what is below",
+            path: self.paths.mounts.clone(),
+            source,
+        })?;
+        scratch::close(&self.paths.state).await
     }
 }
 

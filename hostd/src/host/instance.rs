@@ -17,8 +17,7 @@ use super::bus::{BusError, Job};
 use super::describe::Described;
 use super::handover::Awaited;
 use super::idrange::IdsError;
-use super::net::{self, JoinError};
-use super::network::Answer;
+use super::net::JoinError;
 use super::record::{self, Membership, Record};
 use super::rootfs::{self, RootfsError};
 use super::spec::{self, SpecError};
@@ -268,10 +267,9 @@ impl Host {
         let dir = self.paths.instance(instance);
         let (ns, files) = (dir.join("ns"), dir.join("files"));
         let joined = async {
-            let Some(namespace) = namespaces.network() else { return Ok(Answer::default()) };
+            let Some(namespace) = namespaces.network() else { return Ok(()) };
             let network = |source| StartError::Network { instance: instance.clone(), source };
-            let _alone = self.netavark.lock().await;
-            net::join(&self.paths, record, &namespace).await.map_err(network)
+            self.join(record, namespace).await.map_err(network)
         };
         let scratch = self.volumes.scratch();
         let upper = (!container.read_only_root).then(|| Paths::upper(&scratch, instance));
@@ -281,9 +279,9 @@ impl Host {
         let namespaces = &namespaces;
         let kept = async { namespaces.keep(&ns) };
         let mounted = rootfs::mount(&self.store, &self.mounts, mounting);
-        let (answer, kept, mounted) = tokio::join!(joined, kept, mounted);
+        let (joined, kept, mounted) = tokio::join!(joined, kept, mounted);
         kept.map_err(io("keep namespaces"))?;
-        let answer = answer?;
+        joined?;
         let rootfs = mounted.map_err(|source| StartError::Rootfs { instance: instance.clone(), source })?;
         let resolv_conf = match record.network_kind {
             NetworkKind::None => String::new(),
@@ -291,7 +289,7 @@ impl Host {
                 let hosts = std::fs::read_to_string("/etc/resolv.conf").map_err(io("read resolv.conf"))?;
                 match kind {
                     NetworkKind::Host => hosts,
-                    _ => answer.resolv_conf(container.dns.as_ref(), &hosts),
+                    _ => network::resolv_conf(record, container.dns.as_ref(), &hosts),
                 }
             }
         };
@@ -440,13 +438,11 @@ impl Host {
         self.bus.stop(&unit::name(instance), time + unit::START_TIMEOUT + MARGIN).await.map_err(unit)?;
         // What the unit wrote down when it ended goes with the directory.
         self.kills.keep(instance, kills::of(&dir, instance));
-        let namespace = dir.join("ns/net");
-        if let Some(record) = record.filter(|_| namespaces::is_kept(&namespace)) {
-            let _alone = self.netavark.lock().await;
-            if let Err(error) = net::leave(&self.paths, &record, &namespace).await {
-                // The interfaces vanish with the namespace anyway; the rest is put right when the next container joins.
-                tracing::warn!("take {instance} off its networks: {error}");
-            }
+        if let Some(record) = record
+            && let Err(error) = self.leave(&record, dir.join("ns/net")).await
+        {
+            // The interfaces vanish with the namespace anyway, and a name is given anew to whoever comes.
+            tracing::warn!("take {instance} off its networks: {}", crate::core::chain(&error));
         }
         let upper = Paths::upper(&self.volumes.scratch(), instance);
         let (mounts, volumes) = (self.mounts.clone(), self.paths.volumes(instance));

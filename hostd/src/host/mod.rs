@@ -1,7 +1,7 @@
 //! The host's verbs: everything that `hostd` does to the machine goes through here.
 //!
 //! ```text
-//! container + image ──► spec (config.json), unit (typed properties), network (netavark's request)   pure
+//! container + image ──► spec (config.json), unit (typed properties), network (interfaces)   pure
 //!                             │
 //! start ──► record ─┬► namespaces ──► net ─┬► describe ──► handover ──► the runtime goes on         effects
 //!                   ├► rootfs ─────────────┘
@@ -30,6 +30,7 @@ mod inspect;
 mod instance;
 mod journal;
 mod kills;
+mod links;
 mod logs;
 mod measure;
 mod names;
@@ -77,6 +78,7 @@ pub use inspect::InspectError;
 pub use instance::{RefreshError, StartError, StartInstance, StopError};
 pub use journal::JournalError;
 pub use kills::{Kills, NOTE, note};
+pub use links::LinkError;
 pub use logs::{Entry, From as LogsFrom, LogsError, LogsOf, LogsWanted};
 pub use names::NamesError;
 pub use net::{JoinError, NetworkError};
@@ -85,6 +87,7 @@ pub use paths::Paths;
 pub use ports::PublishError;
 pub use probe::Probing;
 pub use rootfs::RootfsError;
+pub use scratch::ScratchError;
 pub use settings::SettingsError;
 pub use spec::SpecError;
 pub use strangers::RemoveError;
@@ -103,8 +106,9 @@ pub struct Host {
     kills: kills::Watch,
     ids: idrange::Ids,
     settings: settings::Settings,
-    /// Held while `netavark` runs, which counts on being alone, and while what it starts is started.
-    netavark: tokio::sync::Mutex<()>,
+    names: names::Names,
+    /// Held while a bridge is made.
+    bridges: tokio::sync::Mutex<()>,
     /// The id of this boot.
     boot: String,
     /// The daemon's own program.
@@ -166,25 +170,41 @@ impl Host {
     pub async fn connect(paths: Paths, store: Arc<Store>) -> Result<Self, ConnectError> {
         let prepare = |path: PathBuf| move |source| ConnectError::Prepare { path, source };
         // Containers' processes pass through on the way to their own part: they may enter, not look.
-        for dir in [&paths.run, &paths.instances(), &paths.debug(), &paths.run.join("volumes")] {
+        let volumes = paths.mounts.join("volumes");
+        for dir in [&paths.run, &paths.mounts, &paths.instances(), &paths.debug(), &volumes] {
             volume::make_dir(dir, 0o711).map_err(prepare(dir.clone()))?;
         }
-        for dir in [paths.networks(), paths.netavark(), paths.runtime(), paths.consoles()] {
+        for dir in [paths.networks(), paths.names(), paths.runtime(), paths.consoles()] {
             volume::make_dir(&dir, 0o700).map_err(prepare(dir.clone()))?;
         }
         let boot = boot_id()?;
         let volumes = volume::Volumes::new(&paths.state, &boot);
         volumes.prepare().await?;
         exec::end_orphans();
-        let mounts = Mounts::new(&paths.run.join("mounts"))?;
+        let mounts = Mounts::new(&paths.images())?;
         debug::clear(&paths.debug(), &mounts);
         let bus = bus::Bus::connect().await?;
         let ports = ports::Ports::new(paths.firewall());
         let program = std::env::current_exe().map_err(prepare("/proc/self/exe".into()))?;
         let kills = kills::Watch::new().map_err(prepare("the watch over control groups".into()))?;
-        let (ids, netavark) = (idrange::Ids::new(paths.ids()), Default::default());
+        let (ids, names) = (idrange::Ids::new(paths.ids()), names::Names::new(paths.names()));
         let settings = settings::Settings::new(Path::new("/"), paths.settings());
-        Ok(Self { paths, store, mounts, bus, volumes, ports, kills, ids, settings, netavark, boot, program })
+        let bridges = Default::default();
+        Ok(Self {
+            paths,
+            store,
+            mounts,
+            bus,
+            volumes,
+            ports,
+            kills,
+            ids,
+            settings,
+            names,
+            bridges,
+            boot,
+            program,
+        })
     }
 
     /// The id of this boot (proc_sys_kernel(5), `random/boot_id`).

@@ -1,28 +1,40 @@
 //! Who answers containers that ask for each other's names: `aardvark-dns`, one process for all networks.
 //!
-//! `netavark` writes down which names there are, starts the program when the first container joins a network, and tells it of
-//! changes. What it does not do is start it again when it has died between two joins: then it is done here, the same way.
+//! It reads a file for each network, again whenever it is told to, and keeps its own number beside them (aardvark-dns 1.14, `config.md` and
+//! `src/config/mod.rs`): on the first line of a file are the addresses at which it answers, and on each further one what it answers of an
+//! instance. A network's file is there from its first instance until the network is removed: without any file the program ends.
+//!
+//! ```text
+//! 10.20.0.1,fd00:20::1
+//! web-3 10.20.0.2 fd00:20::2 web,www 192.0.2.53
+//! ```
 
 use std::io;
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use bennu_manifests::model::{Name, NetworkKind};
+use bennu_planner::{Instance, SeenNetwork};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
-use super::Host;
+use super::record::{Membership, Record};
 
 /// Debian installs it where podman looks for it.
-pub(super) const AARDVARK: &str = "/usr/lib/podman/aardvark-dns";
+const AARDVARK: &str = "/usr/lib/podman/aardvark-dns";
 
 /// What its process is called: the first 15 bytes of its name (proc_pid_comm(5)).
 const PROCESS: &str = "aardvark-dns";
 
-/// In netavark's directory: one file for each network that has names, and the number of the process.
-const DIRECTORY: &str = "aardvark-dns";
+/// The number of the process, beside the files of networks.
 const PID_FILE: &str = "aardvark.pid";
+
+/// How the file's name ends of a network that leads nowhere but to itself: what is asked there of others is asked nobody.
+const INTERNAL: &str = "%int";
 
 /// How long it has to be ready.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -31,6 +43,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NamesError {
+    /// It can't be written down who has which name.
+    #[error("write down the names on network {network}")]
+    Write {
+        /// The network.
+        network: Name,
+        /// What went wrong.
+        source: io::Error,
+    },
     /// The program can't be started.
     #[error("start {AARDVARK}")]
     Start(#[source] io::Error),
@@ -48,25 +68,145 @@ pub enum NamesError {
     },
 }
 
-impl Host {
+/// The names of all networks, and who answers for them.
+#[derive(Debug)]
+pub(super) struct Names {
+    dir: PathBuf,
+    /// Held while files change and while the process is started.
+    alone: Mutex<()>,
+}
+
+impl Names {
+    /// Those whose files are in `dir`, which exists and holds nothing else.
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir, alone: Mutex::default() }
+    }
+
+    /// Has an instance be found by its names on its networks.
+    ///
+    /// # Errors
+    /// Where they can't be written down, or nobody answers for them. It can be repeated.
+    pub(super) async fn add(&self, record: &Record) -> Result<(), NamesError> {
+        let _alone = self.alone.lock().await;
+        let mut any = false;
+        for membership in served(record) {
+            self.change(&membership.network, membership.spec.internal, |text| {
+                Some(with(text, record, membership))
+            })?;
+            any = true;
+        }
+        if any { self.tell_or_start().await } else { Ok(()) }
+    }
+
+    /// Has an instance be found no more.
+    ///
+    /// # Errors
+    /// Where that can't be written down. It can be repeated.
+    pub(super) async fn remove(&self, record: &Record) -> Result<(), NamesError> {
+        let _alone = self.alone.lock().await;
+        let mut any = false;
+        for membership in served(record) {
+            any |= self.change(&membership.network, membership.spec.internal, |text| {
+                Some(without(text?, &record.instance))
+            })?;
+        }
+        if any {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Forgets a network that is removed.
+    ///
+    /// # Errors
+    /// Where its file can't be removed. It can be repeated.
+    pub(super) async fn forget(&self, network: &Name) -> Result<(), NamesError> {
+        let _alone = self.alone.lock().await;
+        let mut any = false;
+        for internal in [false, true] {
+            match std::fs::remove_file(self.file(network, internal)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => {
+                    other.map_err(|source| NamesError::Write { network: network.clone(), source })?;
+                    any = true;
+                }
+            }
+        }
+        if any {
+            self.tell();
+        }
+        Ok(())
+    }
+
     /// Starts what answers for names, unless it runs.
     ///
     /// # Errors
     /// Where it does not start.
-    pub async fn serve_names(&self) -> Result<(), NamesError> {
-        let netavark = self.paths.netavark();
-        let _alone = self.netavark.lock().await;
-        if !are_lost(&netavark) {
-            return Ok(());
+    pub(super) async fn serve(&self) -> Result<(), NamesError> {
+        let _alone = self.alone.lock().await;
+        if self.are_lost() { self.start().await } else { Ok(()) }
+    }
+
+    /// Whether there are names and nobody answers for them. What can't be read counts for nothing, as on a host without networks.
+    pub(super) fn are_lost(&self) -> bool {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return false };
+        let names = entries.flatten().any(|entry| entry.file_name() != PID_FILE);
+        names && self.process(Path::new("/proc")).is_none()
+    }
+
+    fn file(&self, network: &Name, internal: bool) -> PathBuf {
+        self.dir.join(format!("{network}{}", if internal { INTERNAL } else { "" }))
+    }
+
+    /// Makes a network's file what it is to be, given what it is; says whether it was changed. The file is whole whenever it is read.
+    fn change(
+        &self,
+        network: &Name,
+        internal: bool,
+        wanted: impl FnOnce(Option<&str>) -> Option<String>,
+    ) -> Result<bool, NamesError> {
+        let failed = |source| NamesError::Write { network: network.clone(), source };
+        let path = self.file(network, internal);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other.map_err(failed)?),
+        };
+        match wanted(text.as_deref()) {
+            Some(wanted) if Some(&wanted) != text.as_ref() => {
+                // Beside the directory: every file in it is taken for that of a network.
+                let temporary = self.dir.with_extension("new");
+                std::fs::write(&temporary, wanted).map_err(failed)?;
+                std::fs::rename(&temporary, &path).map_err(failed)?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
+    }
+
+    /// Has the process read the files again, or starts one.
+    async fn tell_or_start(&self) -> Result<(), NamesError> {
+        if self.tell() { Ok(()) } else { self.start().await }
+    }
+
+    /// Has the process read the files again; says whether there is one.
+    fn tell(&self) -> bool {
+        self.process(Path::new("/proc")).is_some_and(|process| kill(process, Signal::SIGHUP).is_ok())
+    }
+
+    /// The process that answers, if it runs.
+    fn process(&self, proc: &Path) -> Option<Pid> {
+        let pid: u32 = std::fs::read_to_string(self.dir.join(PID_FILE)).ok()?.trim().parse().ok()?;
+        let comm = std::fs::read_to_string(proc.join(pid.to_string()).join("comm")).ok()?;
+        (comm.trim_end() == PROCESS).then_some(Pid::from_raw(i32::try_from(pid).ok()?))
+    }
+
+    async fn start(&self) -> Result<(), NamesError> {
         // One that nobody knows any more would keep the addresses of the networks to itself.
-        let dir = netavark.join(DIRECTORY);
-        end(|| serving(&dir, Path::new("/proc"))).await?;
+        end(|| serving(&self.dir, Path::new("/proc"))).await?;
         // A scope of its own, or it would be ended with this daemon. It leaves its parent and keeps what it was given to
         // write to, so nothing is read from it.
         let mut command = Command::new("systemd-run");
-        command.args(["--quiet", "--scope", AARDVARK, "--config"]).arg(netavark.join(DIRECTORY));
-        command.args(["-p", "53", "run"]);
+        command.args(["--quiet", "--scope", AARDVARK, "--config"]).arg(&self.dir).args(["-p", "53", "run"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         match tokio::time::timeout(DEADLINE, command.status()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
@@ -79,12 +219,39 @@ impl Host {
     }
 }
 
-/// Whether there are names and nobody answers for them. What can't be read counts for nothing, as on a host without networks.
-pub(super) fn are_lost(netavark: &Path) -> bool {
-    let dir = netavark.join(DIRECTORY);
-    let Ok(entries) = std::fs::read_dir(&dir) else { return false };
-    let names = entries.flatten().any(|entry| entry.file_name() != PID_FILE);
-    names && !runs(&dir.join(PID_FILE), Path::new("/proc"))
+/// The networks of an instance on which names are answered: those that have a bridge, at whose address it is asked.
+pub(super) fn served(record: &Record) -> impl Iterator<Item = &Membership> {
+    record.networks.iter().filter(|membership| membership.spec.kind == NetworkKind::Bridge)
+}
+
+/// Where names are asked for on a network that has a bridge.
+pub(super) fn servers(spec: &SeenNetwork) -> impl Iterator<Item = IpAddr> + use<> {
+    [Some(IpAddr::V4(spec.router())), spec.router6().map(IpAddr::V6)].into_iter().flatten()
+}
+
+/// A network's file with what is to be answered of an instance.
+fn with(text: Option<&str>, record: &Record, membership: &Membership) -> String {
+    let joined = |addresses: &mut dyn Iterator<Item = String>| addresses.collect::<Vec<_>>().join(",");
+    let mut text = match text {
+        Some(text) => without(text, &record.instance),
+        None => format!("{}\n", joined(&mut servers(&membership.spec).map(|server| server.to_string()))),
+    };
+    let names = joined(&mut [&record.instance.name].into_iter().chain(&record.aliases).map(Name::to_string));
+    let address6 = membership.address6.map(|address| address.to_string()).unwrap_or_default();
+    text.push_str(&format!("{} {} {address6} {names}", record.instance, membership.address));
+    if !record.dns_servers.is_empty() {
+        text.push(' ');
+        text.push_str(&joined(&mut record.dns_servers.iter().map(IpAddr::to_string)));
+    }
+    text.push('\n');
+    text
+}
+
+/// A network's file without an instance.
+fn without(text: &str, instance: &Instance) -> String {
+    let instance = instance.to_string();
+    let stays = |line: &&str| line.split(' ').next() != Some(instance.as_str());
+    text.lines().filter(stays).map(|line| format!("{line}\n")).collect()
 }
 
 /// Kills processes until there are none any more.
@@ -114,46 +281,90 @@ fn serving(dir: &Path, proc: &Path) -> Vec<Pid> {
     processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
 }
 
-fn runs(pid_file: &Path, proc: &Path) -> bool {
-    let pid = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    let comm = pid.and_then(|pid| std::fs::read_to_string(proc.join(pid.to_string()).join("comm")).ok());
-    comm.is_some_and(|comm| comm.trim_end() == PROCESS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::record::tests::record;
 
     #[test]
     fn names_are_lost_where_there_are_some_and_the_process_is_another_one_or_none() {
         let dir = tempfile::tempdir().unwrap();
-        let (names, proc) = (dir.path().join(DIRECTORY), dir.path().join("proc"));
-        assert!(!are_lost(dir.path()), "no network");
-        std::fs::create_dir_all(&names).unwrap();
+        let (names, proc) = (Names::new(dir.path().join("names")), dir.path().join("proc"));
+        assert!(!names.are_lost(), "no network");
+        std::fs::create_dir_all(&names.dir).unwrap();
         std::fs::create_dir_all(proc.join("7")).unwrap();
-        std::fs::write(names.join(PID_FILE), "1").unwrap();
-        assert!(!are_lost(dir.path()), "a network without names");
-        std::fs::write(names.join("default"), "10.90.0.1\n").unwrap();
-        assert!(are_lost(dir.path()), "process 1 is another program");
+        std::fs::write(names.dir.join(PID_FILE), "1").unwrap();
+        assert!(!names.are_lost(), "a network without names");
+        std::fs::write(names.dir.join("default"), "10.90.0.1\n").unwrap();
+        assert!(names.are_lost(), "process 1 is another program");
         let runs_as = |pid: &str, comm: &str| {
-            std::fs::write(names.join(PID_FILE), pid).unwrap();
+            std::fs::write(names.dir.join(PID_FILE), pid).unwrap();
             std::fs::write(proc.join("7/comm"), comm).unwrap();
-            runs(&names.join(PID_FILE), &proc)
+            names.process(&proc)
         };
-        assert!(runs_as("7\n", "aardvark-dns\n"));
-        assert!(!runs_as("7", "sleep\n"));
-        assert!(!runs_as("8", "aardvark-dns\n"));
-        assert!(!runs_as("none", "aardvark-dns\n"));
+        assert_eq!(runs_as("7\n", "aardvark-dns\n"), Some(Pid::from_raw(7)));
+        for (pid, comm) in [("7", "sleep\n"), ("8", "aardvark-dns\n"), ("none", "aardvark-dns\n")] {
+            assert_eq!(runs_as(pid, comm), None, "{pid} {comm}");
+        }
     }
+
+    #[test]
+    fn a_file_says_where_it_is_asked_and_what_is_answered_of_each_instance() {
+        let mut record = record();
+        let [front, back] = [0, 1].map(|number| record.networks[number].clone());
+        let first = with(None, &record, &front);
+        assert_eq!(first, "10.20.0.1\nweb-3 10.20.0.2  web,www\n");
+        assert_eq!(with(None, &record, &back), "10.21.0.1,fd00:21::1\nweb-3 10.21.0.2 fd00:21::2 web,www\n");
+        record.dns_servers = vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()];
+        let again = with(Some(&first), &record, &front);
+        assert_eq!(again, "10.20.0.1\nweb-3 10.20.0.2  web,www 192.0.2.53,2001:db8::53\n");
+        record.instance = "web-30".parse().unwrap();
+        let two = with(Some(&first), &record, &front);
+        assert_eq!(two.lines().count(), 3, "another one whose name begins the same: {two}");
+        assert_eq!(without(&two, &record.instance), first);
+        assert_eq!(without(&first, &"web-3".parse().unwrap()), "10.20.0.1\n", "the network stays");
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_leaves_no_name_and_what_is_forgotten_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = Names::new(dir.path().join("names"));
+        std::fs::create_dir(&names.dir).unwrap();
+        let record = record();
+        for membership in &record.networks {
+            let internal = membership.spec.internal;
+            assert!(
+                names
+                    .change(&membership.network, internal, |text| Some(with(text, &record, membership)))
+                    .unwrap()
+            );
+        }
+        let files = || {
+            let mut files: Vec<_> =
+                std::fs::read_dir(&names.dir).unwrap().map(|file| file.unwrap().file_name()).collect();
+            files.sort();
+            files
+        };
+        assert_eq!(files(), ["back%int", "default"]);
+        names.remove(&record).await.unwrap();
+        let text = std::fs::read_to_string(names.dir.join("back%int")).unwrap();
+        assert_eq!(text, "10.21.0.1,fd00:21::1\n");
+        names.remove(&record).await.unwrap();
+        for network in ["back", "default", "none"] {
+            names.forget(&network.parse().unwrap()).await.unwrap();
+        }
+        assert_eq!(files(), [""; 0]);
+    }
+
     #[test]
     fn only_those_that_serve_our_names_are_ended() {
         let proc = tempfile::tempdir().unwrap();
-        let dir = Path::new("/run/bennu/netavark/aardvark-dns");
+        let dir = Path::new("/run/bennu/names");
         for (pid, comm, argument) in [
-            ("7", "aardvark-dns\n", "/run/bennu/netavark/aardvark-dns"),
+            ("7", "aardvark-dns\n", "/run/bennu/names"),
             ("8", "aardvark-dns\n", "/run/containers/networks/aardvark-dns"),
-            ("9", "sleep\n", "/run/bennu/netavark/aardvark-dns"),
-            ("self", "aardvark-dns\n", "/run/bennu/netavark/aardvark-dns"),
+            ("9", "sleep\n", "/run/bennu/names"),
+            ("self", "aardvark-dns\n", "/run/bennu/names"),
         ] {
             let process = proc.path().join(pid);
             std::fs::create_dir(&process).unwrap();

@@ -105,12 +105,12 @@ mod tests {
     #[test]
     fn mounts_below_a_directory_are_found_and_others_are_not() {
         let text = "22 1 0:5 / /run rw - tmpfs tmpfs rw\n\
-                    30 22 0:30 / /run/bennu/instances/web-1/rootfs rw - overlay overlay rw\n\
-                    31 22 0:4 net:[1] /run/bennu/instances/web-1/ns/net rw - nsfs nsfs rw\n\
-                    32 22 0:4 net:[1] /run/bennu/instances/web-10/ns/net rw - nsfs nsfs rw\n";
-        let found = below(text, Path::new("/run/bennu/instances/web-1"));
-        let expected =
-            ["/run/bennu/instances/web-1/rootfs", "/run/bennu/instances/web-1/ns/net"].map(PathBuf::from);
+                    30 22 0:30 / /run/host/bennu/instances/web-1/rootfs rw - overlay overlay rw\n\
+                    31 22 0:4 net:[1] /run/host/bennu/instances/web-1/ns/net rw - nsfs nsfs rw\n\
+                    32 22 0:4 net:[1] /run/host/bennu/instances/web-10/ns/net rw - nsfs nsfs rw\n";
+        let found = below(text, Path::new("/run/host/bennu/instances/web-1"));
+        let expected = ["/run/host/bennu/instances/web-1/rootfs", "/run/host/bennu/instances/web-1/ns/net"]
+            .map(PathBuf::from);
         assert_eq!(found, expected);
     }
 

@@ -1,26 +1,18 @@
-//! Networks: records of what was set up, and `netavark` for the interfaces.
+//! Networks: records of what was set up, and how instances join and leave them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bennu_manifests::model::{Name, NetworkKind};
 use bennu_planner::{Published, SeenNetwork};
-use tokio::process::Command;
 
-use super::command::{CommandError, run};
-use super::names::AARDVARK;
-use super::network::{self, Answer};
+use super::Host;
+use super::links::{self, LinkError};
+use super::names::NamesError;
+use super::network::{self, On};
 use super::ports::PublishError;
 use super::record::{self, Record};
-use super::{Host, Paths};
-
-/// Debian installs it where podman looks for it.
-const NETAVARK: &str = "/usr/lib/podman/netavark";
-
-/// How long netavark has.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Why a network was not set up or taken down.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +42,23 @@ pub enum NetworkError {
         /// The interface that it is to be on.
         parent: String,
         /// What went wrong.
-        source: CommandError,
+        source: LinkError,
     },
-    /// What is left of its bridge can't be removed.
+    /// Its bridge, or the interface of its VLAN, can't be removed.
     #[error("remove the bridge of network {network}")]
     Bridge {
         /// The network.
         network: Name,
         /// What went wrong.
-        source: CommandError,
+        source: LinkError,
+    },
+    /// Names on it are answered still.
+    #[error("have nobody answer for names on network {network}")]
+    Names {
+        /// The network.
+        network: Name,
+        /// What went wrong.
+        source: NamesError,
     },
 }
 
@@ -69,7 +69,13 @@ impl Host {
     /// Where it can't be written down, or the chains can't be made.
     pub async fn create_network(&self, network: &Name, spec: &SeenNetwork) -> Result<(), NetworkError> {
         if let (Some(parent), Some(vlan)) = (&spec.parent, spec.vlan) {
-            self.create_vlan(network, parent, vlan).await?;
+            let vlan = u16::try_from(vlan).unwrap_or(u16::MAX);
+            let made = links::make_vlan(&network::interface(network), parent, vlan).await;
+            made.map_err(|source| NetworkError::Vlan {
+                network: network.clone(),
+                parent: parent.clone(),
+                source,
+            })?;
         }
         // A bridge is made when the first container joins.
         let failed = |source| NetworkError::Record { network: network.clone(), source };
@@ -85,51 +91,54 @@ impl Host {
         self.ports.prepare(&internal).await.map_err(chains)
     }
 
-    /// Makes the interface of a VLAN; one that is there stays.
-    async fn create_vlan(&self, network: &Name, parent: &str, vlan: u64) -> Result<(), NetworkError> {
-        let interface = network::interface(network);
-        if interface_exists(&interface) {
-            return Ok(());
-        }
-        let failed =
-            |source| NetworkError::Vlan { network: network.clone(), parent: parent.to_owned(), source };
-        let mut add = Command::new("ip");
-        add.args([
-            "link",
-            "add",
-            "link",
-            parent,
-            "name",
-            &interface,
-            "type",
-            "vlan",
-            "id",
-            &vlan.to_string(),
-        ]);
-        run(add, b"", DEADLINE).await.map_err(failed)?;
-        let mut up = Command::new("ip");
-        up.args(["link", "set", "dev", &interface, "up"]);
-        run(up, b"", DEADLINE).await.map_err(failed).map(drop)
-    }
-
     /// Takes a network down that no container is on any more; one that is not there is no error.
     ///
     /// # Errors
     /// Where something of it can't be removed.
     pub async fn remove_network(&self, network: &Name) -> Result<(), NetworkError> {
-        let interface = network::interface(network);
-        if interface_exists(&interface) {
-            let mut command = Command::new("ip");
-            command.args(["link", "delete", "dev", &interface]);
-            let failed = |source| NetworkError::Bridge { network: network.clone(), source };
-            run(command, b"", DEADLINE).await.map_err(failed)?;
-        }
+        let bridge = |source| NetworkError::Bridge { network: network.clone(), source };
+        links::delete(&network::interface(network)).await.map_err(bridge)?;
+        let names = |source| NetworkError::Names { network: network.clone(), source };
+        self.names.forget(network).await.map_err(names)?;
         match std::fs::remove_file(self.paths.network(network)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(NetworkError::Record { network: network.clone(), source })
             }
             _ => self.keep_apart(network).await,
         }
+    }
+
+    /// Joins an instance to its networks, by way of its network namespace. A bridge is made by the first that joins it.
+    pub(super) async fn join(&self, record: &Record, namespace: PathBuf) -> Result<(), JoinError> {
+        let interfaces = network::interfaces(record);
+        for interface in &interfaces {
+            if let On::Bridge { bridge, .. } = &interface.on {
+                // Whoever finds one must find it whole.
+                let _alone = self.bridges.lock().await;
+                links::make_bridge(bridge).await?;
+            }
+        }
+        links::make(interfaces, namespace).await?;
+        for setting in settings(record.networks.iter().map(|m| (&m.network, &m.spec))) {
+            std::fs::write(&setting, "1").map_err(|source| JoinError::Setting { setting, source })?;
+        }
+        Ok(self.names.add(record).await?)
+    }
+
+    /// Takes an instance off its networks; it may have joined none, or only some of them.
+    pub(super) async fn leave(&self, record: &Record, namespace: PathBuf) -> Result<(), JoinError> {
+        // Nobody is to be sent to what goes away. One is tried whatever becomes of the other.
+        let names = self.names.remove(record).await;
+        links::remove(network::interfaces(record), namespace).await?;
+        Ok(names?)
+    }
+
+    /// Starts what answers for names, unless it runs.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn serve_names(&self) -> Result<(), NamesError> {
+        self.names.serve().await
     }
 
     /// The bridges of the networks that lead nowhere but to themselves.
@@ -178,25 +187,11 @@ impl Host {
             let Some(name) = name.and_then(|name| name.parse().ok()) else { continue };
             // A record that is none counts for none, so the network is set up anew.
             let spec: Option<SeenNetwork> = record::read(&path).unwrap_or_default();
-            let spec =
-                spec.filter(|spec| spec.vlan.is_none() || interface_exists(&network::interface(&name)));
+            let spec = spec.filter(|spec| spec.vlan.is_none() || links::exists(&network::interface(&name)));
             found.extend(spec.map(|spec| (name, spec)));
         }
         Ok(found)
     }
-}
-
-/// Joins an instance to its networks.
-pub(super) async fn join(paths: &Paths, record: &Record, namespace: &Path) -> Result<Answer, JoinError> {
-    if record.networks.is_empty() {
-        return Ok(Answer::default());
-    }
-    let output = netavark(paths, "setup", record, namespace).await?;
-    let answer = serde_json::from_slice(&output)?;
-    for setting in settings(record.networks.iter().map(|m| (&m.network, &m.spec))) {
-        std::fs::write(&setting, "1").map_err(|source| JoinError::Setting { setting, source })?;
-    }
-    Ok(answer)
 }
 
 /// What has to be 1 for the bridges that are there: forwarding between interfaces; on bridges that lead beyond themselves
@@ -221,24 +216,16 @@ fn settings<'a>(networks: impl Iterator<Item = (&'a Name, &'a SeenNetwork)>) -> 
     settings
 }
 
-/// Takes an instance off its networks.
-pub(super) async fn leave(paths: &Paths, record: &Record, namespace: &Path) -> Result<(), JoinError> {
-    if record.networks.is_empty() {
-        return Ok(());
-    }
-    netavark(paths, "teardown", record, namespace).await.map(drop)
-}
-
 /// Why an instance is not on its networks, or is still.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// `netavark` did not do it.
-    #[error("run netavark")]
-    Netavark(#[from] CommandError),
-    /// It answered something else than it should.
-    #[error("understand what netavark answers")]
-    Answer(#[from] serde_json::Error),
+    /// An interface or a bridge can't be made or removed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// It is not found by its names, or is still.
+    #[error(transparent)]
+    Names(#[from] NamesError),
     /// What the kernel needs for it can't be set.
     #[error("set {}", setting.display())]
     Setting {
@@ -247,26 +234,4 @@ pub enum JoinError {
         /// What went wrong.
         source: io::Error,
     },
-}
-
-async fn netavark(
-    paths: &Paths,
-    verb: &str,
-    record: &Record,
-    namespace: &Path,
-) -> Result<Vec<u8>, JoinError> {
-    let request = serde_json::to_vec(&network::request(record))?;
-    let mut command = Command::new(NETAVARK);
-    command
-        // The rules are made here, all in one transaction (netavark(1), "--firewall-driver").
-        .env("NETAVARK_FW", "none")
-        .arg("--config")
-        .arg(paths.netavark())
-        .args(["--rootless", "false", "--aardvark-binary", AARDVARK, verb])
-        .arg(namespace);
-    Ok(run(command, &request, DEADLINE).await?)
-}
-
-pub(super) fn interface_exists(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).exists()
 }

@@ -1,16 +1,13 @@
-//! What `netavark` is told to do, and what it answers.
-//!
-//! The words are those of netavark's own types (`network_info`, `networks`; netavark 1.14, `src/network/types.rs`). It
-//! makes the bridge when the first container joins a network and removes it when the last one has left.
+//! What a container's networks are made of: interfaces, bridges, and the files that tell it of names.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use bennu_image_store::sha256;
 use bennu_manifests::model::{Container, Dns, Name, NetworkKind};
-use bennu_planner::SeenNetwork;
-use serde::{Deserialize, Serialize};
+use bennu_planner::{Instance, SeenNetwork};
 
+use super::names;
 use super::record::{Membership, Record};
 
 /// How the interfaces of all networks of this host begin.
@@ -21,94 +18,123 @@ pub(super) fn interface(network: &Name) -> String {
     format!("{INTERFACE_PREFIX}{}", sha256::digest(network.as_str().as_bytes()).short())
 }
 
-/// What `netavark setup` and `netavark teardown` read from standard input.
-#[derive(Debug, Serialize)]
-pub(super) struct Request<'a> {
-    container_id: String,
-    container_name: &'a Name,
-    networks: BTreeMap<&'a Name, PerNetwork<'a>>,
-    /// Whom the names' servers of its networks ask what they do not know themselves.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    dns_servers: &'a [IpAddr],
-    network_info: BTreeMap<&'a Name, NetworkInfo<'a>>,
+/// An interface that an instance is to have in its network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Interface {
+    /// Its name there.
+    pub name: String,
+    /// What it is on.
+    pub on: On,
+    /// Its addresses, each with the length of its network's prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// By whom the way out leads: one at most of each kind.
+    pub routers: Vec<IpAddr>,
+    /// What decides between the ways out of several networks: the lowest is taken.
+    pub metric: u32,
+    /// Its fixed hardware address.
+    pub mac: Option<[u8; 6]>,
+    /// The largest packet, in bytes; `None` where that is as it is for the host's own way out.
+    pub mtu: Option<u32>,
 }
 
-#[derive(Debug, Serialize)]
-struct PerNetwork<'a> {
-    interface_name: String,
-    static_ips: Vec<IpAddr>,
-    aliases: &'a [Name],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    static_mac: Option<&'a str>,
+/// What an interface is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum On {
+    /// A bridge of the host, with the other end of a pair.
+    Bridge {
+        /// The bridge.
+        bridge: Bridge,
+        /// What the other end is called on the host.
+        end: String,
+    },
+    /// An interface of the host, beside which it is a neighbour of its own.
+    Beside {
+        /// The host's.
+        parent: String,
+        /// `Macvlan` or `Ipvlan`.
+        kind: NetworkKind,
+        /// What it is called until it is where it belongs.
+        passing: String,
+    },
 }
 
-#[derive(Debug, Serialize)]
-struct NetworkInfo<'a> {
-    name: &'a Name,
-    id: String,
-    driver: &'static str,
-    network_interface: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    options: BTreeMap<&'static str, String>,
-    subnets: Vec<Subnet>,
-    ipv6_enabled: bool,
-    internal: bool,
-    dns_enabled: bool,
-    ipam_options: BTreeMap<&'static str, &'static str>,
-}
-
-#[derive(Debug, Serialize)]
-struct Subnet {
-    subnet: String,
-    gateway: IpAddr,
-}
-
-/// The request for one instance; the same for setting up and for taking down.
-pub(super) fn request(record: &Record) -> Request<'_> {
-    let per_network = |number: usize, membership: &Membership| PerNetwork {
-        interface_name: format!("eth{number}"),
-        static_ips: membership.addresses().collect(),
-        aliases: &record.aliases,
-        // Two interfaces must not have the same.
-        static_mac: record.mac_address.as_deref().filter(|_| number == 0),
-    };
-    let memberships = || record.networks.iter().enumerate();
-    Request {
-        container_id: record.instance.to_string(),
-        container_name: &record.instance.name,
-        dns_servers: &record.dns_servers,
-        networks: memberships().map(|(n, m)| (&m.network, per_network(n, m))).collect(),
-        network_info: memberships().map(|(_, m)| (&m.network, info(&m.network, &m.spec))).collect(),
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge { bridge, .. } => write!(f, "{}", bridge.name),
+            Self::Beside { parent, .. } => write!(f, "{parent}"),
+        }
     }
 }
 
-fn info<'a>(network: &'a Name, spec: &SeenNetwork) -> NetworkInfo<'a> {
-    let (driver, network_interface) = match spec.kind {
-        NetworkKind::Macvlan => ("macvlan", parent(network, spec)),
-        NetworkKind::Ipvlan => ("ipvlan", parent(network, spec)),
-        NetworkKind::Bridge | NetworkKind::Host | NetworkKind::None => ("bridge", interface(network)),
-    };
-    NetworkInfo {
-        name: network,
-        id: sha256::digest(network.as_str().as_bytes()).hex(),
-        driver,
-        network_interface,
-        options: spec.mtu.map(|mtu| ("mtu", mtu.to_string())).into_iter().collect(),
-        subnets: subnets(spec),
-        ipv6_enabled: spec.subnet6.is_some(),
-        internal: spec.internal,
-        // Who answers about names listens on the bridge, so only networks that have one are served.
-        dns_enabled: driver == "bridge",
-        // The addresses are the plan's; netavark only insists on being told of somebody who gives them out.
-        ipam_options: BTreeMap::from([("driver", "host-local")]),
-    }
+/// The bridge of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// Its hardware address. A bridge without one of its own takes that of an interface on it, and changes it as they come and go.
+    pub mac: [u8; 6],
+    /// The host's addresses there.
+    pub addresses: Vec<(IpAddr, u8)>,
 }
 
-fn subnets(spec: &SeenNetwork) -> Vec<Subnet> {
-    let v4 = Subnet { subnet: spec.subnet.to_string(), gateway: spec.router().into() };
-    let v6 = spec.subnet6.zip(spec.router6());
-    let v6 = v6.map(|(subnet, router)| Subnet { subnet: subnet.to_string(), gateway: router.into() });
-    [v4].into_iter().chain(v6).collect()
+/// The metric of the way out by an instance's first network; each further one has one more. The kernel's own is 0, and 1024 for IPv6, so what a
+/// container sets itself without one goes before.
+const METRIC: u32 = 100;
+
+/// The interfaces that an instance is to have, `eth0` upwards in the order in which its networks are declared.
+pub(super) fn interfaces(record: &Record) -> Vec<Interface> {
+    let interface = |(number, membership): (usize, &Membership)| {
+        let Membership { network, spec, .. } = membership;
+        let prefix = |address: &IpAddr| match address {
+            IpAddr::V4(_) => Some(spec.subnet.prefix),
+            IpAddr::V6(_) => spec.subnet6.map(|subnet| subnet.prefix),
+        };
+        let with_prefix = |address: IpAddr| Some((address, prefix(&address)?));
+        let router6 = spec.subnet6.and_then(|_| spec.router6());
+        let routers: Vec<IpAddr> =
+            [Some(spec.router().into()), router6.map(IpAddr::V6)].into_iter().flatten().collect();
+        let end = end(&record.instance, network);
+        let on = match spec.kind {
+            NetworkKind::Macvlan | NetworkKind::Ipvlan => {
+                On::Beside { parent: parent(network, spec), kind: spec.kind, passing: end }
+            }
+            NetworkKind::Bridge | NetworkKind::Host | NetworkKind::None => {
+                let addresses = routers.iter().copied().filter_map(with_prefix).collect();
+                let name = interface(network);
+                On::Bridge { bridge: Bridge { mac: mac(&name), name, addresses }, end }
+            }
+        };
+        Interface {
+            name: format!("eth{number}"),
+            on,
+            addresses: membership.addresses().filter_map(with_prefix).collect(),
+            routers: if spec.internal { Vec::new() } else { routers },
+            metric: METRIC.saturating_add(u32::try_from(number).unwrap_or(u32::MAX)),
+            // Two interfaces must not have the same.
+            mac: record.mac_address.as_deref().filter(|_| number == 0).and_then(hardware_address),
+            mtu: spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()),
+        }
+    };
+    record.networks.iter().enumerate().map(interface).collect()
+}
+
+/// What the host's end of an instance's interface on a network is called. Nobody else's rules are about what begins so: udev and networkd leave it alone.
+pub(super) fn end(instance: &Instance, network: &Name) -> String {
+    format!("veth{}", &sha256::digest(format!("{instance} {network}").as_bytes()).hex()[..11])
+}
+
+/// A hardware address as it is written: six bytes, each of two hexadecimal digits, with colons between them.
+fn hardware_address(text: &str) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes?.try_into().ok()
+}
+
+/// A hardware address that belongs to no manufacturer (IEEE 802, "locally administered"), the same for the same name.
+fn mac(name: &str) -> [u8; 6] {
+    let hash = sha256::digest(name.as_bytes());
+    let [a, b, c, d, e, ..] = *hash.as_bytes();
+    [0x02, a, b, c, d, e]
 }
 
 /// The interface that a network beside the host is on: its parent, or the VLAN there, which is made for it.
@@ -119,37 +145,23 @@ pub(super) fn parent(network: &Name, spec: &SeenNetwork) -> String {
     }
 }
 
-/// The part of netavark's answer that is used: by network.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Answer(BTreeMap<Name, StatusBlock>);
-
-#[derive(Debug, Deserialize)]
-struct StatusBlock {
-    #[serde(default)]
-    dns_server_ips: Option<Vec<IpAddr>>,
-}
-
-impl Answer {
-    /// The content of the container's `/etc/resolv.conf` (resolv.conf(5), which reads at most three servers). Where its
-    /// networks have servers those are named, which ask the declared ones; else the declared ones, else those of the host,
-    /// whose `/etc/resolv.conf` is `hosts`.
-    pub(super) fn resolv_conf(&self, dns: Option<&Dns>, hosts: &str) -> String {
-        let mut servers: Vec<IpAddr> =
-            self.0.values().flat_map(|status| status.dns_server_ips.iter().flatten()).copied().collect();
-        if servers.is_empty() {
-            servers = dns.map(|dns| dns.servers.clone()).unwrap_or_default();
-        }
-        if servers.is_empty() {
-            servers = name_servers(hosts);
-        }
-        let mut text: String =
-            servers.iter().take(3).map(|server| format!("nameserver {server}\n")).collect();
-        let lists = dns.map(|dns| [("search", &dns.search), ("options", &dns.options)]);
-        for (word, list) in lists.into_iter().flatten().filter(|(_, list)| !list.is_empty()) {
-            text.push_str(&format!("{word} {}\n", list.join(" ")));
-        }
-        text
+/// The content of the container's `/etc/resolv.conf` (resolv.conf(5), which reads at most three servers). Where its networks have servers those
+/// are named, which ask the declared ones; else the declared ones, else those of the host, whose `/etc/resolv.conf` is `hosts`.
+pub(super) fn resolv_conf(record: &Record, dns: Option<&Dns>, hosts: &str) -> String {
+    let mut servers: Vec<IpAddr> =
+        names::served(record).flat_map(|membership| names::servers(&membership.spec)).collect();
+    if servers.is_empty() {
+        servers = dns.map(|dns| dns.servers.clone()).unwrap_or_default();
     }
+    if servers.is_empty() {
+        servers = name_servers(hosts);
+    }
+    let mut text: String = servers.iter().take(3).map(|server| format!("nameserver {server}\n")).collect();
+    let lists = dns.map(|dns| [("search", &dns.search), ("options", &dns.options)]);
+    for (word, list) in lists.into_iter().flatten().filter(|(_, list)| !list.is_empty()) {
+        text.push_str(&format!("{word} {}\n", list.join(" ")));
+    }
+    text
 }
 
 /// The servers that a `resolv.conf` names and that can be reached from another network than the host's own.
@@ -188,8 +200,20 @@ mod tests {
     use crate::host::spec::tests::container;
 
     #[test]
-    fn a_request_names_all_that_netavark_needs() {
-        insta::assert_snapshot!(serde_json::to_string_pretty(&request(&record())).unwrap());
+    fn interfaces_are_those_of_the_networks_in_their_order() {
+        insta::assert_debug_snapshot!(interfaces(&record()));
+    }
+
+    #[test]
+    fn only_the_first_interface_has_the_fixed_address_and_what_is_beside_the_host_has_no_bridge() {
+        let mut record = Record { mac_address: Some("02:00:5e:10:00:01".into()), ..record() };
+        record.networks[1].spec.kind = NetworkKind::Macvlan;
+        record.networks[1].spec.parent = Some("lan0".into());
+        let interfaces = interfaces(&record);
+        let macs: Vec<_> = interfaces.iter().map(|interface| interface.mac).collect();
+        assert_eq!(macs, [Some([2, 0, 0x5e, 0x10, 0, 1]), None]);
+        assert_eq!(interfaces[1].on.to_string(), "lan0");
+        assert!(matches!(&interfaces[1].on, On::Beside { passing, .. } if passing.len() <= 15));
     }
 
     #[test]
@@ -200,26 +224,27 @@ mod tests {
     }
 
     #[test]
-    fn resolv_conf_names_the_servers_that_netavark_answered() {
-        let answer = r#"{"default":{"dns_search_domains":["dns.podman"],"dns_server_ips":["10.20.0.1"],"interfaces":{}}}"#;
-        let answer: Answer = serde_json::from_str(answer).unwrap();
-        assert_eq!(answer.resolv_conf(None, "nameserver 9.9.9.9\n"), "nameserver 10.20.0.1\n");
+    fn resolv_conf_names_the_servers_of_its_networks() {
+        let record = record();
+        let servers = "nameserver 10.20.0.1\nnameserver 10.21.0.1\nnameserver fd00:21::1\n";
+        assert_eq!(resolv_conf(&record, None, "nameserver 9.9.9.9\n"), servers);
         let dns = Dns {
-            servers: vec![],
+            servers: vec!["192.0.2.1".parse().unwrap()],
             search: vec!["a.example".into(), "b".into()],
             options: vec!["ndots:2".into()],
         };
-        let expected = "nameserver 10.20.0.1\nsearch a.example b\noptions ndots:2\n";
-        assert_eq!(answer.resolv_conf(Some(&dns), ""), expected);
+        let expected = format!("{servers}search a.example b\noptions ndots:2\n");
+        assert_eq!(resolv_conf(&record, Some(&dns), ""), expected, "the servers ask the declared one");
     }
 
     #[test]
     fn resolv_conf_without_servers_on_its_networks_names_the_declared_ones_or_those_of_the_host() {
-        let answer: Answer = serde_json::from_str(r#"{"lan":{"dns_server_ips":null}}"#).unwrap();
+        let mut record = record();
+        record.networks.iter_mut().for_each(|membership| membership.spec.kind = NetworkKind::Ipvlan);
         let hosts = "# made by somebody\nnameserver 127.0.0.53\nnameserver 192.0.2.53\nsearch example.org\n";
-        assert_eq!(answer.resolv_conf(None, hosts), "nameserver 192.0.2.53\n");
+        assert_eq!(resolv_conf(&record, None, hosts), "nameserver 192.0.2.53\n");
         let dns = Dns { servers: vec!["2001:db8::53".parse().unwrap()], search: vec![], options: vec![] };
-        assert_eq!(answer.resolv_conf(Some(&dns), hosts), "nameserver 2001:db8::53\n");
+        assert_eq!(resolv_conf(&record, Some(&dns), hosts), "nameserver 2001:db8::53\n");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::parts::{self, Parts};
 use super::ports::PublishError;
 use super::record::{self, Record};
 use super::volume::VolumeError;
-use super::{Host, handover, names, strangers, unit};
+use super::{Host, handover, strangers, unit};
 
 /// Why it is not known what is on the host.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ impl Host {
         let networks =
             self.networks().map_err(|source| ObserveError::Records { what: "networks", source })?;
         let (published, firewall) = self.look_at_firewall().await?;
-        let astray = Astray { firewall, names: names::are_lost(&self.paths.netavark()), units };
+        let astray = Astray { firewall, names: self.names.are_lost(), units };
         let volumes = self.volumes.list()?;
         let quotas = self.volumes.quotas(&volumes)?;
         let settings = self

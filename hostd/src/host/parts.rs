@@ -4,6 +4,7 @@
 //! looked for. What is missing can't be put back into a running instance: it is made anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use bennu_manifests::model::NetworkKind;
 use bennu_planner::Instance;
 use nix::sched::{CloneFlags, setns};
 
+use super::network::{self, On};
 use super::record::Record;
-use super::{net, network, rootfs};
+use super::rootfs;
 
 /// What one instance has to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +24,10 @@ pub(super) struct Parts {
     mounts: Vec<PathBuf>,
     /// Its network namespace, where it has one of its own.
     namespace: Option<PathBuf>,
-    /// How many interfaces there are in it, `eth0` upwards.
-    interfaces: usize,
-    /// The bridges that it is on: with one interface on each.
-    bridges: Vec<String>,
+    /// The host's ends of its interfaces, each with the bridge that it is on.
+    ends: Vec<(String, String)>,
+    /// Its interfaces that have no end on the host.
+    beside: Vec<String>,
 }
 
 impl Parts {
@@ -42,20 +44,22 @@ impl Parts {
             // Made only where it is mounted.
             private.exists().then_some(private),
         ];
-        let bridges = record.networks.iter().filter(|m| m.spec.kind == NetworkKind::Bridge);
-        Self {
-            mounts: mounts.into_iter().flatten().chain(volumes).collect(),
-            namespace,
-            interfaces: record.networks.len(),
-            bridges: bridges.map(|m| network::interface(&m.network)).collect(),
+        let mounts = mounts.into_iter().flatten().chain(volumes).collect();
+        let (mut ends, mut beside) = (Vec::new(), Vec::new());
+        for interface in network::interfaces(record) {
+            match interface.on {
+                On::Bridge { bridge, end } => ends.push((end, bridge.name)),
+                On::Beside { .. } => beside.push(interface.name),
+            }
         }
+        Self { mounts, namespace, ends, beside }
     }
 }
 
-/// The instances that a part is missing of. All have to be told of that have interfaces, or somebody else's would count for one that is gone.
+/// The instances that a part is missing of.
 ///
-/// An interface on a bridge is one end of a pair, and both go together; so as long as there are enough ends on the bridge, nobody has to enter a
-/// namespace to look for the others. What a container with the rights to do so makes of its own end, as another name, is its own affair.
+/// An interface on a bridge is one end of a pair, and both go together, so nobody has to enter a namespace to look for the other one. What a
+/// container with the rights to do so makes of its own end, as another name, is its own affair.
 ///
 /// # Errors
 /// Where the kernel does not tell what is mounted.
@@ -63,81 +67,51 @@ pub(super) fn missing(instances: &[(Instance, Parts)]) -> io::Result<BTreeSet<In
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mounted: BTreeSet<&Path> =
         mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new).collect();
-    let has_mounts = |parts: &Parts| parts.mounts.iter().all(|mount| mounted.contains(mount.as_path()));
-    let all: Vec<_> = instances.iter().collect();
-    let short = short_bridges(&all, ports);
-    let mut missing = without_interfaces(all, &short, has_interfaces_there);
-    missing.extend(instances.iter().filter(|(_, parts)| !has_mounts(parts)));
+    let bridges: BTreeSet<&str> =
+        instances.iter().flat_map(|(_, parts)| &parts.ends).map(|(_, bridge)| bridge.as_str()).collect();
+    let ports: BTreeMap<&str, BTreeSet<OsString>> =
+        bridges.into_iter().map(|bridge| (bridge, ports(bridge))).collect();
+    let (whole, mut missing): (Vec<_>, Vec<_>) =
+        instances.iter().partition(|(_, parts)| has_mounts(parts, &mounted) && has_ends(parts, &ports));
+    missing.extend(without_interfaces_there(whole));
     Ok(missing.into_iter().map(|(instance, _)| instance.clone()).collect())
 }
 
-/// Of these the ones whose interfaces are not there. `has_interfaces` tells it of some of them.
-fn without_interfaces<'a>(
-    instances: Vec<&'a (Instance, Parts)>,
-    short: &BTreeMap<&str, usize>,
-    has_interfaces: impl FnOnce(&[&'a (Instance, Parts)]) -> Vec<bool>,
-) -> Vec<&'a (Instance, Parts)> {
-    let is_on_short = |parts: &Parts| parts.bridges.iter().any(|bridge| short.contains_key(bridge.as_str()));
-    let (to_ask, others): (Vec<_>, Vec<_>) = instances
-        .into_iter()
-        .partition(|(_, parts)| is_on_short(parts) || parts.interfaces > parts.bridges.len());
-    let answers = has_interfaces(&to_ask);
-    let (mut missing, mut there) = (Vec::new(), others);
-    for (instance, has) in to_ask.into_iter().zip(answers) {
-        if has { there.push(instance) } else { missing.push(instance) }
-    }
-    // Where more are gone from a bridge than are without an interface, somebody took one off, and it is not known which.
-    let unexplained: BTreeSet<&str> = short
-        .iter()
-        .filter(|(bridge, gone)| {
-            let explained = missing.iter().filter(|(_, parts)| parts.bridges.iter().any(|on| on == *bridge));
-            explained.count() < **gone
-        })
-        .map(|(bridge, _)| *bridge)
-        .collect();
-    missing.extend(
-        there
-            .into_iter()
-            .filter(|(_, parts)| parts.bridges.iter().any(|on| unexplained.contains(on.as_str()))),
-    );
-    missing
+fn has_mounts(parts: &Parts, mounted: &BTreeSet<&Path>) -> bool {
+    parts.mounts.iter().all(|mount| mounted.contains(mount.as_path()))
 }
 
-/// How many interfaces too few are on bridges, where any are: than there are instances with one.
-fn short_bridges<'a>(
-    instances: &[&'a (Instance, Parts)],
-    ports: impl Fn(&str) -> Option<usize>,
-) -> BTreeMap<&'a str, usize> {
-    let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
-    for bridge in instances.iter().flat_map(|(_, parts)| &parts.bridges) {
-        *wanted.entry(bridge).or_default() += 1;
-    }
-    let short = |(bridge, count): (_, usize)| Some((bridge, count.checked_sub(ports(bridge).unwrap_or(0))?));
-    wanted.into_iter().filter_map(short).filter(|(_, gone)| *gone > 0).collect()
+fn has_ends(parts: &Parts, ports: &BTreeMap<&str, BTreeSet<OsString>>) -> bool {
+    let on_its_bridge = |(end, bridge): &(String, String)| {
+        ports.get(bridge.as_str()).is_some_and(|ports| ports.contains(OsStr::new(end)))
+    };
+    parts.ends.iter().all(on_its_bridge)
 }
 
-/// Whether each of these has its interfaces. A thread of its own enters their namespaces and ends: it never comes back to the host's network.
-fn has_interfaces_there(instances: &[&(Instance, Parts)]) -> Vec<bool> {
+/// Of these the ones whose interfaces beside the host are not there. A thread of its own enters their namespaces and ends: it never comes
+/// back to the host's network.
+fn without_interfaces_there(mut instances: Vec<&(Instance, Parts)>) -> Vec<&(Instance, Parts)> {
+    instances.retain(|(_, parts)| !parts.beside.is_empty());
     if instances.is_empty() {
-        return Vec::new();
+        return instances;
     }
     std::thread::scope(|scope| {
-        let looked = scope.spawn(|| instances.iter().map(|(_, parts)| has_interfaces(parts)).collect());
-        looked.join().unwrap_or_else(|_| vec![true; instances.len()])
+        let looked = scope
+            .spawn(|| -> Vec<bool> { instances.iter().map(|(_, parts)| has_interfaces(parts)).collect() });
+        let has = looked.join().unwrap_or_else(|_| vec![true; instances.len()]);
+        instances.iter().zip(has).filter(|(_, has)| !has).map(|(instance, _)| *instance).collect()
     })
 }
 
-/// How many interfaces are on a bridge; `None` where it is not there.
-fn ports(bridge: &str) -> Option<usize> {
-    if !net::interface_exists(bridge) {
-        return None;
-    }
-    Some(std::fs::read_dir(Path::new("/sys/class/net").join(bridge).join("brif")).ok()?.count())
+/// What is on a bridge; nothing where it is not there.
+fn ports(bridge: &str) -> BTreeSet<OsString> {
+    let ports = std::fs::read_dir(Path::new("/sys/class/net").join(bridge).join("brif"));
+    ports.into_iter().flatten().flatten().map(|port| port.file_name()).collect()
 }
 
 /// Whether the interfaces are there. The thread is in the instance's network afterwards.
 fn has_interfaces(parts: &Parts) -> bool {
-    let Some(namespace) = parts.namespace.as_ref().filter(|_| parts.interfaces > 0) else { return true };
+    let Some(namespace) = &parts.namespace else { return true };
     let entered = File::open(namespace).and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?));
     let table = match entered.and_then(|()| std::fs::read_to_string("/proc/thread-self/net/dev")) {
         Ok(table) => table,
@@ -149,7 +123,7 @@ fn has_interfaces(parts: &Parts) -> bool {
         Err(_) => return true,
     };
     let names = interfaces(&table);
-    (0..parts.interfaces).all(|number| names.contains(format!("eth{number}").as_str()))
+    parts.beside.iter().all(|name| names.contains(name.as_str()))
 }
 
 /// The names in `/proc/net/dev` (proc_pid_net(5)): what stands before the first colon of a line.
@@ -166,21 +140,26 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn on(bridges: &[&str]) -> Parts {
-        let bridges = bridges.iter().map(|&bridge| bridge.to_owned()).collect();
-        Parts { mounts: Vec::new(), namespace: None, interfaces: 0, bridges }
+    fn none() -> Parts {
+        Parts { mounts: Vec::new(), namespace: None, ends: Vec::new(), beside: Vec::new() }
     }
 
     #[test]
     fn an_instance_has_a_root_namespaces_and_an_interface_for_each_network() {
-        let dir = Path::new("/run/bennu/instances/web-3");
+        let dir = Path::new("/run/host/bennu/instances/web-3");
         let volumes = tempfile::tempdir().unwrap();
         let data = volumes.path().join("data");
         std::fs::create_dir(&data).unwrap();
         let parts = Parts::of(dir, volumes.path(), &record());
         let own = ["rootfs", "ns/user", "ns/net"].map(|name| dir.join(name));
         assert_eq!(parts.mounts, own.into_iter().chain([data]).collect::<Vec<_>>());
-        assert_eq!((parts.interfaces, parts.bridges.len()), (2, 2));
+        let bridges: Vec<_> = parts.ends.iter().map(|(_, bridge)| bridge.clone()).collect();
+        assert_eq!(bridges, ["default", "back"].map(|network| network::interface(&network.parse().unwrap())));
+        assert!(parts.ends.iter().all(|(end, _)| end.starts_with("veth")) && parts.beside.is_empty());
+        let mut outside = record();
+        outside.networks[1].spec.kind = NetworkKind::Macvlan;
+        let parts = Parts::of(dir, volumes.path(), &outside);
+        assert_eq!((parts.ends.len(), parts.beside), (1, vec!["eth1".to_owned()]));
         let bare = Record { network_kind: NetworkKind::Host, networks: vec![], host_start: None, ..record() };
         let parts = Parts::of(dir, Path::new("/no/volumes"), &bare);
         assert_eq!((parts.mounts, parts.namespace), (vec![dir.join("rootfs")], None));
@@ -188,57 +167,32 @@ mod tests {
 
     #[test]
     fn a_mount_that_is_gone_is_missed_and_one_that_is_there_is_not() {
-        let with = |path: &str| Parts { mounts: vec![path.into()], ..on(&[]) };
+        let with = |path: &str| Parts { mounts: vec![path.into()], ..none() };
         let instances = [(instance("a-1"), with("/proc")), (instance("b-1"), with("/proc/no-such-mount"))];
         assert_eq!(missing(&instances).unwrap(), [instance("b-1")].into());
     }
 
-    /// Who is missed, where these bridges have so many interfaces, and these instances none of theirs.
-    fn missed(instances: &[(Instance, Parts)], there: &[(&str, usize)], without: &[&str]) -> Vec<String> {
-        let all: Vec<_> = instances.iter().collect();
-        let ports = |bridge: &str| there.iter().find(|(name, _)| *name == bridge).map(|(_, count)| *count);
-        let short = short_bridges(&all, ports);
-        let missed = without_interfaces(all, &short, |asked| {
-            asked.iter().map(|(instance, _)| !without.contains(&instance.to_string().as_str())).collect()
-        });
-        let mut names: Vec<_> = missed.into_iter().map(|(instance, _)| instance.to_string()).collect();
-        names.sort();
-        names
-    }
-
     #[test]
-    fn who_lost_its_interface_is_missed_alone() {
-        let instances =
-            ["a-1", "b-1", "c-1"].map(|name| (instance(name), Parts { interfaces: 1, ..on(&["lan"]) }));
-        assert_eq!(
-            missed(&instances, &[("lan", 3)], &["a-1"]),
-            [""; 0],
-            "enough ends are there, so nobody is asked"
-        );
-        assert_eq!(missed(&instances, &[("lan", 2)], &["b-1"]), ["b-1"]);
-        assert_eq!(
-            missed(&instances, &[("lan", 1)], &["b-1"]),
-            ["a-1", "b-1", "c-1"],
-            "and one was taken off"
-        );
-    }
-
-    #[test]
-    fn a_bridge_that_is_gone_or_that_somebody_was_taken_off_is_missed_by_all_on_it() {
-        let instances = [
-            (instance("a-1"), on(&["whole", "gone"])),
-            (instance("b-1"), on(&["whole", "short"])),
-            (instance("c-1"), on(&["short"])),
-            (instance("d-1"), on(&["whole"])),
-        ];
-        assert_eq!(missed(&instances, &[("whole", 4), ("short", 1)], &[]), ["a-1", "b-1", "c-1"]);
-    }
-
-    #[test]
-    fn who_is_on_a_network_beside_the_host_is_always_asked() {
-        let instances = [(instance("a-1"), Parts { interfaces: 2, ..on(&["lan"]) })];
-        assert_eq!(missed(&instances, &[("lan", 1)], &["a-1"]), ["a-1"]);
-        assert_eq!(missed(&instances, &[("lan", 1)], &[]), [""; 0]);
+    fn who_has_no_end_on_its_bridge_is_missed_alone() {
+        let on = |ends: &[(&str, &str)]| Parts {
+            ends: ends.iter().map(|&(end, bridge)| (end.to_owned(), bridge.to_owned())).collect(),
+            ..none()
+        };
+        let ports = |names: &[&str]| names.iter().map(OsString::from).collect::<BTreeSet<_>>();
+        let ports: BTreeMap<_, _> =
+            [("front", ports(&["veth1", "veth2"])), ("back", ports(&["veth3"])), ("gone", ports(&[]))].into();
+        for (ends, has) in [
+            (&[("veth1", "front"), ("veth3", "back")][..], true),
+            (&[("veth1", "front"), ("veth4", "back")], false),
+            (&[("veth1", "back")], false),
+            (&[("veth5", "gone")], false),
+            (&[("veth1", "never")], false),
+            (&[], true),
+        ] {
+            assert_eq!(has_ends(&on(ends), &ports), has, "{ends:?}");
+        }
+        let instances = [(instance("a-1"), on(&[("veth1", "no-such-bridge")])), (instance("b-1"), none())];
+        assert_eq!(missing(&instances).unwrap(), [instance("a-1")].into());
     }
 
     #[test]
@@ -251,12 +205,18 @@ mod tests {
 
     #[test]
     fn an_interface_is_looked_for_where_the_instance_is() {
-        let own = |interfaces| Parts { namespace: Some("/proc/self/ns/net".into()), interfaces, ..on(&[]) };
-        let looked = std::thread::spawn(move || (has_interfaces(&own(0)), has_interfaces(&own(100))));
-        assert_eq!(looked.join().unwrap(), (true, false));
+        let own = |name: &str| Parts {
+            namespace: Some("/proc/self/ns/net".into()),
+            beside: vec![name.to_owned()],
+            ..none()
+        };
+        let instances =
+            [(instance("a-1"), own("lo")), (instance("b-1"), own("eth100")), (instance("c-1"), none())];
+        assert_eq!(without_interfaces_there(instances.iter().collect()), [&instances[1]]);
         let file = tempfile::NamedTempFile::new().unwrap();
         for nothing in [file.path(), Path::new("/no/such/namespace")] {
-            let parts = Parts { namespace: Some(nothing.to_owned()), interfaces: 1, ..on(&[]) };
+            let parts =
+                Parts { namespace: Some(nothing.to_owned()), beside: vec!["eth0".to_owned()], ..none() };
             assert!(!has_interfaces(&parts), "{}", nothing.display());
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bennu_manifests::model::Name;
 use bennu_planner::Instance;
 
-/// The two directories that the daemon writes to.
+/// The directories that the daemon writes to.
 ///
 /// ```text
 /// state/scrubbed.json         when every blob of the store was read last
@@ -13,17 +13,18 @@ use bennu_planner::Instance;
 /// state/forward/NAME.json     what a receiver of logs has got
 /// state/volumes/NAME          volumes that are kept
 /// state/scratch/BOOT-ID/      what lives as long as this boot: volumes, and what containers write to their root
-/// run/instances/INSTANCE/     record.json, kills.json, config.json, bundle/config.json, files/, ns/, layers/, rootfs/, pid
-/// run/volumes/INSTANCE/NAME   volumes, with the ids of the instance
+/// mounts/instances/INSTANCE/  record.json, kills.json, config.json, bundle/config.json, files/, ns/, layers/, rootfs/, pid
+/// mounts/volumes/INSTANCE/NAME  volumes, with the ids of the instance
+/// mounts/images/              layers, and which tree is made of which
 /// run/networks/NAME.json      networks that are set up
 /// run/settings.json           what of the host itself was set, and what it was before
 /// run/firewall.json           how the rules were made
 /// run/journal                 what journald was told to keep
 /// run/oom-kills.json          which kills were told
-/// run/netavark/               what that program knows
+/// run/names/                  who answers to which name on which network
 /// run/runtime/INSTANCE/       what the runtime knows; systemd removes it whenever the unit ends
 /// run/runtime/.cache/         filters of system calls, for all instances
-/// run/debug/NUMBER/           debugging shells: bundle, tree, and what the runtime knows
+/// mounts/debug/NUMBER/        debugging shells: bundle, tree, and what the runtime knows
 /// run/consoles/               where terminals are handed over
 /// ```
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Paths {
     pub state: PathBuf,
     /// What does not: a memory-backed directory.
     pub run: PathBuf,
+    /// Another one, for all that is mounted, and what goes with it.
+    pub mounts: PathBuf,
 }
 
 impl Paths {
@@ -40,7 +43,7 @@ impl Paths {
     }
 
     pub(super) fn instances(&self) -> PathBuf {
-        self.run.join("instances")
+        self.mounts.join("instances")
     }
 
     pub(super) fn instance(&self, instance: &Instance) -> PathBuf {
@@ -50,7 +53,12 @@ impl Paths {
     /// Where the volumes of an instance with users of its own are mounted. It lies beside the instance's directory, which is
     /// removed with all that is in it.
     pub(super) fn volumes(&self, instance: &Instance) -> PathBuf {
-        self.run.join("volumes").join(instance.to_string())
+        self.mounts.join("volumes").join(instance.to_string())
+    }
+
+    /// Where images are mounted.
+    pub(super) fn images(&self) -> PathBuf {
+        self.mounts.join("images")
     }
 
     pub(super) fn networks(&self) -> PathBuf {
@@ -69,8 +77,8 @@ impl Paths {
         self.run.join("firewall.json")
     }
 
-    pub(super) fn netavark(&self) -> PathBuf {
-        self.run.join("netavark")
+    pub(super) fn names(&self) -> PathBuf {
+        self.run.join("names")
     }
 
     pub(super) fn runtime(&self) -> PathBuf {
@@ -84,7 +92,7 @@ impl Paths {
 
     /// Where debugging shells are made.
     pub(super) fn debug(&self) -> PathBuf {
-        self.run.join("debug")
+        self.mounts.join("debug")
     }
 
     /// Where the runtime hands over terminals.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use rustix::fs::{AtFlags, FallocateFlags, IFlags, StatxAttributes, StatxFlags};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use tokio::process::Command;
 
 use super::command::{CommandError, run};
@@ -86,11 +86,9 @@ pub(super) async fn open(state: &Path) -> Result<(), ScratchError> {
     }
     // Before there was such a file, boots had directories here.
     remove_below(&place).await?;
+    // A daemon was ended before it mounted it.
+    close(state).await?;
     let device = Path::new("/dev/mapper").join(NAME);
-    if device.exists() {
-        // A daemon was ended before it mounted it.
-        program("close", &device, "cryptsetup", &["close", NAME], None).await?;
-    }
     let seen = statvfs(state).map_err(io::Error::from).map_err(io_error("measure", state))?;
     let bytes = |blocks: u64| blocks * seen.fragment_size();
     reserve(&image, size(bytes(seen.blocks()), bytes(seen.blocks_available()))).map_err(
@@ -111,6 +109,23 @@ pub(super) async fn open(state: &Path) -> Result<(), ScratchError> {
     let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount(&device, &place, "btrfs", flags, None)
         .map_err(|error| io_error("mount", &place)(error.into()))
+}
+
+/// Unmounts it, and forgets its key; one that is not there is no error.
+///
+/// # Errors
+/// [`ScratchError`]; where something is in use there.
+pub(super) async fn close(state: &Path) -> Result<(), ScratchError> {
+    let place = state.join("scratch");
+    if is_mounted(&place).map_err(io_error("look at", &place))? {
+        let unmounted = rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW);
+        unmounted.map_err(|error| io_error("unmount", &place)(error.into()))?;
+    }
+    let device = Path::new("/dev/mapper").join(NAME);
+    if !device.exists() {
+        return Ok(());
+    }
+    program("close", &device, "cryptsetup", &["close", NAME], None).await
 }
 
 /// How many bytes are set apart of a partition of which so many are free.

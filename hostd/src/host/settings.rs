@@ -20,6 +20,7 @@ use bennu_planner::{LOADED, Setting, plain};
 use tokio::process::Command;
 
 use super::command::{self, CommandError};
+use super::links::{self, LinkError};
 use super::{BusError, Host, record};
 
 /// How long a module has to be loaded, and a link to be removed.
@@ -72,6 +73,9 @@ pub enum SettingsError {
     /// A program failed.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// An interface that is declared no more can't be removed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// A daemon of systemd does not follow.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -289,13 +293,7 @@ impl Host {
     }
 
     async fn remove_link(&self, name: &str) -> Result<(), SettingsError> {
-        if !Path::new("/sys/class/net").join(name).exists() {
-            return Ok(());
-        }
-        let mut ip = Command::new("ip");
-        ip.args(["link", "delete", "dev", name]);
-        command::run(ip, &[], COMMAND).await?;
-        Ok(())
+        Ok(links::delete(name).await?)
     }
 }
 

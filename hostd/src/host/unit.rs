@@ -315,7 +315,7 @@ mod tests {
             runtime: Runtime::Crun,
             deadline: None,
             image_stop_signal: Some("SIGQUIT"),
-            dir: Path::new("/run/bennu/instances/web-3"),
+            dir: Path::new("/run/host/bennu/instances/web-3"),
             hostd: Path::new("/usr/bin/hostd"),
             runtime_state: Path::new("/run/bennu/runtime/web-3"),
             state: Path::new("/state"),

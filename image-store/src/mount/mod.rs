@@ -123,7 +123,7 @@ pub fn mount_with_ids(source: &Path, target: &Path, namespace: &OwnedFd) -> Resu
 }
 
 impl Mounts {
-    /// Mounts below `run`, a directory on a file system that is empty after a boot, such as `/run/bennu/mounts`. It is made
+    /// Mounts below `run`, a directory on a file system that is empty after a boot, such as `/run/host/bennu/images`. It is made
     /// where it is missing.
     ///
     /// # Errors

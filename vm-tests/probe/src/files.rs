@@ -34,7 +34,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("F14", "see another control group than its own", || {
         exists("/sys/fs/cgroup/bennu.slice") || exists("/sys/fs/cgroup/init.scope")
     }),
-    ("F15", "see the host's state", || exists("/state") || exists("/run/bennu/instances")),
+    ("F15", "see the host's state", || exists("/state") || exists("/run/host/bennu/instances")),
     ("F16", "walk to the host's state from the working directory (CVE-2024-21626)", || {
         exists("/proc/self/cwd/../../../../../../../../state/store")
     }),

@@ -36,7 +36,7 @@ pub(crate) const CHECKS: &[Check] = &[
         mounts
             .lines()
             .filter_map(|line| line.split(' ').nth(4))
-            .any(|at| at.starts_with("/run/bennu/instances") || at.starts_with("/state"))
+            .any(|at| at.starts_with("/run/host/bennu/instances") || at.starts_with("/state"))
     }),
     ("S09", "have mounts that pass on what is mounted to the host", || {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

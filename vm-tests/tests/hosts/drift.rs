@@ -24,7 +24,7 @@ fn what_is_changed_by_hand_is_put_right_and_reported() -> Result<(), Failure> {
         // The unit last: its end is told to the daemon, which looks at once.
         host.vm.guest_ok(
             "set -e\n\
-             umount -l /run/bennu/instances/torn-1/rootfs\n\
+             umount -l /run/host/bennu/instances/torn-1/rootfs\n\
              nft flush chain inet bennu forward; nft flush map inet bennu anywhere\n\
              echo 0 >/proc/sys/net/ipv4/ip_forward\n\
              for port in /sys/class/net/bn-*/brif/*/isolated; do echo 0 >$port; done\n\
@@ -34,7 +34,7 @@ fn what_is_changed_by_hand_is_put_right_and_reported() -> Result<(), Failure> {
              systemctl stop bennu-stopped-1.service",
         )?;
         let wrong = "a=$(systemctl is-active bennu-stopped-1.service); [ $a = active ] || echo stopped unit: $a\n\
-             mountpoint -q /run/bennu/instances/torn-1/rootfs || echo no mount\n\
+             mountpoint -q /run/host/bennu/instances/torn-1/rootfs || echo no mount\n\
              [ $(cat /proc/sys/net/ipv4/ip_forward) = 1 ] || echo no forwarding\n\
              [ $(cat /sys/class/net/bn-*/brif/*/isolated | grep -c 1) = 1 ] || echo not kept apart\n\
              ls -d /sys/fs/cgroup/bennu.slice/miner* /sys/fs/cgroup/bennu.slice/by-hand 2>/dev/null\n\
@@ -46,7 +46,7 @@ fn what_is_changed_by_hand_is_put_right_and_reported() -> Result<(), Failure> {
         assert_eq!(now, rules, "the same rules, and the same published port");
 
         // Alone, for a container that starts brings names back with it.
-        host.vm.guest_ok("kill -9 $(cat /run/bennu/netavark/aardvark-dns/aardvark.pid)")?;
+        host.vm.guest_ok("kill -9 $(cat /run/bennu/names/aardvark.pid)")?;
         let events = || Ok(hostctl.run(&["events"])?.done()?.stdout);
         let restored = |events: &String| events.contains("Restore  names");
         let events = wait::until_good("names to be restored", REPAIR, events, restored)?;
@@ -67,7 +67,7 @@ fn what_is_changed_by_hand_is_put_right_and_reported() -> Result<(), Failure> {
         wait::until_good("names to be answered", REPAIR, reached, |ran| ran.code == 0)?;
 
         // Who answers for names runs, and nobody knows of it: another one could not have the same address.
-        let known = "/run/bennu/netavark/aardvark-dns/aardvark.pid";
+        let known = "/run/bennu/names/aardvark.pid";
         host.vm.guest_ok(&format!("rm {known}"))?;
         let the_one = format!(
             "[ \"$(grep -lsx aardvark-dns /proc/[0-9]*/comm)\" = \"/proc/$(cat {known})/comm\" ] && echo known || true"

@@ -54,7 +54,7 @@ fn t17_a_probe_with_sixty_ways_out_of_a_container_finds_them_shut() -> Result<()
         );
         host.converge("host.toml", &manifest(&host.registry, 1, &all))?;
         place(host, "tools")?;
-        let cloud = "/run/bennu/instances/plain-1/rootfs/usr/bin/busybox httpd -p 80 -h /etc";
+        let cloud = "/run/host/bennu/instances/plain-1/rootfs/usr/bin/busybox httpd -p 80 -h /etc";
         host.vm.guest_ok(&format!(
             "ip netns exec cloud {cloud}; bash -c 'exec 3<>/dev/tcp/169.254.169.254/80'"
         ))?;

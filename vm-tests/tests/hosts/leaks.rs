@@ -23,7 +23,7 @@ const COUNT: &str = "daemon=$(systemctl show --property=MainPID --value hostd.se
     echo control groups: $(find /sys/fs/cgroup/bennu.slice -type d 2>/dev/null | wc -l)\n\
     echo units: $(systemctl list-units --all --plain --no-legend 'bennu-*.service' | wc -l)\n\
     echo loop devices: $(ls -d /sys/block/loop*/loop 2>/dev/null | wc -l)\n\
-    echo what runtimes keep: $(find /run/bennu/runtime /run/bennu/instances -mindepth 1 2>/dev/null | wc -l)\n\
+    echo what runtimes keep: $(find /run/bennu/runtime /run/host/bennu/instances -mindepth 1 2>/dev/null | wc -l)\n\
     echo in memory: $(find /run/bennu ! -name came-up ! -name esp | wc -l)\n\
     echo thrown away: $(find /state/scratch -maxdepth 2 2>/dev/null | wc -l)";
 

@@ -226,7 +226,7 @@ pub(crate) fn killed_and_started_again(host: &mut Host) -> Result<(), Failure> {
 /// What there is of containers: what the runtime knows, mounts, control groups and processes of runtimes.
 pub(crate) fn left(host: &mut Host) -> Result<String, Failure> {
     let script = "ls /run/bennu/runtime; ls -d /sys/fs/cgroup/bennu.slice/*/ | xargs -n 1 basename\n\
-                  sed -n 's|.* \\(/run/bennu/instances/[^ ]*/rootfs\\) .*|\\1|p' /proc/mounts\n\
+                  sed -n 's|.* \\(/run/host/bennu/instances/[^ ]*/rootfs\\) .*|\\1|p' /proc/mounts\n\
                   cat /proc/[0-9]*/comm | grep -E 'crun|runc' || true";
     Ok(host.vm.guest_ok(script)?)
 }
@@ -238,7 +238,7 @@ fn a_container_that_has_no_time_to_end_is_started_again_at_once() -> Result<(), 
         let one = sleeper(&host.registry, "one", "").replace("\"1s\"", "\"1ms\"");
         host.converge("host.toml", &manifest(&host.registry, 1, &one))?;
         killed_and_started_again(host)?;
-        assert_eq!(left(host)?.trim(), "one-1\nbennu-one-1.service\n/run/bennu/instances/one-1/rootfs");
+        assert_eq!(left(host)?.trim(), "one-1\nbennu-one-1.service\n/run/host/bennu/instances/one-1/rootfs");
         Ok(())
     })
 }

@@ -148,7 +148,7 @@ fn a_debug_shell_is_beside_the_container_and_gone_after_it() -> Result<(), Failu
             assert!(said.contains(part), "{part:?} is missing: {said}");
         }
         assert!(!said.contains("hunter2"), "{said}");
-        let left = || host.vm.guest("ls /run/bennu/debug; grep -c /run/bennu/debug/ /proc/mounts");
+        let left = || host.vm.guest("ls /run/host/bennu/debug; grep -c /run/host/bennu/debug/ /proc/mounts");
         wait::until_good("all of it to be gone", Duration::from_secs(60), left, |left| {
             left.text.trim() == "0"
         })?;

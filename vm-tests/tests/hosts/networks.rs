@@ -8,7 +8,7 @@ use vm_tests::{Error, Failure, Host, on_host};
 use crate::manifest::{manifest, sleeper};
 
 /// The static program with all plain programs, in the tree of the container `one`.
-const BUSYBOX: &str = "/run/bennu/instances/one-1/rootfs/usr/bin/busybox";
+const BUSYBOX: &str = "/run/host/bennu/instances/one-1/rootfs/usr/bin/busybox";
 
 /// What a container serves: its `/etc`, in which `hostname` tells who answers.
 fn serving(ports: &[u16]) -> String {

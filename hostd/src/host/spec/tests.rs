@@ -29,7 +29,7 @@ fn image() -> Config {
 
 fn made(container: &Container, image: &Config) -> Result<Spec, SpecError> {
     let name = "web".parse().unwrap();
-    let base = Path::new("/run/bennu/instances/web-3");
+    let base = Path::new("/run/host/bennu/instances/web-3");
     let places = Places {
         rootfs: base.join("rootfs"),
         user_namespace: base.join("ns/user"),

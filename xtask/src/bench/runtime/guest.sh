@@ -40,7 +40,7 @@ prepare() {
 }
 
 become_peers() {
-    mount --bind /run/bennu/instances/peers-1/rootfs "$peers"
+    mount --bind /run/host/bennu/instances/peers-1/rootfs "$peers"
     mkdir -p "$peers/usr/lib/modules" "$peers/before"
     for one in dev proc sys; do mount --rbind "/$one" "$peers/$one"; done
     mount -t tmpfs tmpfs "$peers/run"
@@ -74,7 +74,7 @@ pull() {
 # A bundle with the root of the container `first`, and nothing besides.
 bundle() {
     mkdir -p /run/bare/rootfs
-    mount --bind /run/bennu/instances/first-1/rootfs /run/bare/rootfs
+    mount --bind /run/host/bennu/instances/first-1/rootfs /run/bare/rootfs
     cd /run/bare
     crun spec
     sed -i -e 's/"terminal": true/"terminal": false/' -e 's/"sh"$/"sleep", "1000000"/' config.json
