@@ -20,17 +20,23 @@ async fn end_all(core: &Core) -> Result<(), String> {
         return Ok(());
     }
     let made = core.now().made.clone();
-    if let Some(manifest) = made {
-        // Nothing else of the host is looked at: what can't be read there must not cost the order.
-        let instances = core.host.instances().await.map_err(|error| chain(&error))?;
-        for group in departures(&manifest, &instances) {
-            let names: Vec<_> = group.iter().map(ToString::to_string).collect();
-            tracing::info!("the machine stops: end {}", names.join(", "));
-            let ended = join_all(group.iter().map(|instance| core.host.end(instance))).await;
-            for error in ended.into_iter().filter_map(Result::err) {
-                tracing::warn!("{}", chain(&error));
-            }
+    // Nothing else of the host is looked at: what can't be read there must not cost the order.
+    let instances = core.host.instances().await.map_err(|error| chain(&error))?;
+    let groups = match &made {
+        Some(manifest) => departures(manifest, &instances),
+        // Nothing is known of their order.
+        None => vec![instances.iter().collect()],
+    };
+    for group in groups {
+        let names: Vec<_> = group.iter().map(ToString::to_string).collect();
+        tracing::info!("the machine stops: end {}", names.join(", "));
+        let ended = join_all(group.iter().map(|instance| core.host.end(instance))).await;
+        for error in ended.into_iter().filter_map(Result::err) {
+            tracing::warn!("{}", chain(&error));
         }
     }
-    core.host.put_away().await.map_err(|error| chain(&error))
+    for why in core.host.put_away().await {
+        tracing::warn!("leave the disk in order: {why}");
+    }
+    Ok(())
 }

@@ -25,7 +25,6 @@ pub(crate) const PACKAGES: [&str; 24] = [
     "crun",
     "aardvark-dns",
     "nftables",
-    "iproute2",
     "btrfs-progs",
     "cryptsetup-bin",
     "systemd-repart",
@@ -35,6 +34,8 @@ pub(crate) const PACKAGES: [&str; 24] = [
     "libtss2-mu-4.0.1-0t64",
     "libtss2-rc0t64",
     "libtss2-tcti-device0t64",
+    // What people at the console look at the network with.
+    "iproute2",
     // What reaps for containers that ask for it, and the rules of time zones.
     "catatonit",
     "tzdata",

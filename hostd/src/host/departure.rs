@@ -10,8 +10,7 @@ use bennu_planner::Instance;
 
 use super::bus::BusError;
 use super::record::{self, Record};
-use super::scratch::{self, ScratchError};
-use super::{Host, ObserveError, namespaces, unit};
+use super::{Host, ObserveError, namespaces, scratch, unit};
 
 /// How often it is looked whether a program has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -59,18 +58,13 @@ impl Host {
     }
 
     /// Unmounts all that is mounted for instances, and what is thrown away with the boot; all programs have ended. Nobody else does: systemd leaves
-    /// alone what is mounted there, also when the machine stops, and the disk could not be left in order.
-    ///
-    /// # Errors
-    /// Where the kernel does not unmount it. What is written is on the disk nevertheless once the machine has stopped: systemd has it all
-    /// written out (sync(2)) before.
-    pub async fn put_away(&self) -> Result<(), ScratchError> {
-        namespaces::unmount_below(&self.paths.mounts).map_err(|source| ScratchError::Io {
-            what: "unmount what is below",
-            path: self.paths.mounts.clone(),
-            source,
-        })?;
-        scratch::close(&self.paths.state).await
+    /// alone what is mounted there, also when the machine stops. Tells what is still mounted, and why: what is written is on the disk
+    /// nevertheless once the machine has stopped, since systemd has it all written out (sync(2)) before.
+    pub async fn put_away(&self) -> Vec<String> {
+        let unmounted = namespaces::unmount_below(&self.paths.mounts);
+        let unmounted = unmounted.map_err(|error| format!("{}: {error}", self.paths.mounts.display()));
+        let closed = scratch::close(&self.paths.state).await.map_err(|error| crate::core::chain(&error));
+        [unmounted.err(), closed.err()].into_iter().flatten().collect()
     }
 }
 

@@ -150,6 +150,14 @@ pub enum StopError {
         /// What systemd said.
         source: BusError,
     },
+    /// It is on its networks still, or found by its names.
+    #[error("take {instance} off its networks")]
+    Network {
+        /// The instance.
+        instance: Instance,
+        /// What went wrong.
+        source: JoinError,
+    },
     /// The file system or the kernel said no.
     #[error("remove what is left of {instance}")]
     Io {
@@ -237,7 +245,7 @@ impl Host {
         let io = |what| move |source| StartError::Io { what, instance: start.instance.clone(), source };
         let (host_start, own_network) = (record.host_start, record.network_kind != NetworkKind::Host);
         let namespaces = blocking(move || namespaces::create(host_start, own_network));
-        // Nothing is mounted before systemd has taken on the start: it would look at the mounts first, which takes it as long.
+        // Nothing is mounted before systemd has taken on the start: it reads the list of mounts again first.
         let (unit, namespaces) = tokio::join!(self.begin_unit(start), namespaces);
         let (unit, namespaces) = (unit?, namespaces.map_err(io("make namespaces"))?);
         let made = async {
@@ -438,12 +446,8 @@ impl Host {
         self.bus.stop(&unit::name(instance), time + unit::START_TIMEOUT + MARGIN).await.map_err(unit)?;
         // What the unit wrote down when it ended goes with the directory.
         self.kills.keep(instance, kills::of(&dir, instance));
-        if let Some(record) = record
-            && let Err(error) = self.leave(&record, dir.join("ns/net")).await
-        {
-            // The interfaces vanish with the namespace anyway, and a name is given anew to whoever comes.
-            tracing::warn!("take {instance} off its networks: {}", crate::core::chain(&error));
-        }
+        let network = |source| StopError::Network { instance: instance.clone(), source };
+        self.leave(instance, record.as_ref(), dir.join("ns/net")).await.map_err(network)?;
         let upper = Paths::upper(&self.volumes.scratch(), instance);
         let (mounts, volumes) = (self.mounts.clone(), self.paths.volumes(instance));
         // systemd has removed it with the unit, if there was one.

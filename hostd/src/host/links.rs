@@ -59,28 +59,20 @@ fn index(name: &str) -> Result<u32, LinkError> {
     if_nametoindex(name).map_err(failed(format!("find the interface {name}")))
 }
 
-/// Makes the bridge of a network, unless it is there.
+/// Makes the bridge of a network, unless it is there. It is up when it is whole, and one that is not is made whole.
 ///
 /// # Errors
-/// Where the kernel does not make it. What was made of it is removed.
+/// Where the kernel does not make it. It can be repeated.
 pub(super) async fn make_bridge(bridge: &Bridge) -> Result<(), LinkError> {
-    if exists(&bridge.name) {
+    let name = bridge.name.as_str();
+    if is_up(name) {
         return Ok(());
     }
     let links = connect()?;
-    let made = make_new_bridge(&links, bridge).await;
-    if made.is_err() {
-        // Half of one would be taken for the whole.
-        let _ = delete(&bridge.name).await;
+    if !exists(name) {
+        let made = links.link().add(bridge_message(bridge)).execute().await;
+        made.map_err(refused(format!("make the bridge {name}")))?;
     }
-    made
-}
-
-async fn make_new_bridge(links: &Handle, bridge: &Bridge) -> Result<(), LinkError> {
-    let name = bridge.name.as_str();
-    let asked = links.link().add(LinkBridge::new(name).address(bridge.mac.to_vec()).build()).execute().await;
-    asked.map_err(refused(format!("make the bridge {name}")))?;
-    let index = index(name)?;
     // What comes in by one way may have its answer leave by another one (Linux, `ip-sysctl`, "rp_filter"); it has an address of its link,
     // whatever others on the host have; nobody else has the host's addresses here, and nobody tells the host of routers.
     for (family, setting, value) in [
@@ -91,9 +83,19 @@ async fn make_new_bridge(links: &Handle, bridge: &Bridge) -> Result<(), LinkErro
     ] {
         set(family, name, setting, value)?;
     }
-    add_addresses(links, index, name, &bridge.addresses).await?;
-    let up = links.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
-    up.map_err(refused(format!("set the bridge {name} up")))
+    let index = index(name)?;
+    add_addresses(&links, index, name, &bridge.addresses).await?;
+    // Said once it is there, it stays; else it would follow what is on it.
+    let up = match bridge.mtu.or_else(default_mtu) {
+        Some(mtu) => LinkUnspec::new_with_index(index).mtu(mtu).up(),
+        None => LinkUnspec::new_with_index(index).up(),
+    };
+    links.link().set(up.build()).execute().await.map_err(refused(format!("set the bridge {name} up")))
+}
+
+/// What makes a bridge, which is not up then.
+fn bridge_message(bridge: &Bridge) -> LinkMessage {
+    LinkMessageBuilder::<LinkBridge>::new(&bridge.name).address(bridge.mac.to_vec()).build()
 }
 
 /// Makes the interface of a VLAN on another interface, unless it is there.
@@ -104,9 +106,14 @@ pub(super) async fn make_vlan(name: &str, parent: &str, vlan: u16) -> Result<(),
     if exists(name) {
         return Ok(());
     }
-    let message = LinkVlan::new(name, index(parent)?, vlan).up().build();
-    let made = connect()?.link().add(message).execute().await;
-    made.map_err(refused(format!("make the interface of VLAN {vlan} on {parent}")))
+    let links = connect()?;
+    let made = links.link().add(LinkVlan::new(name, index(parent)?, vlan).build()).execute().await;
+    made.map_err(refused(format!("make the interface {name}")))?;
+    match links.link().set(LinkUnspec::new_with_name(name).up().build()).execute().await {
+        // It comes up with the other one.
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENETDOWN => Ok(()),
+        other => other.map_err(refused(format!("set the interface {name} up"))),
+    }
 }
 
 /// Removes an interface of the host; one that is not there is no error.
@@ -127,6 +134,18 @@ pub(super) fn exists(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }
 
+/// Whether an interface of the host is there and up.
+fn is_up(name: &str) -> bool {
+    let flags = std::fs::read_to_string(Path::new("/sys/class/net").join(name).join("flags"));
+    flags.is_ok_and(|flags| says_up(&flags))
+}
+
+/// What an interface's flags say (netdevice(7), `IFF_UP`; Linux, `Documentation/ABI/testing/sysfs-class-net`).
+fn says_up(flags: &str) -> bool {
+    let flags = flags.trim().strip_prefix("0x").and_then(|flags| u32::from_str_radix(flags, 16).ok());
+    flags.is_some_and(|flags| flags & 1 != 0)
+}
+
 /// Makes interfaces in a namespace where there are none yet but the loopback one, which is set up as well. Their bridges are there.
 ///
 /// # Errors
@@ -141,12 +160,6 @@ pub(super) async fn make(interfaces: Vec<Interface>, namespace: PathBuf) -> Resu
             .map(|interface| message(interface, &namespace))
             .collect::<Result<Vec<_>, _>>()?;
         enter(&namespace)?;
-        // For all that come: nobody else has their addresses, and nobody but the plan gives them any.
-        for (family, setting, value) in
-            [("ipv4", "arp_notify", "1"), ("ipv6", "accept_dad", "0"), ("ipv6", "autoconf", "0")]
-        {
-            set(family, "default", setting, value)?;
-        }
         let inside = connect()?;
         let lo = inside.link().set(LinkUnspec::new_with_name("lo").up().build()).execute().await;
         lo.map_err(refused("set the loopback interface up"))?;
@@ -223,7 +236,7 @@ fn message(interface: &Interface, namespace: &File) -> Result<LinkMessage, LinkE
                 .name(end)
                 .controller(index(&bridge.name)?)
                 .up();
-            if let Some(mtu) = interface.mtu.or_else(|| mtu_of(&default_interface()?)) {
+            if let Some(mtu) = mtu_of(&bridge.name) {
                 (inner, outer) = (inner.mtu(mtu), outer.mtu(mtu));
             }
             if let Some(mac) = interface.mac {
@@ -257,13 +270,23 @@ fn beside<T>(link: LinkMessageBuilder<T>, interface: &Interface, namespace: i32)
 /// Gives an interface in the calling thread's network its addresses and its way out.
 async fn configure(inside: &Handle, interface: &Interface) -> Result<(), LinkError> {
     let name = interface.name.as_str();
-    let index = index(match &interface.on {
-        On::Bridge { .. } => name,
-        On::Beside { passing, .. } => passing,
-    })?;
+    let (was, on_bridge) = match &interface.on {
+        On::Bridge { .. } => (name, true),
+        On::Beside { passing, .. } => (passing.as_str(), false),
+    };
+    // Whoever knew its addresses with another one of hardware is told; what comes in by one network may have its answer leave by another one;
+    // nobody but the plan gives it addresses. On a bridge nobody else has them, so nobody has to be asked first.
+    set("ipv4", was, "arp_notify", "1")?;
+    set("ipv4", was, "rp_filter", "2")?;
+    set("ipv6", was, "autoconf", "0")?;
+    if on_bridge {
+        set("ipv6", was, "accept_dad", "0")?;
+    }
+    let index = index(was)?;
+    // Before it is up, which is when it tells of them.
+    add_addresses(inside, index, name, &interface.addresses).await?;
     let up = inside.link().set(LinkUnspec::new_with_index(index).name(name).up().build()).execute().await;
     up.map_err(refused(format!("set the interface {name} up")))?;
-    add_addresses(inside, index, name, &interface.addresses).await?;
     for router in &interface.routers {
         let message = match router {
             IpAddr::V4(router) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
@@ -290,7 +313,7 @@ async fn add_addresses(
     addresses: &[(IpAddr, u8)],
 ) -> Result<(), LinkError> {
     for (address, prefix) in addresses {
-        let added = links.address().add(index, *address, *prefix).execute().await;
+        let added = links.address().add(index, *address, *prefix).replace().execute().await;
         added.map_err(refused(format!("give {name} the address {address}/{prefix}")))?;
     }
     Ok(())
@@ -325,6 +348,11 @@ fn default_of(v4: &str, v6: &str) -> Option<String> {
     of_v4.and_then(|route| route.into_iter().next()).or_else(|| of_v6()?.pop())
 }
 
+/// The largest packet that the host's own way out takes. Less than that, and there could be no IPv6 (RFC 8200, section 5).
+fn default_mtu() -> Option<u32> {
+    Some(mtu_of(&default_interface()?)?.max(1280))
+}
+
 fn mtu_of(interface: &str) -> Option<u32> {
     let path = Path::new("/sys/class/net").join(interface).join("mtu");
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
@@ -332,7 +360,24 @@ fn mtu_of(interface: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::link::LinkFlags;
+
     use super::*;
+
+    #[test]
+    fn an_interface_is_up_where_its_flags_say_so() {
+        for (flags, up) in
+            [("0x1003\n", true), ("0x1002\n", false), ("0x1\n", true), ("1003", false), ("", false)]
+        {
+            assert_eq!(says_up(flags), up, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_made_before_it_is_up() {
+        let bridge = Bridge { name: "bn-1".into(), mac: [2, 0, 0, 0, 0, 1], addresses: vec![], mtu: None };
+        assert!(!bridge_message(&bridge).header.flags.contains(LinkFlags::Up));
+    }
 
     #[test]
     fn the_way_out_is_found_in_the_kernels_tables() {

@@ -87,7 +87,6 @@ pub use paths::Paths;
 pub use ports::PublishError;
 pub use probe::Probing;
 pub use rootfs::RootfsError;
-pub use scratch::ScratchError;
 pub use settings::SettingsError;
 pub use spec::SpecError;
 pub use strangers::RemoveError;

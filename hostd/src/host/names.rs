@@ -12,16 +12,17 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bennu_manifests::model::{Name, NetworkKind};
-use bennu_planner::{Instance, SeenNetwork};
+use bennu_planner::Instance;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use super::command::{CommandError, run};
+use super::network;
 use super::record::{Membership, Record};
 
 /// Debian installs it where podman looks for it.
@@ -44,27 +45,21 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[non_exhaustive]
 pub enum NamesError {
     /// It can't be written down who has which name.
-    #[error("write down the names on network {network}")]
+    #[error("write {}", file.display())]
     Write {
-        /// The network.
-        network: Name,
+        /// The file of a network.
+        file: PathBuf,
         /// What went wrong.
         source: io::Error,
     },
-    /// The program can't be started.
-    #[error("start {AARDVARK}")]
-    Start(#[source] io::Error),
+    /// The program does not start.
+    #[error("start what answers for names")]
+    Start(#[from] CommandError),
     /// One that was started before can't be ended.
     #[error("end process {process}, a {AARDVARK} that is not the one in use")]
     Stray {
         /// Its number.
         process: i32,
-    },
-    /// It was started and ended, or was not ready in time.
-    #[error("start {AARDVARK}: {how}")]
-    Ended {
-        /// How it ended.
-        how: String,
     },
 }
 
@@ -82,33 +77,29 @@ impl Names {
         Self { dir, alone: Mutex::default() }
     }
 
-    /// Has an instance be found by its names on its networks.
+    /// Has an instance be found by its names on its networks; says whether somebody answers for them.
     ///
     /// # Errors
-    /// Where they can't be written down, or nobody answers for them. It can be repeated.
-    pub(super) async fn add(&self, record: &Record) -> Result<(), NamesError> {
+    /// Where they can't be written down. It can be repeated.
+    pub(super) async fn add(&self, record: &Record) -> Result<bool, NamesError> {
         let _alone = self.alone.lock().await;
         let mut any = false;
         for membership in served(record) {
-            self.change(&membership.network, membership.spec.internal, |text| {
-                Some(with(text, record, membership))
-            })?;
-            any = true;
+            let file = self.file(&membership.network, membership.spec.internal);
+            any |= self.change(&file, |text| Some(with(text, record, membership)))?;
         }
-        if any { self.tell_or_start().await } else { Ok(()) }
+        Ok(!any || self.tell())
     }
 
-    /// Has an instance be found no more.
+    /// Has an instance be found no more, on whatever network.
     ///
     /// # Errors
     /// Where that can't be written down. It can be repeated.
-    pub(super) async fn remove(&self, record: &Record) -> Result<(), NamesError> {
+    pub(super) async fn remove(&self, instance: &Instance) -> Result<(), NamesError> {
         let _alone = self.alone.lock().await;
         let mut any = false;
-        for membership in served(record) {
-            any |= self.change(&membership.network, membership.spec.internal, |text| {
-                Some(without(text?, &record.instance))
-            })?;
+        for file in self.files() {
+            any |= self.change(&file, |text| Some(without(text?, instance)))?;
         }
         if any {
             self.tell();
@@ -124,13 +115,18 @@ impl Names {
         let _alone = self.alone.lock().await;
         let mut any = false;
         for internal in [false, true] {
-            match std::fs::remove_file(self.file(network, internal)) {
+            let file = self.file(network, internal);
+            match std::fs::remove_file(&file) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => {
-                    other.map_err(|source| NamesError::Write { network: network.clone(), source })?;
+                    other.map_err(|source| NamesError::Write { file, source })?;
                     any = true;
                 }
             }
+        }
+        if any && self.files().is_empty() {
+            // It would end by itself, and whoever is added meanwhile would take it for one that goes on.
+            return end(|| serving(&self.dir, Path::new("/proc"))).await;
         }
         if any {
             self.tell();
@@ -138,7 +134,7 @@ impl Names {
         Ok(())
     }
 
-    /// Starts what answers for names, unless it runs.
+    /// Starts what answers for names, unless it runs. The bridges of all networks that have names are there.
     ///
     /// # Errors
     /// Where it does not start.
@@ -147,27 +143,29 @@ impl Names {
         if self.are_lost() { self.start().await } else { Ok(()) }
     }
 
-    /// Whether there are names and nobody answers for them. What can't be read counts for nothing, as on a host without networks.
+    /// Whether there are names and nobody answers for them.
     pub(super) fn are_lost(&self) -> bool {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return false };
-        let names = entries.flatten().any(|entry| entry.file_name() != PID_FILE);
-        names && self.process(Path::new("/proc")).is_none()
+        !self.files().is_empty() && self.process(Path::new("/proc")).is_none()
+    }
+
+    /// The files of networks; none where they can't be listed, as on a host without networks.
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name() != PID_FILE).map(|entry| entry.path()).collect()
     }
 
     fn file(&self, network: &Name, internal: bool) -> PathBuf {
         self.dir.join(format!("{network}{}", if internal { INTERNAL } else { "" }))
     }
 
-    /// Makes a network's file what it is to be, given what it is; says whether it was changed. The file is whole whenever it is read.
+    /// Makes a file what it is to be, given what it is; says whether it was changed. It is whole whenever it is read.
     fn change(
         &self,
-        network: &Name,
-        internal: bool,
+        file: &Path,
         wanted: impl FnOnce(Option<&str>) -> Option<String>,
     ) -> Result<bool, NamesError> {
-        let failed = |source| NamesError::Write { network: network.clone(), source };
-        let path = self.file(network, internal);
-        let text = match std::fs::read_to_string(&path) {
+        let failed = |source| NamesError::Write { file: file.to_owned(), source };
+        let text = match std::fs::read_to_string(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             other => Some(other.map_err(failed)?),
         };
@@ -176,16 +174,11 @@ impl Names {
                 // Beside the directory: every file in it is taken for that of a network.
                 let temporary = self.dir.with_extension("new");
                 std::fs::write(&temporary, wanted).map_err(failed)?;
-                std::fs::rename(&temporary, &path).map_err(failed)?;
+                std::fs::rename(&temporary, file).map_err(failed)?;
                 Ok(true)
             }
             _ => Ok(false),
         }
-    }
-
-    /// Has the process read the files again, or starts one.
-    async fn tell_or_start(&self) -> Result<(), NamesError> {
-        if self.tell() { Ok(()) } else { self.start().await }
     }
 
     /// Has the process read the files again; says whether there is one.
@@ -203,19 +196,10 @@ impl Names {
     async fn start(&self) -> Result<(), NamesError> {
         // One that nobody knows any more would keep the addresses of the networks to itself.
         end(|| serving(&self.dir, Path::new("/proc"))).await?;
-        // A scope of its own, or it would be ended with this daemon. It leaves its parent and keeps what it was given to
-        // write to, so nothing is read from it.
+        // A scope of its own, or it would be ended with this daemon. It leaves its parent, and what it was given to write to, when it answers.
         let mut command = Command::new("systemd-run");
         command.args(["--quiet", "--scope", AARDVARK, "--config"]).arg(&self.dir).args(["-p", "53", "run"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        match tokio::time::timeout(DEADLINE, command.status()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(NamesError::Ended { how: status.to_string() }),
-            Ok(Err(source)) => Err(NamesError::Start(source)),
-            Err(_) => {
-                Err(NamesError::Ended { how: format!("it was not ready within {} s", DEADLINE.as_secs()) })
-            }
-        }
+        Ok(run(command, b"", DEADLINE).await.map(drop)?)
     }
 }
 
@@ -224,17 +208,14 @@ pub(super) fn served(record: &Record) -> impl Iterator<Item = &Membership> {
     record.networks.iter().filter(|membership| membership.spec.kind == NetworkKind::Bridge)
 }
 
-/// Where names are asked for on a network that has a bridge.
-pub(super) fn servers(spec: &SeenNetwork) -> impl Iterator<Item = IpAddr> + use<> {
-    [Some(IpAddr::V4(spec.router())), spec.router6().map(IpAddr::V6)].into_iter().flatten()
-}
-
 /// A network's file with what is to be answered of an instance.
 fn with(text: Option<&str>, record: &Record, membership: &Membership) -> String {
     let joined = |addresses: &mut dyn Iterator<Item = String>| addresses.collect::<Vec<_>>().join(",");
     let mut text = match text {
         Some(text) => without(text, &record.instance),
-        None => format!("{}\n", joined(&mut servers(&membership.spec).map(|server| server.to_string()))),
+        None => {
+            format!("{}\n", joined(&mut network::routers(&membership.spec).map(|server| server.to_string())))
+        }
     };
     let names = joined(&mut [&record.instance.name].into_iter().chain(&record.aliases).map(Name::to_string));
     let address6 = membership.address6.map(|address| address.to_string()).unwrap_or_default();
@@ -332,12 +313,8 @@ mod tests {
         std::fs::create_dir(&names.dir).unwrap();
         let record = record();
         for membership in &record.networks {
-            let internal = membership.spec.internal;
-            assert!(
-                names
-                    .change(&membership.network, internal, |text| Some(with(text, &record, membership)))
-                    .unwrap()
-            );
+            let file = names.file(&membership.network, membership.spec.internal);
+            assert!(names.change(&file, |text| Some(with(text, &record, membership))).unwrap());
         }
         let files = || {
             let mut files: Vec<_> =
@@ -346,10 +323,10 @@ mod tests {
             files
         };
         assert_eq!(files(), ["back%int", "default"]);
-        names.remove(&record).await.unwrap();
+        names.remove(&record.instance).await.unwrap();
         let text = std::fs::read_to_string(names.dir.join("back%int")).unwrap();
         assert_eq!(text, "10.21.0.1,fd00:21::1\n");
-        names.remove(&record).await.unwrap();
+        names.remove(&record.instance).await.unwrap();
         for network in ["back", "default", "none"] {
             names.forget(&network.parse().unwrap()).await.unwrap();
         }

@@ -84,11 +84,12 @@ pub(super) fn is_kept(path: &Path) -> bool {
 /// # Errors
 /// Whatever the kernel says.
 pub(super) fn unmount_below(dir: &Path) -> io::Result<()> {
+    let mut ended = Ok(());
     for mounted in below(&std::fs::read_to_string("/proc/self/mountinfo")?, dir).into_iter().rev() {
-        // Detached: an open file in a mount must not keep an instance from being taken down.
-        umount2(&mounted, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+        // Detached: an open file in a mount must not keep an instance from being taken down. One that stays keeps no other.
+        ended = ended.and(umount2(&mounted, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW));
     }
-    Ok(())
+    Ok(ended?)
 }
 
 /// The mount points at or below `dir` in the order in which they were mounted (proc_pid_mountinfo(5)). Names on the way

@@ -5,14 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bennu_manifests::model::{Name, NetworkKind};
-use bennu_planner::{Published, SeenNetwork};
+use bennu_planner::{Instance, Published, SeenNetwork};
 
 use super::Host;
 use super::links::{self, LinkError};
-use super::names::NamesError;
-use super::network::{self, On};
+use super::names::{self, NamesError};
+use super::network::{self, Bridge, On};
 use super::ports::PublishError;
-use super::record::{self, Record};
+use super::record::{self, Membership, Record};
 
 /// Why a network was not set up or taken down.
 #[derive(Debug, thiserror::Error)]
@@ -96,10 +96,11 @@ impl Host {
     /// # Errors
     /// Where something of it can't be removed.
     pub async fn remove_network(&self, network: &Name) -> Result<(), NetworkError> {
-        let bridge = |source| NetworkError::Bridge { network: network.clone(), source };
-        links::delete(&network::interface(network)).await.map_err(bridge)?;
+        // First: who answers for names starts on all bridges that it has names of, or not at all.
         let names = |source| NetworkError::Names { network: network.clone(), source };
         self.names.forget(network).await.map_err(names)?;
+        let bridge = |source| NetworkError::Bridge { network: network.clone(), source };
+        links::delete(&network::interface(network)).await.map_err(bridge)?;
         match std::fs::remove_file(self.paths.network(network)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(NetworkError::Record { network: network.clone(), source })
@@ -113,23 +114,37 @@ impl Host {
         let interfaces = network::interfaces(record);
         for interface in &interfaces {
             if let On::Bridge { bridge, .. } = &interface.on {
-                // Whoever finds one must find it whole.
-                let _alone = self.bridges.lock().await;
-                links::make_bridge(bridge).await?;
+                self.make_bridge(bridge).await?;
             }
         }
         links::make(interfaces, namespace).await?;
-        for setting in settings(record.networks.iter().map(|m| (&m.network, &m.spec))) {
+        for setting in own_settings(record) {
             std::fs::write(&setting, "1").map_err(|source| JoinError::Setting { setting, source })?;
         }
-        Ok(self.names.add(record).await?)
+        if !self.names.add(record).await? {
+            self.serve_names().await?;
+        }
+        Ok(())
     }
 
-    /// Takes an instance off its networks; it may have joined none, or only some of them.
-    pub(super) async fn leave(&self, record: &Record, namespace: PathBuf) -> Result<(), JoinError> {
+    async fn make_bridge(&self, bridge: &Bridge) -> Result<(), LinkError> {
+        // Whoever finds one must find it whole.
+        let _alone = self.bridges.lock().await;
+        links::make_bridge(bridge).await
+    }
+
+    /// Takes an instance off its networks; it may have joined none, or only some of them, or have no record any more.
+    pub(super) async fn leave(
+        &self,
+        instance: &Instance,
+        record: Option<&Record>,
+        namespace: PathBuf,
+    ) -> Result<(), JoinError> {
         // Nobody is to be sent to what goes away. One is tried whatever becomes of the other.
-        let names = self.names.remove(record).await;
-        links::remove(network::interfaces(record), namespace).await?;
+        let names = self.names.remove(instance).await;
+        if let Some(record) = record {
+            links::remove(network::interfaces(record), namespace).await?;
+        }
         Ok(names?)
     }
 
@@ -137,8 +152,14 @@ impl Host {
     ///
     /// # Errors
     /// Where it does not start.
-    pub async fn serve_names(&self) -> Result<(), NamesError> {
-        self.names.serve().await
+    pub async fn serve_names(&self) -> Result<(), JoinError> {
+        // It starts on all bridges that it has names of, or not at all; somebody may have removed one that no container is on.
+        for (network, spec) in self.networks().map_err(JoinError::Networks)? {
+            if spec.kind == NetworkKind::Bridge {
+                self.make_bridge(&network::bridge(&network, &spec)).await?;
+            }
+        }
+        Ok(self.names.serve().await?)
     }
 
     /// The bridges of the networks that lead nowhere but to themselves.
@@ -155,7 +176,7 @@ impl Host {
     pub async fn publish(&self, ports: &[Published]) -> Result<(), PublishError> {
         let networks = self.networks().map_err(PublishError::Remember)?;
         for setting in settings(networks.iter()) {
-            std::fs::write(&setting, "1").map_err(PublishError::Setting)?;
+            set(&setting).map_err(PublishError::Setting)?;
         }
         self.ports.publish(&self.internal().map_err(PublishError::Remember)?, ports).await
     }
@@ -200,20 +221,43 @@ impl Host {
 fn settings<'a>(networks: impl Iterator<Item = (&'a Name, &'a SeenNetwork)>) -> BTreeSet<PathBuf> {
     let mut settings = BTreeSet::new();
     for (name, spec) in networks.filter(|(_, spec)| spec.kind == NetworkKind::Bridge) {
-        let interface = network::interface(name);
-        let ports = Path::new("/sys/class/net").join(&interface).join("brif");
+        let ports = Path::new("/sys/class/net").join(network::interface(name)).join("brif");
         let Ok(ports) = std::fs::read_dir(ports) else { continue };
         if spec.isolated {
             settings.extend(ports.flatten().map(|port| port.path().join("isolated")));
         }
-        if spec.internal {
-            continue;
-        }
-        let v4 = Path::new("/proc/sys/net/ipv4");
-        settings.extend([v4.join("ip_forward"), v4.join("conf").join(&interface).join("route_localnet")]);
-        settings.extend(spec.subnet6.map(|_| PathBuf::from("/proc/sys/net/ipv6/conf/all/forwarding")));
+        settings.extend(forwarding(name, spec));
     }
     settings
+}
+
+/// The same for the interfaces of one instance, which are there and of which nothing may be missing; those of others come and go.
+fn own_settings(record: &Record) -> BTreeSet<PathBuf> {
+    let of = |membership: &Membership| {
+        let Membership { network, spec, .. } = membership;
+        let end = Path::new("/sys/class/net").join(network::end(&record.instance, network));
+        let isolated = spec.isolated.then(|| end.join("brport/isolated"));
+        isolated.into_iter().chain(forwarding(network, spec)).collect::<Vec<_>>()
+    };
+    names::served(record).flat_map(of).collect()
+}
+
+fn forwarding(network: &Name, spec: &SeenNetwork) -> Vec<PathBuf> {
+    if spec.internal {
+        return Vec::new();
+    }
+    let v4 = Path::new("/proc/sys/net/ipv4");
+    let v6 = spec.subnet6.map(|_| PathBuf::from("/proc/sys/net/ipv6/conf/all/forwarding"));
+    let own = v4.join("conf").join(network::interface(network)).join("route_localnet");
+    [Some(v4.join("ip_forward")), Some(own), v6].into_iter().flatten().collect()
+}
+
+/// Makes it 1. What is one of an interface's may have gone with it: others stop meanwhile.
+fn set(setting: &Path) -> io::Result<()> {
+    match std::fs::write(setting, "1") {
+        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ENODEV)) => Ok(()),
+        other => other,
+    }
 }
 
 /// Why an instance is not on its networks, or is still.
@@ -226,6 +270,9 @@ pub enum JoinError {
     /// It is not found by its names, or is still.
     #[error(transparent)]
     Names(#[from] NamesError),
+    /// It is not known which networks there are.
+    #[error("read which networks are set up")]
+    Networks(#[source] io::Error),
     /// What the kernel needs for it can't be set.
     #[error("set {}", setting.display())]
     Setting {

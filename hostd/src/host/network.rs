@@ -33,7 +33,7 @@ pub(super) struct Interface {
     pub metric: u32,
     /// Its fixed hardware address.
     pub mac: Option<[u8; 6]>,
-    /// The largest packet, in bytes; `None` where that is as it is for the host's own way out.
+    /// The largest packet beside the host, in bytes; `None` where that is as it is for the parent. On a bridge it is the bridge's.
     pub mtu: Option<u32>,
 }
 
@@ -76,6 +76,8 @@ pub(super) struct Bridge {
     pub mac: [u8; 6],
     /// The host's addresses there.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// The largest packet, in bytes; `None` where that is as it is for the host's own way out.
+    pub mtu: Option<u32>,
 }
 
 /// The metric of the way out by an instance's first network; each further one has one more. The kernel's own is 0, and 1024 for IPv6, so what a
@@ -86,37 +88,63 @@ const METRIC: u32 = 100;
 pub(super) fn interfaces(record: &Record) -> Vec<Interface> {
     let interface = |(number, membership): (usize, &Membership)| {
         let Membership { network, spec, .. } = membership;
-        let prefix = |address: &IpAddr| match address {
-            IpAddr::V4(_) => Some(spec.subnet.prefix),
-            IpAddr::V6(_) => spec.subnet6.map(|subnet| subnet.prefix),
-        };
-        let with_prefix = |address: IpAddr| Some((address, prefix(&address)?));
-        let router6 = spec.subnet6.and_then(|_| spec.router6());
-        let routers: Vec<IpAddr> =
-            [Some(spec.router().into()), router6.map(IpAddr::V6)].into_iter().flatten().collect();
         let end = end(&record.instance, network);
-        let on = match spec.kind {
+        // Two interfaces must not have the same.
+        let declared = record.mac_address.as_deref().filter(|_| number == 0).and_then(hardware_address);
+        let (on, mac) = match spec.kind {
             NetworkKind::Macvlan | NetworkKind::Ipvlan => {
-                On::Beside { parent: parent(network, spec), kind: spec.kind, passing: end }
+                let on = On::Beside { parent: parent(network, spec), kind: spec.kind, passing: end };
+                (on, declared)
             }
             NetworkKind::Bridge | NetworkKind::Host | NetworkKind::None => {
-                let addresses = routers.iter().copied().filter_map(with_prefix).collect();
-                let name = interface(network);
-                On::Bridge { bridge: Bridge { mac: mac(&name), name, addresses }, end }
+                let [a, b, c, d] = membership.address.octets();
+                // Who gets an address that another one had is found by those who knew that one.
+                let mac = declared.unwrap_or([0x02, 0x42, a, b, c, d]);
+                (On::Bridge { bridge: bridge(network, spec), end }, Some(mac))
             }
         };
         Interface {
             name: format!("eth{number}"),
             on,
-            addresses: membership.addresses().filter_map(with_prefix).collect(),
-            routers: if spec.internal { Vec::new() } else { routers },
+            addresses: with_prefixes(spec, membership.addresses()),
+            routers: if spec.internal { Vec::new() } else { routers(spec).collect() },
             metric: METRIC.saturating_add(u32::try_from(number).unwrap_or(u32::MAX)),
-            // Two interfaces must not have the same.
-            mac: record.mac_address.as_deref().filter(|_| number == 0).and_then(hardware_address),
-            mtu: spec.mtu.and_then(|mtu| u32::try_from(mtu).ok()),
+            mac,
+            mtu: mtu(spec),
         }
     };
     record.networks.iter().enumerate().map(interface).collect()
+}
+
+/// The bridge of a network that has one.
+pub(super) fn bridge(network: &Name, spec: &SeenNetwork) -> Bridge {
+    let name = interface(network);
+    let hash = sha256::digest(name.as_bytes());
+    let [a, b, c, d, e, ..] = *hash.as_bytes();
+    Bridge {
+        name,
+        // It belongs to no manufacturer (IEEE 802, "locally administered").
+        mac: [0x02, a, b, c, d, e],
+        addresses: with_prefixes(spec, routers(spec)),
+        mtu: mtu(spec),
+    }
+}
+
+/// The router's addresses on a network. On a bridge that is the host, and who answers for names.
+pub(super) fn routers(spec: &SeenNetwork) -> impl Iterator<Item = IpAddr> + use<> {
+    [Some(IpAddr::V4(spec.router())), spec.router6().map(IpAddr::V6)].into_iter().flatten()
+}
+
+fn with_prefixes(spec: &SeenNetwork, addresses: impl Iterator<Item = IpAddr>) -> Vec<(IpAddr, u8)> {
+    let with_prefix = |address| match address {
+        IpAddr::V4(_) => Some((address, spec.subnet.prefix)),
+        IpAddr::V6(_) => Some((address, spec.subnet6?.prefix)),
+    };
+    addresses.filter_map(with_prefix).collect()
+}
+
+fn mtu(spec: &SeenNetwork) -> Option<u32> {
+    spec.mtu.and_then(|mtu| u32::try_from(mtu).ok())
 }
 
 /// What the host's end of an instance's interface on a network is called. Nobody else's rules are about what begins so: udev and networkd leave it alone.
@@ -128,13 +156,6 @@ pub(super) fn end(instance: &Instance, network: &Name) -> String {
 fn hardware_address(text: &str) -> Option<[u8; 6]> {
     let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
     bytes?.try_into().ok()
-}
-
-/// A hardware address that belongs to no manufacturer (IEEE 802, "locally administered"), the same for the same name.
-fn mac(name: &str) -> [u8; 6] {
-    let hash = sha256::digest(name.as_bytes());
-    let [a, b, c, d, e, ..] = *hash.as_bytes();
-    [0x02, a, b, c, d, e]
 }
 
 /// The interface that a network beside the host is on: its parent, or the VLAN there, which is made for it.
@@ -149,7 +170,7 @@ pub(super) fn parent(network: &Name, spec: &SeenNetwork) -> String {
 /// are named, which ask the declared ones; else the declared ones, else those of the host, whose `/etc/resolv.conf` is `hosts`.
 pub(super) fn resolv_conf(record: &Record, dns: Option<&Dns>, hosts: &str) -> String {
     let mut servers: Vec<IpAddr> =
-        names::served(record).flat_map(|membership| names::servers(&membership.spec)).collect();
+        names::served(record).flat_map(|membership| routers(&membership.spec)).collect();
     if servers.is_empty() {
         servers = dns.map(|dns| dns.servers.clone()).unwrap_or_default();
     }
@@ -212,6 +233,8 @@ mod tests {
         let interfaces = interfaces(&record);
         let macs: Vec<_> = interfaces.iter().map(|interface| interface.mac).collect();
         assert_eq!(macs, [Some([2, 0, 0x5e, 0x10, 0, 1]), None]);
+        let record = Record { mac_address: None, ..record };
+        assert_eq!(super::interfaces(&record)[0].mac, Some([2, 0x42, 10, 20, 0, 2]), "as its address is");
         assert_eq!(interfaces[1].on.to_string(), "lan0");
         assert!(matches!(&interfaces[1].on, On::Beside { passing, .. } if passing.len() <= 15));
     }

@@ -24,7 +24,8 @@ const COUNT: &str = "daemon=$(systemctl show --property=MainPID --value hostd.se
     echo units: $(systemctl list-units --all --plain --no-legend 'bennu-*.service' | wc -l)\n\
     echo loop devices: $(ls -d /sys/block/loop*/loop 2>/dev/null | wc -l)\n\
     echo what runtimes keep: $(find /run/bennu/runtime /run/host/bennu/instances -mindepth 1 2>/dev/null | wc -l)\n\
-    echo in memory: $(find /run/bennu ! -name came-up ! -name esp | wc -l)\n\
+    echo in memory: $(find /run/bennu /run/host/bennu ! -name came-up ! -name esp | wc -l)\n\
+    echo names: $(cat /run/bennu/names/* | wc -l)\n\
     echo thrown away: $(find /state/scratch -maxdepth 2 2>/dev/null | wc -l)";
 
 /// What [`COUNT`] does not: the daemon has more connections open at one time than at another.
