@@ -198,20 +198,17 @@ pub(super) async fn remove(interfaces: Vec<Interface>, namespace: PathBuf) -> Re
     .await
 }
 
-/// Does something on a thread of its own, which may go to another namespace: it ends with it and never comes back.
+/// Does something on a thread of its own, which may go to another namespace: it ends with it and never comes back. What it waits for is
+/// waited for by the daemon's own event loop.
 async fn apart<F>(work: impl FnOnce() -> F + Send + 'static) -> Result<(), LinkError>
 where
     F: Future<Output = Result<(), LinkError>>,
 {
     let (tell, told) = tokio::sync::oneshot::channel();
+    let events = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new().name("links".to_owned()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-        let done = match runtime {
-            Ok(runtime) => runtime.block_on(work()),
-            Err(error) => Err(failed("wait for the kernel")(error)),
-        };
         // Whoever asked may be gone.
-        let _ = tell.send(done);
+        let _ = tell.send(events.block_on(work()));
     });
     thread.map_err(failed("begin a thread"))?;
     told.await.expect("the thread answers as its last act, and a panic of it ends the daemon")

@@ -106,6 +106,7 @@ pub struct Host {
     ids: idrange::Ids,
     settings: settings::Settings,
     names: names::Names,
+    mounted: Arc<parts::Mounted>,
     /// Held while a bridge is made.
     bridges: tokio::sync::Mutex<()>,
     /// The id of this boot.
@@ -188,7 +189,8 @@ impl Host {
         let kills = kills::Watch::new().map_err(prepare("the watch over control groups".into()))?;
         let (ids, names) = (idrange::Ids::new(paths.ids()), names::Names::new(paths.names()));
         let settings = settings::Settings::new(Path::new("/"), paths.settings());
-        let bridges = Default::default();
+        let mounted = parts::Mounted::new().map_err(prepare("/proc/self/mountinfo".into()))?;
+        let (mounted, bridges) = (Arc::new(mounted), Default::default());
         Ok(Self {
             paths,
             store,
@@ -200,6 +202,7 @@ impl Host {
             ids,
             settings,
             names,
+            mounted,
             bridges,
             boot,
             program,

@@ -121,10 +121,15 @@ impl Host {
         for setting in own_settings(record) {
             std::fs::write(&setting, "1").map_err(|source| JoinError::Setting { setting, source })?;
         }
-        if !self.names.add(record).await? {
-            self.serve_names().await?;
-        }
         Ok(())
+    }
+
+    /// Has an instance that has joined its networks be found by its names there.
+    pub(super) async fn name(&self, record: &Record) -> Result<(), JoinError> {
+        match self.names.add(record).await? {
+            true => Ok(()),
+            false => self.serve_names().await,
+        }
     }
 
     async fn make_bridge(&self, bridge: &Bridge) -> Result<(), LinkError> {

@@ -97,7 +97,10 @@ impl Host {
         });
         let failed = |source| ObserveError::Records { what: "what instances are made of", source };
         let parts: Vec<_> = parts.collect();
-        let missing = tokio::task::spawn_blocking(move || parts::missing(&parts)).await;
+        let missing = {
+            let mounted = self.mounted.clone();
+            tokio::task::spawn_blocking(move || parts::missing(&mounted, &parts)).await
+        };
         let mut missing = missing.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)?;
         missing.retain(|instance| state(found[instance].unit.as_ref()) == State::Running);
         Ok(missing)

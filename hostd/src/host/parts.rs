@@ -6,16 +6,56 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bennu_manifests::model::NetworkKind;
 use bennu_planner::Instance;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 
 use super::network::{self, On};
 use super::record::Record;
 use super::rootfs;
+
+/// Where something is mounted. Of a host with many containers that is a long list, which is read again only where it has changed.
+#[derive(Debug)]
+pub(super) struct Mounted(Mutex<(File, Option<Arc<BTreeSet<PathBuf>>>)>);
+
+impl Mounted {
+    /// What the calling process sees.
+    ///
+    /// # Errors
+    /// Where there is no such list.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(Mutex::new((File::open("/proc/self/mountinfo")?, None))))
+    }
+
+    fn look(&self) -> io::Result<Arc<BTreeSet<PathBuf>>> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, known) = &mut *seen;
+        // It says so once, when something was mounted or unmounted since it was asked the last time (proc_pid_mounts(5)).
+        let mut asked = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+        let changed = poll(&mut asked, PollTimeout::ZERO)? > 0;
+        // Taken out: where it can't be read now, it is not known the next time either.
+        let mounted = match known.take().filter(|_| !changed) {
+            Some(mounted) => mounted,
+            None => Arc::new(read(file)?),
+        };
+        *known = Some(mounted.clone());
+        Ok(mounted)
+    }
+}
+
+/// The mount points in a list of the kernel (proc_pid_mountinfo(5)), read from its beginning.
+fn read(file: &mut File) -> io::Result<BTreeSet<PathBuf>> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_string(&mut text)?;
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
+}
 
 /// What one instance has to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,10 +103,8 @@ impl Parts {
 ///
 /// # Errors
 /// Where the kernel does not tell what is mounted.
-pub(super) fn missing(instances: &[(Instance, Parts)]) -> io::Result<BTreeSet<Instance>> {
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mounted: BTreeSet<&Path> =
-        mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new).collect();
+pub(super) fn missing(mounted: &Mounted, instances: &[(Instance, Parts)]) -> io::Result<BTreeSet<Instance>> {
+    let mounted = mounted.look()?;
     let bridges: BTreeSet<&str> =
         instances.iter().flat_map(|(_, parts)| &parts.ends).map(|(_, bridge)| bridge.as_str()).collect();
     let ports: BTreeMap<&str, BTreeSet<OsString>> =
@@ -77,8 +115,8 @@ pub(super) fn missing(instances: &[(Instance, Parts)]) -> io::Result<BTreeSet<In
     Ok(missing.into_iter().map(|(instance, _)| instance.clone()).collect())
 }
 
-fn has_mounts(parts: &Parts, mounted: &BTreeSet<&Path>) -> bool {
-    parts.mounts.iter().all(|mount| mounted.contains(mount.as_path()))
+fn has_mounts(parts: &Parts, mounted: &BTreeSet<PathBuf>) -> bool {
+    parts.mounts.iter().all(|mount| mounted.contains(mount))
 }
 
 fn has_ends(parts: &Parts, ports: &BTreeMap<&str, BTreeSet<OsString>>) -> bool {
@@ -169,7 +207,17 @@ mod tests {
     fn a_mount_that_is_gone_is_missed_and_one_that_is_there_is_not() {
         let with = |path: &str| Parts { mounts: vec![path.into()], ..none() };
         let instances = [(instance("a-1"), with("/proc")), (instance("b-1"), with("/proc/no-such-mount"))];
-        assert_eq!(missing(&instances).unwrap(), [instance("b-1")].into());
+        assert_eq!(missing(&Mounted::new().unwrap(), &instances).unwrap(), [instance("b-1")].into());
+    }
+
+    #[test]
+    fn the_list_of_mounts_is_read_once_while_nothing_changes() {
+        let mounted = Mounted::new().unwrap();
+        let first = mounted.look().unwrap();
+        assert!(first.contains(Path::new("/proc")));
+        // Others may mount something on this machine meanwhile, but hardly between each two of many looks.
+        let again = (0..100).any(|_| Arc::ptr_eq(&mounted.look().unwrap(), &mounted.look().unwrap()));
+        assert!(again);
     }
 
     #[test]
@@ -192,7 +240,7 @@ mod tests {
             assert_eq!(has_ends(&on(ends), &ports), has, "{ends:?}");
         }
         let instances = [(instance("a-1"), on(&[("veth1", "no-such-bridge")])), (instance("b-1"), none())];
-        assert_eq!(missing(&instances).unwrap(), [instance("a-1")].into());
+        assert_eq!(missing(&Mounted::new().unwrap(), &instances).unwrap(), [instance("a-1")].into());
     }
 
     #[test]
