@@ -250,10 +250,7 @@ impl Host {
         let (unit, namespaces) = (unit?, namespaces.map_err(io("make namespaces"))?);
         let made = async {
             let described = self.make_parts(start, record, namespaces).await?;
-            config.give(&described).map_err(io("hand over the configuration"))?;
-            // While its program begins: it has its own name in its files, and nobody asks for it before it is said to have started.
-            let network = |source| StartError::Network { instance: start.instance.clone(), source };
-            self.name(record).await.map_err(network)
+            config.give(&described).map_err(io("hand over the configuration"))
         };
         match select(pin!(made), pin!(self.has_started(start, unit))).await {
             // What systemd would say of it is only a consequence.

@@ -117,15 +117,20 @@ impl Host {
                 self.make_bridge(bridge).await?;
             }
         }
-        links::make(interfaces, namespace).await?;
-        for setting in own_settings(record) {
-            std::fs::write(&setting, "1").map_err(|source| JoinError::Setting { setting, source })?;
-        }
-        Ok(())
+        // Names need no more than the bridges. They are told before the instance is whole: one of which they are missing would be missed by nobody.
+        let linked = async {
+            links::make(interfaces, namespace).await?;
+            for setting in own_settings(record) {
+                std::fs::write(&setting, "1").map_err(|source| JoinError::Setting { setting, source })?;
+            }
+            Ok::<_, JoinError>(())
+        };
+        let (linked, named) = tokio::join!(linked, self.name(record));
+        linked.and(named)
     }
 
-    /// Has an instance that has joined its networks be found by its names there.
-    pub(super) async fn name(&self, record: &Record) -> Result<(), JoinError> {
+    /// Has an instance be found by its names on its networks.
+    async fn name(&self, record: &Record) -> Result<(), JoinError> {
         match self.names.add(record).await? {
             true => Ok(()),
             false => self.serve_names().await,
