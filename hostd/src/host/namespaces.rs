@@ -95,8 +95,12 @@ pub(super) fn unmount_below(dir: &Path) -> io::Result<()> {
 /// The mount points at or below `dir` in the order in which they were mounted (proc_pid_mountinfo(5)). Names on the way
 /// to an instance hold none of the characters that are escaped there.
 fn below(mountinfo: &str, dir: &Path) -> Vec<PathBuf> {
-    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    points.filter(|point| point.starts_with(dir)).collect()
+    points(mountinfo).filter(|point| point.starts_with(dir)).collect()
+}
+
+/// The mount points in a list of the kernel.
+pub(super) fn points(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from)
 }
 
 #[cfg(test)]

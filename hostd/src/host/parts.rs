@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::network::{self, On};
 use super::record::Record;
-use super::rootfs;
+use super::{namespaces, rootfs};
 
 /// Where something is mounted. Of a host with many containers that is a long list, which is read again only where it has changed.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ fn read(file: &mut File) -> io::Result<BTreeSet<PathBuf>> {
     let mut text = String::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_string(&mut text)?;
-    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
+    Ok(namespaces::points(&text).collect())
 }
 
 /// What one instance has to have.
