@@ -76,6 +76,11 @@ impl Foreseen {
         &self.seen
     }
 
+    /// The same, where nothing else of it is needed.
+    pub(crate) fn into_seen(self) -> Seen {
+        self.seen
+    }
+
     /// What the plan comes to, given how much there is.
     pub(crate) fn consequences(&self, measured: &Measured) -> Consequences {
         consequences(&self.plan, self.interruption.clone(), measured)

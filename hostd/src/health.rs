@@ -130,7 +130,10 @@ impl Monitor {
         for (instance, now) in &seen.instances {
             let Some(container) = manifest.containers.get(&instance.name) else { continue };
             // An instance that is being started or waits for its next start keeps its time, and is asked nothing.
-            let Some(process) = core.host.process(instance).filter(|_| now.state == State::Running) else {
+            let asked = (container.health.clone(), container.readiness.clone());
+            // Of one that is asked nothing it does not matter which process it is.
+            let process = || if asked == (None, None) { Some(0) } else { core.host.process(instance) };
+            let Some(process) = (now.state == State::Running).then(process).flatten() else {
                 if let Some(known) = followed.get_mut(instance) {
                     known.task.take().inspect(AbortHandle::abort);
                     known.checks = Checks::begin(container);
@@ -138,7 +141,6 @@ impl Monitor {
                 }
                 continue;
             };
-            let asked = (container.health.clone(), container.readiness.clone());
             let known = followed.get(instance);
             if known.is_some_and(|known| known.process == process && known.asked == asked) {
                 continue;

@@ -36,6 +36,16 @@ pub async fn follow(core: &Core) -> Result<(), StoreError> {
     }
 }
 
+/// Pins what the generations need, where a daemon ended before it had done so for the active one.
+///
+/// # Errors
+/// As [`follow`].
+pub(crate) async fn take_up(core: &Core) -> Result<(), StoreError> {
+    let is_pending = core.ledger.lock().await.pending().is_some();
+    let next = core.store.pins()?.into_iter().any(|(name, _)| name == NEXT);
+    if next && !is_pending { follow(core).await } else { Ok(()) }
+}
+
 /// Pins what of `digests` is there, or nothing any more.
 fn hold(store: &Store, name: &str, digests: Option<&[Digest]>) -> Result<(), StoreError> {
     let Some(digests) = digests else { return store.unpin(name) };

@@ -58,6 +58,10 @@ enum Round {
 
 /// Runs for as long as the daemon does.
 pub async fn run(core: &Arc<Core>) {
+    // The daemon before may have ended as soon as a generation was active.
+    if let Err(error) = pins::take_up(core).await {
+        tracing::error!(error = chain(&error), "pin what the generations need");
+    }
     let mut failures = 0u32;
     loop {
         let round = round(core).await;
@@ -119,10 +123,10 @@ async fn round(core: &Arc<Core>) -> Round {
         return Round::Restarting;
     }
     let (mut active, pending) = core.generations().await;
-    let mut failed = None;
+    let (mut failed, mut activated) = (None, None);
     if let Some(pending) = pending {
         match stage(core, &pending).await {
-            Ok(Advanced::Active) => active = Some(pending),
+            Ok(Advanced::Active(seen)) => (active, activated) = (Some(pending), Some(seen)),
             Ok(Advanced::Waits(why)) => core.updates().why = why,
             Ok(Advanced::GivenUp) => {}
             Ok(Advanced::Restarting) => return Round::Restarting,
@@ -132,10 +136,16 @@ async fn round(core: &Arc<Core>) -> Round {
             }
         }
     }
-    let kept = match active {
-        Some(active) => keep(core, &active).await,
+    let was_activated = activated.is_some();
+    let kept = match &active {
+        Some(active) => keep(core, active, activated).await,
         None => Round::Whole { next: None },
     };
+    // Until here all of it was held as what comes next; nobody waits for this.
+    if was_activated && let Err(error) = pins::follow(core).await {
+        let generation = active.map_or(0, |active| active.generation.number);
+        failed = Some(Round::Failed { generation, reason: chain(&error) });
+    }
     let judged = judged(core, &kept).await;
     update::release_lock(core).await;
     match judged {
@@ -210,20 +220,27 @@ async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Sta
     Ok(())
 }
 
-/// Makes the host what the active generation says, as far as one look and one plan reach.
-async fn keep(core: &Arc<Core>, active: &Applicable) -> Round {
+/// Makes the host what the active generation says, as far as one look and one plan reach. What was `looked` at to decide for it a moment
+/// ago counts as that look, unless somebody has had the host in hand since.
+async fn keep(core: &Arc<Core>, active: &Applicable, looked: Option<Box<Seen>>) -> Round {
     let generation = active.generation.number;
     let fail = |reason: String| Round::Failed { generation, reason };
-    let mut hands = core.hands.lock().await;
+    let (mut hands, looked) = match core.hands.try_lock() {
+        Ok(hands) => (hands, looked),
+        Err(_) => (core.hands.lock().await, None),
+    };
     core.now().made = Some(active.manifest.clone());
     // Before anything is started, so that its first words are on their way, too.
     Forwards::follow(core, &active.manifest);
     kills::tell(core);
     // Told in the end: a journal that is not as declared holds up no container.
     let journal = core.host.keep_logs(&active.manifest).await;
-    let mut seen = match core.host.observe().await {
-        Ok(seen) => seen,
-        Err(error) => return fail(chain(&error)),
+    let mut seen = match looked {
+        Some(seen) => *seen,
+        None => match core.host.observe().await {
+            Ok(seen) => seen,
+            Err(error) => return fail(chain(&error)),
+        },
     };
     Monitor::follow(core, &active.manifest, &seen);
     core.health.judge(&active.manifest, &mut seen);

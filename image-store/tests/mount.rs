@@ -94,8 +94,9 @@ fn a_layer_that_says_nothing_about_the_root_leaves_it_as_it_was() {
         let layers: Vec<_> = stack.into_iter().map(|tar| import(&bench.store, tar.clone())).collect();
         let target = bench.path("root");
         let map = IdMap { host_start: 100_000, count: 65_536 };
-        for (idmap, owner) in [(None, 1000), (Some(map), 101_000)] {
-            bench.mounts.mount_image(&bench.store, &layers, &target, None, idmap).expect("mounted");
+        let ids = namespaces(map, false).expect("made").user;
+        for (ids, owner) in [(None, 1000), (Some(&ids), 101_000)] {
+            bench.mounts.mount_image(&bench.store, &layers, &target, None, ids).expect("mounted");
             let meta = fs::metadata(&target).expect("there");
             let seen =
                 (meta.mode() & 0o7777, meta.uid(), fs::read_to_string(target.join("b")).expect("read"));
@@ -218,9 +219,12 @@ fn files_belong_to_the_ids_of_the_container_and_can_be_changed_by_them() {
             h[337..345].copy_from_slice(b"0000003\0");
         });
     let layers = [import(&bench.store, tar.end()), import(&bench.store, Tar::new().file("other", "x").end())];
-    let map = IdMap { host_start: 300_000, count: 65_536 };
+    let ids = namespaces(IdMap { host_start: 300_000, count: 65_536 }, false).expect("made").user;
     let upper_and_work = Upper { upper: &upper, work: &work };
-    bench.mounts.mount_image(&bench.store, &layers, &root, Some(upper_and_work), Some(map)).expect("mounted");
+    bench
+        .mounts
+        .mount_image(&bench.store, &layers, &root, Some(upper_and_work), Some(&ids))
+        .expect("mounted");
     let uid = |name: &str| fs::symlink_metadata(root.join(name)).expect("there").uid();
     assert_eq!((uid(""), uid("mine"), uid("other")), (300_000, 301_000, 300_000));
     fs::write(root.join("mine"), "new").expect("written");
@@ -246,10 +250,8 @@ fn an_image_of_many_layers_can_be_mounted() {
     let layers: Vec<_> = (0..130)
         .map(|i| import(&bench.store, Tar::new().file(&format!("f{i}"), format!("{i}")).end()))
         .collect();
-    bench
-        .mounts
-        .mount_image(&bench.store, &layers, &root, None, Some(IdMap { host_start: 300_000, count: 65_536 }))
-        .expect("mounted");
+    let ids = namespaces(IdMap { host_start: 300_000, count: 65_536 }, false).expect("made").user;
+    bench.mounts.mount_image(&bench.store, &layers, &root, None, Some(&ids)).expect("mounted");
     assert_eq!(names(&root).len(), 130);
     bench.mounts.unmount_image(&root).expect("unmounted");
 }

@@ -86,12 +86,12 @@ fn one(
     container: &Container,
     fingerprint: Digest,
 ) -> Choice {
-    let there = || seen.instances.iter().filter(|(i, _)| (&i.name, i.replica) == slot);
+    let there = || seen.instances_of(slot.0).filter(|(instance, _)| instance.replica == slot.1);
     let is_same = |s: &SeenInstance| s.fingerprint == fingerprint && addresses_fit(s, container, networks);
     let same = there().rfind(|(_, s)| is_same(s));
     // What goes on while a new one is tried has to run, and to be on networks that stay as they are.
     let is_old = |s: &&SeenInstance| {
-        !is_same(s) && s.state == State::Running && !s.damaged && addresses_stay(s, networks)
+        !is_same(s) && s.state == State::Running && !s.damaged && networks_stay(s, &seen.networks, networks)
     };
     let old = there().rev().find(|(_, s)| is_old(s)).map(|(instance, _)| instance.clone());
     let beside = container.update.as_ref().is_some_and(|update| update.order == Order::StartFirst);
@@ -195,6 +195,16 @@ fn addresses_stay(seen: &SeenInstance, networks: &BTreeMap<Name, SeenNetwork>) -
     seen.addresses.iter().all(v4) && seen.addresses6.iter().all(v6)
 }
 
+/// Whether none of its networks is taken down or made anew.
+fn networks_stay(
+    seen: &SeenInstance,
+    there: &BTreeMap<Name, SeenNetwork>,
+    networks: &BTreeMap<Name, SeenNetwork>,
+) -> bool {
+    let mut joined = seen.addresses.keys().chain(seen.addresses6.keys());
+    joined.all(|name| networks.get(name).is_some_and(|network| there.get(name) == Some(network)))
+}
+
 fn is_as_it_should_be(state: State, container: &Container) -> bool {
     match state {
         State::Starting | State::Running | State::Restarting => true,
@@ -208,8 +218,8 @@ fn is_as_it_should_be(state: State, container: &Container) -> bool {
 /// The number of the wanted generation, or the next one that no other instance of that slot has: an instance is
 /// never changed in place, so a changed container may not take over a name that is in use.
 pub(crate) fn free_instance(generation: u64, (name, replica): Slot<'_>, seen: &Seen) -> Instance {
-    let same = seen.instances.keys().filter(|i| i.name == *name && i.replica == replica);
-    let newest = same.map(|i| i.generation).max();
+    let same = seen.instances_of(name).filter(|(instance, _)| instance.replica == replica);
+    let newest = same.map(|(instance, _)| instance.generation).max();
     let generation = newest.map_or(generation, |newest| generation.max(newest.saturating_add(1)));
     Instance { name: name.clone(), generation, replica }
 }

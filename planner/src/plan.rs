@@ -112,8 +112,8 @@ fn volumes_that_go(manifest: &Manifest, seen: &Seen) -> Vec<Step> {
 
 /// Everything that is there and is not kept goes, dependents first.
 fn stops(manifest: &Manifest, seen: &Seen, choices: &BTreeMap<Slot<'_>, Choice>) -> Vec<Step> {
-    let order = start_order(manifest);
-    let rank = |name: &Name| order.iter().position(|n| *n == name);
+    let order = start_order(manifest).into_iter().enumerate();
+    let ranks: BTreeMap<&Name, usize> = order.map(|(rank, name)| (name, rank)).collect();
     let mut stops: Vec<_> = seen
         .instances
         .iter()
@@ -134,7 +134,7 @@ fn stops(manifest: &Manifest, seen: &Seen, choices: &BTreeMap<Slot<'_>, Choice>)
         })
         .collect();
     // What is not declared any more has no rank and goes first: nothing that stays may depend on it.
-    stops.sort_by_key(|(instance, _)| rank(&instance.name).map(std::cmp::Reverse));
+    stops.sort_by_key(|(instance, _)| ranks.get(&instance.name).copied().map(std::cmp::Reverse));
     let stop = |(instance, reason): (&Instance, Reason)| Step::Stop { instance: instance.clone(), reason };
     stops.into_iter().map(stop).collect()
 }

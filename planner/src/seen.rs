@@ -37,6 +37,17 @@ pub struct Seen {
     pub astray: Astray,
 }
 
+impl Seen {
+    /// The instances of a container or a job, the oldest first.
+    pub(crate) fn instances_of(
+        &self,
+        name: &Name,
+    ) -> impl DoubleEndedIterator<Item = (&Instance, &SeenInstance)> {
+        let bound = |generation, replica| Instance { name: name.clone(), generation, replica };
+        self.instances.range(bound(0, 0)..=bound(u64::MAX, u32::MAX))
+    }
+}
+
 /// What somebody changed by hand, or what fell over, beside instances, networks and volumes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Astray {

@@ -176,7 +176,7 @@ impl<'a> Starts<'a> {
     fn add_jobs(&self, there: &BTreeSet<&Name>, used: &mut Addresses, plan: &mut Plan) {
         for name in self.wanted.due {
             let Some(job) = self.manifest().jobs.get(name) else { continue };
-            if self.seen.instances.keys().any(|instance| instance.name == *name) {
+            if self.seen.instances_of(name).next().is_some() {
                 continue;
             }
             let start = Start {

@@ -87,22 +87,27 @@ fn digest(value: &impl Serialize) -> Digest {
 
 /// Names of the containers, each after all that it depends on; alphabetical where nothing else decides.
 pub(crate) fn start_order(manifest: &Manifest) -> Vec<&Name> {
-    fn visit<'a>(manifest: &'a Manifest, name: &'a Name, order: &mut Vec<&'a Name>) {
-        if order.contains(&name) {
+    fn visit<'a>(
+        manifest: &'a Manifest,
+        name: &'a Name,
+        visited: &mut BTreeSet<&'a Name>,
+        order: &mut Vec<&'a Name>,
+    ) {
+        if !visited.insert(name) {
             return;
         }
         // The check of the manifest has refused cycles, so this ends.
         for dependency in &manifest.containers[name].depends_on {
             // A job that is waited for is started beside the containers.
             if manifest.containers.contains_key(&dependency.container) {
-                visit(manifest, &dependency.container, order);
+                visit(manifest, &dependency.container, visited, order);
             }
         }
         order.push(name);
     }
-    let mut order = Vec::with_capacity(manifest.containers.len());
+    let (mut visited, mut order) = (BTreeSet::new(), Vec::with_capacity(manifest.containers.len()));
     for name in manifest.containers.keys() {
-        visit(manifest, name, &mut order);
+        visit(manifest, name, &mut visited, &mut order);
     }
     order
 }

@@ -338,6 +338,22 @@ fn start_first_moves_the_ports_once_the_new_one_is_healthy_and_stops_the_old_one
 }
 
 #[test]
+fn start_first_is_stop_first_where_a_network_of_the_old_one_is_made_anew() {
+    let with = |network: &str, letter| {
+        manifest(&format!(
+            "[network.back]\nsubnet = \"10.9.0.0/24\"\n{network}[container.web]\n{}networks = [\"back\"]\nupdate = {{ order = \"start-first\" }}\n",
+            image(letter)
+        ))
+    };
+    let seen = host_of(&with("mtu = 1400\n", 'a'));
+    let stops_first = |manifest: &Manifest| told(2, manifest, &seen).contains("Stop  web-1");
+    assert!(!stops_first(&with("mtu = 1400\n", 'b')), "it goes on beside the new one");
+    for changed in ["mtu = 1300\n", "mtu = 1400\ngateway = \"10.9.0.9\"\n", "mtu = 1400\ninternal = true\n"] {
+        assert!(stops_first(&with(changed, 'b')), "{changed}");
+    }
+}
+
+#[test]
 fn another_runtime_makes_every_container_anew_and_the_usual_one_by_name_does_not() {
     let with = |os: &str| manifest(&format!("{os}[container.web]\n{}", image('a')));
     let seen = host_of(&with(""));

@@ -155,17 +155,6 @@ impl Bus {
         self.begin(&what, self.manager.start_transient_unit(unit, Mode::Fail, &variants, &[])).await
     }
 
-    /// Whether systemd has a unit of that name.
-    ///
-    /// # Errors
-    /// Where it can't be asked.
-    pub(super) async fn knows(&self, unit: &str) -> Result<bool, BusError> {
-        match within(&format!("look for {unit}"), ANSWER, self.manager.get_unit(unit)).await {
-            Err(BusError::Call { source, .. }) if is_missing(&source) => Ok(false),
-            other => other.map(|_| true),
-        }
-    }
-
     /// Stops a unit, waits until it has stopped, and has systemd forget it. One that is not there is no error.
     ///
     /// # Errors
@@ -403,6 +392,14 @@ async fn within<T>(
 }
 
 /// Whether systemd says that it has no such unit.
+impl BusError {
+    /// Whether there is a unit of that name already (systemd, `bus-common-errors.h`).
+    pub(super) fn is_taken(&self) -> bool {
+        let Self::Call { source, .. } = self else { return false };
+        matches!(&**source, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.UnitExists")
+    }
+}
+
 fn is_missing(error: &zbus::Error) -> bool {
     match error {
         zbus::Error::MethodError(name, ..) => name.as_str() == "org.freedesktop.systemd1.NoSuchUnit",

@@ -136,8 +136,8 @@ impl Host {
             id: format!("debug_{number}"),
             mounts: self.mounts.clone(),
         };
-        let wanted =
-            rootfs::Wanted { layers: &image.layers, dir: &dir, upper: None, host_start: record.host_start };
+        let users = record.host_start.map(|_| namespaces::of_users(&of_target));
+        let wanted = rootfs::Wanted { layers: &image.layers, dir: &dir, upper: None, users };
         let rootfs = rootfs::mount(&self.store, &self.mounts, wanted).await?;
         let beside = Beside { target: &target, pid, rootfs: &rootfs, own_users: record.host_start.is_some() };
         let mut spec = spec(&beside, image, &talk)?;

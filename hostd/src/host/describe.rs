@@ -14,7 +14,7 @@ use super::instance::StartInstance;
 use super::record::{self, Record};
 use super::spec::{self, SpecError};
 use super::user::{self, NoUser, User};
-use super::{Host, private, runtime, unit, volume};
+use super::{Host, namespaces, private, runtime, unit, volume};
 use crate::contents::ContentsError;
 
 /// Why an instance was not described.
@@ -86,7 +86,7 @@ impl Host {
         let placed = private::place(dir, &placing)?;
         let places = spec::Places {
             rootfs: rootfs.to_owned(),
-            user_namespace: dir.join("ns/user"),
+            user_namespace: namespaces::of_users(dir),
             network_namespace: dir.join("ns/net"),
             files: dir.join("files"),
         };
@@ -122,7 +122,7 @@ impl Host {
         // Without the mount nobody may write there: it would be to memory.
         DirBuilder::new().recursive(true).mode(0o711).create(self.paths.volumes(instance))?;
         DirBuilder::new().mode(0o0).create(&target)?;
-        let namespace = File::open(self.paths.instance(instance).join("ns/user"))?.into();
+        let namespace = File::open(namespaces::of_users(&self.paths.instance(instance)))?.into();
         mount_with_ids(path, &target, &namespace).map_err(io::Error::other)?;
         Ok(target)
     }

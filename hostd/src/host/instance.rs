@@ -201,9 +201,18 @@ impl Host {
         let instance = start.instance;
         let leftovers =
             |source| StartError::Leftovers { instance: instance.clone(), source: Box::new(source) };
-        if self.is_there(instance).await.map_err(leftovers)? {
+        if self.paths.instance(instance).exists() {
             self.stop(instance).await.map_err(leftovers)?;
         }
+        match self.start_anew(start).await {
+            // There was a unit of which nothing else was left. It is gone now, with all that was made.
+            Err(StartError::Unit { source, .. }) if source.is_taken() => self.start_anew(start).await,
+            other => other,
+        }
+    }
+
+    async fn start_anew(&self, start: &StartInstance<'_>) -> Result<(), StartError> {
+        let instance = start.instance;
         let record = self.record(start)?;
         let mut prepared = self.prepare(start, &record);
         let started = match &mut prepared {
@@ -243,16 +252,25 @@ impl Host {
         config: &mut Awaited,
     ) -> Result<(), StartError> {
         let io = |what| move |source| StartError::Io { what, instance: start.instance.clone(), source };
+        let unit = async {
+            let unit = self.begin_unit(start).await?;
+            self.has_started(start, unit).await
+        };
         let (host_start, own_network) = (record.host_start, record.network_kind != NetworkKind::Host);
         let namespaces = blocking(move || namespaces::create(host_start, own_network));
-        // Nothing is mounted before systemd has taken on the start: it reads the list of mounts again first.
-        let (unit, namespaces) = tokio::join!(self.begin_unit(start), namespaces);
-        let (unit, namespaces) = (unit?, namespaces.map_err(io("make namespaces"))?);
         let made = async {
-            let described = self.make_parts(start, record, namespaces).await?;
-            config.give(&described).map_err(io("hand over the configuration"))
+            let namespaces = namespaces.await.map_err(io("make namespaces"))?;
+            let described = async {
+                let kept = namespaces.keep(&self.paths.instance(start.instance).join("ns"));
+                kept.map_err(io("keep namespaces"))?;
+                self.describe_tree(start, record).await
+            };
+            // Both come to their end, whatever becomes of the other: what is half done could not be cleared away.
+            let (joined, described) = tokio::join!(self.join_by(start, record, &namespaces), described);
+            joined?;
+            config.give(&described?).map_err(io("hand over the configuration"))
         };
-        match select(pin!(made), pin!(self.has_started(start, unit))).await {
+        match select(pin!(made), pin!(unit)).await {
             // What systemd would say of it is only a consequence.
             Either::Left((made, unit)) => match made {
                 Ok(()) => unit.await,
@@ -263,33 +281,28 @@ impl Host {
         }
     }
 
-    /// Makes all that a runtime needs for an instance, and says where it is described.
-    async fn make_parts(
+    async fn join_by(
         &self,
         start: &StartInstance<'_>,
         record: &Record,
-        namespaces: namespaces::Made,
-    ) -> Result<PathBuf, StartError> {
+        namespaces: &namespaces::Made,
+    ) -> Result<(), StartError> {
+        let Some(namespace) = namespaces.network() else { return Ok(()) };
+        let failed = |source| StartError::Network { instance: start.instance.clone(), source };
+        self.join(record, namespace).await.map_err(failed)
+    }
+
+    /// Mounts the tree of an instance, and says where it is described what is to run in it.
+    async fn describe_tree(&self, start: &StartInstance<'_>, record: &Record) -> Result<PathBuf, StartError> {
         let StartInstance { instance, container, .. } = *start;
         let io = |what| move |source| StartError::Io { what, instance: instance.clone(), source };
         let dir = self.paths.instance(instance);
-        let (ns, files) = (dir.join("ns"), dir.join("files"));
-        let joined = async {
-            let Some(namespace) = namespaces.network() else { return Ok(()) };
-            let network = |source| StartError::Network { instance: instance.clone(), source };
-            self.join(record, namespace).await.map_err(network)
-        };
         let scratch = self.volumes.scratch();
         let upper = (!container.read_only_root).then(|| Paths::upper(&scratch, instance));
         let layers = &start.image.layers;
-        let mounting = rootfs::Wanted { layers, dir: &dir, upper, host_start: record.host_start };
-        // All come to their end, whatever becomes of the others: what is half done could not be cleared away.
-        let namespaces = &namespaces;
-        let kept = async { namespaces.keep(&ns) };
-        let mounted = rootfs::mount(&self.store, &self.mounts, mounting);
-        let (joined, kept, mounted) = tokio::join!(joined, kept, mounted);
-        kept.map_err(io("keep namespaces"))?;
-        joined?;
+        let users = record.host_start.map(|_| namespaces::of_users(&dir));
+        let mounting = rootfs::Wanted { layers, dir: &dir, upper, users };
+        let mounted = rootfs::mount(&self.store, &self.mounts, mounting).await;
         let rootfs = mounted.map_err(|source| StartError::Rootfs { instance: instance.clone(), source })?;
         let resolv_conf = match record.network_kind {
             NetworkKind::None => String::new(),
@@ -301,7 +314,7 @@ impl Host {
                 }
             }
         };
-        write_files(&files, container, record, &resolv_conf).map_err(io("write its files"))?;
+        write_files(&dir.join("files"), container, record, &resolv_conf).map_err(io("write its files"))?;
         self.describe(start, record, &rootfs, &dir).map_err(|error| match error {
             Described::Io(source) => io("put the parts together")(source),
             Described::User(error) => error.into(),
@@ -424,13 +437,6 @@ impl Host {
     /// The last lines that an instance wrote.
     pub async fn last_lines(&self, instance: &Instance) -> Vec<String> {
         last_lines(instance).await
-    }
-
-    /// Whether anything is left of an instance, or runs.
-    async fn is_there(&self, instance: &Instance) -> Result<bool, StopError> {
-        let unit = |source| StopError::Unit { instance: instance.clone(), source };
-        Ok(self.paths.instance(instance).exists()
-            || self.bus.knows(&unit::name(instance)).await.map_err(unit)?)
     }
 
     /// Stops an instance and removes all that it left; with nothing there it does nothing.

@@ -10,10 +10,11 @@
 //! itself writes down what was counted, as the last thing that it does while its group is there still: no kill is missed,
 //! whether a daemon runs at that moment or not.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bennu_planner::Instance;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -97,8 +98,16 @@ pub fn note(dir: &Path, group: &Path) -> io::Result<()> {
 
 /// What was counted of an instance, whose directory this is; what can't be read counts as nothing.
 pub(super) fn of(dir: &Path, instance: &Instance) -> Counted {
-    let written = record::read(&dir.join(FILE)).ok().flatten().unwrap_or_default();
-    Group::look(&unit::group(instance)).map_or(written, |group| written.with(group))
+    in_group(dir, &unit::group(instance))
+}
+
+fn in_group(dir: &Path, group: &Path) -> Counted {
+    let written: Counted = record::read(&dir.join(FILE)).ok().flatten().unwrap_or_default();
+    Group::look(group).map_or(written, |group| written.with(group))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Wakes whoever tells of kills.
@@ -106,6 +115,8 @@ pub(super) fn of(dir: &Path, instance: &Instance) -> Counted {
 pub(super) struct Watch {
     /// A queue of inotify(7), which is read like a pipe.
     queue: pipe::Receiver,
+    /// What was counted of instances that are there, until the kernel tells of more.
+    counted: Mutex<BTreeMap<Instance, Counted>>,
     /// What was counted of instances that are gone, until it is asked for.
     gone: Mutex<Vec<Kills>>,
 }
@@ -114,7 +125,7 @@ impl Watch {
     pub(super) fn new() -> io::Result<Self> {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let queue = pipe::Receiver::from_owned_fd_unchecked(queue)?;
-        Ok(Self { queue, gone: Mutex::default() })
+        Ok(Self { queue, counted: Mutex::default(), gone: Mutex::default() })
     }
 
     /// Keeps what was counted of an instance that goes away, to be told of.
@@ -122,7 +133,7 @@ impl Watch {
         let Counted { count, limit, .. } = counted;
         if count > 0 {
             let kills = Kills { instance: instance.clone(), count, limit, gone: true };
-            self.gone.lock().unwrap_or_else(PoisonError::into_inner).push(kills);
+            lock(&self.gone).push(kills);
         }
     }
 
@@ -131,6 +142,22 @@ impl Watch {
         // One that is not there tells nothing; and what is not told at once is found at the next look.
         let _ = inotify::add_watch(&self.queue, group.join(EVENTS), WatchFlags::MODIFY);
         let _ = inotify::add_watch(&self.queue, dir, WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE);
+    }
+
+    /// What is counted of an instance in this directory, whose control group is at `group`. It is read again only where the kernel told of
+    /// something since, or the group is another one: a host with many containers is looked at often.
+    fn counted(&self, instance: &Instance, dir: &Path, group: &Path) -> Counted {
+        let is_of = |counted: &&Counted, id| counted.last.is_some_and(|(of, _)| of == id);
+        let id = std::fs::metadata(group).ok().map(|group| group.ino());
+        let mut all = lock(&self.counted);
+        if let Some(known) = id.and_then(|id| all.get(instance).filter(|counted| is_of(counted, id))) {
+            return *known;
+        }
+        // Before it is read: what happens from here on is told of.
+        self.follow(dir, group);
+        let counted = in_group(dir, group);
+        all.insert(instance.clone(), counted);
+        counted
     }
 
     /// Takes what is in the queue, and says whether any of it counts.
@@ -150,6 +177,7 @@ impl Watch {
         loop {
             self.queue.readable().await?;
             if self.drain()? {
+                lock(&self.counted).clear();
                 return Ok(());
             }
         }
@@ -182,11 +210,11 @@ impl Host {
     /// Where it can't be read which instances there are.
     pub fn kills(&self) -> io::Result<Vec<Kills>> {
         let there = names(&self.paths.instances())?;
-        let mut kills = std::mem::take(&mut *self.kills.gone.lock().unwrap_or_else(PoisonError::into_inner));
+        lock(&self.kills.counted).retain(|instance, _| there.contains(instance));
+        let mut kills = std::mem::take(&mut *lock(&self.kills.gone));
         kills.extend(there.into_iter().map(|instance| {
             let dir = self.paths.instance(&instance);
-            self.kills.follow(&dir, &unit::group(&instance));
-            let Counted { count, limit, .. } = of(&dir, &instance);
+            let Counted { count, limit, .. } = self.kills.counted(&instance, &dir, &unit::group(&instance));
             Kills { instance, count, limit, gone: false }
         }));
         Ok(kills)
@@ -240,6 +268,23 @@ mod tests {
         std::fs::write(group.join("memory.max"), "max\n").unwrap();
         note(dir.path(), &group).unwrap();
         assert_eq!((written(dir.path()).count, written(dir.path()).limit), (1, None));
+    }
+
+    #[tokio::test]
+    async fn what_was_counted_is_read_again_where_the_kernel_told_of_more_or_the_group_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, watch, instance) =
+            (dir.path().join("web-3"), Watch::new().unwrap(), "web-3".parse().unwrap());
+        std::fs::create_dir(&home).unwrap();
+        let first = group(dir.path(), "first", 1);
+        let count = |group: &Path| watch.counted(&instance, &home, group).count;
+        assert_eq!(count(&first), 1);
+        std::fs::write(first.join(EVENTS), "oom_kill 2\n").unwrap();
+        assert_eq!(count(&first), 1, "it was not told yet");
+        watch.changed().await.unwrap();
+        assert_eq!(count(&first), 2);
+        assert_eq!(count(&group(dir.path(), "second", 5)), 5);
+        assert_eq!(count(&dir.path().join("none")), 0, "it ended, and nothing was written down");
     }
 
     #[tokio::test]

@@ -198,14 +198,15 @@ pub(super) async fn remove(interfaces: Vec<Interface>, namespace: PathBuf) -> Re
     .await
 }
 
-/// Does something on a thread of its own, which may go to another namespace: it ends with it and never comes back. What it waits for is
-/// waited for by the daemon's own event loop.
+/// Does something on a thread of its own, which may go to another namespace: it ends with it and never comes back. It has its own event
+/// loop, so that it goes on while the daemon does something else.
 async fn apart<F>(work: impl FnOnce() -> F + Send + 'static) -> Result<(), LinkError>
 where
     F: Future<Output = Result<(), LinkError>>,
 {
     let (tell, told) = tokio::sync::oneshot::channel();
-    let events = tokio::runtime::Handle::current();
+    let events = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let events = events.map_err(failed("make an event loop"))?;
     let thread = std::thread::Builder::new().name("links".to_owned()).spawn(move || {
         // Whoever asked may be gone.
         let _ = tell.send(events.block_on(work()));

@@ -3,9 +3,9 @@
 //! ```text
 //! container + image ──► spec (config.json), unit (typed properties), network (interfaces)   pure
 //!                             │
-//! start ──► record ─┬► namespaces ──► net ─┬► describe ──► handover ──► the runtime goes on         effects
-//!                   ├► rootfs ─────────────┘
-//!                   └► bus (StartTransientUnit) ──► the runtime waits
+//! start ──► record ─┬► namespaces ──► net ─────────────┬► handover ──► the runtime goes on          effects
+//!                   └► bus ─┬► rootfs ──► describe ────┘
+//!                           └► (StartTransientUnit) the runtime waits
 //! stop  ──► bus (StopUnit) ──► net ──► unmount ──► remove
 //! observe ◄── bus, records, volumes, ports, store
 //! ```
@@ -30,6 +30,7 @@ mod inspect;
 mod instance;
 mod journal;
 mod kills;
+mod known;
 mod links;
 mod logs;
 mod measure;
@@ -106,6 +107,7 @@ pub struct Host {
     ids: idrange::Ids,
     settings: settings::Settings,
     names: names::Names,
+    records: known::Records,
     mounted: Arc<parts::Mounted>,
     /// Held while a bridge is made.
     bridges: tokio::sync::Mutex<()>,
@@ -202,6 +204,7 @@ impl Host {
             ids,
             settings,
             names,
+            records: known::Records::default(),
             mounted,
             bridges,
             boot,

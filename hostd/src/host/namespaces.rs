@@ -74,6 +74,11 @@ fn network_of_the_hosts() -> io::Result<OwnedFd> {
     made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Where the user namespace of the instance in this directory is kept.
+pub(super) fn of_users(dir: &Path) -> PathBuf {
+    dir.join("ns/user")
+}
+
 /// Whether a namespace is kept at this path.
 pub(super) fn is_kept(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC)

@@ -85,10 +85,10 @@ impl Host {
 
     /// Makes the rules for the networks that are set up now.
     async fn keep_apart(&self, network: &Name) -> Result<(), NetworkError> {
-        let internal =
-            self.internal().map_err(|source| NetworkError::Record { network: network.clone(), source })?;
+        let networks =
+            self.networks().map_err(|source| NetworkError::Record { network: network.clone(), source })?;
         let chains = |source| NetworkError::Chains { network: network.clone(), source };
-        self.ports.prepare(&internal).await.map_err(chains)
+        self.ports.prepare(&internal(&networks)).await.map_err(chains)
     }
 
     /// Takes a network down that no container is on any more; one that is not there is no error.
@@ -172,13 +172,6 @@ impl Host {
         Ok(self.names.serve().await?)
     }
 
-    /// The bridges of the networks that lead nowhere but to themselves.
-    fn internal(&self) -> io::Result<BTreeSet<String>> {
-        let networks = self.networks()?;
-        let internal = networks.iter().filter(|(_, spec)| spec.internal && spec.kind == NetworkKind::Bridge);
-        Ok(internal.map(|(name, _)| network::interface(name)).collect())
-    }
-
     /// Publishes exactly these ports, and makes all rules and all that the kernel needs for them as they should be.
     ///
     /// # Errors
@@ -188,20 +181,21 @@ impl Host {
         for setting in settings(networks.iter()) {
             set(&setting).map_err(PublishError::Setting)?;
         }
-        self.ports.publish(&self.internal().map_err(PublishError::Remember)?, ports).await
+        self.ports.publish(&internal(&networks), ports).await
     }
 
     /// What is published, and whether the rules, or what the kernel needs for them, are not as they were made.
     ///
     /// # Errors
     /// Where they can't be read.
-    pub(super) async fn look_at_firewall(&self) -> Result<(BTreeSet<Published>, bool), PublishError> {
-        let networks = self.networks().map_err(PublishError::Remember)?;
+    pub(super) async fn look_at_firewall(
+        &self,
+        networks: &BTreeMap<Name, SeenNetwork>,
+    ) -> Result<(BTreeSet<Published>, bool), PublishError> {
         let lost = settings(networks.iter())
             .iter()
             .any(|setting| std::fs::read_to_string(setting).is_ok_and(|value| value.trim() != "1"));
-        let internal = self.internal().map_err(PublishError::Remember)?;
-        let (published, changed) = self.ports.look(&internal).await?;
+        let (published, changed) = self.ports.look(&internal(networks)).await?;
         Ok((published, changed || lost))
     }
 
@@ -223,6 +217,12 @@ impl Host {
         }
         Ok(found)
     }
+}
+
+/// The bridges of the networks that lead nowhere but to themselves.
+fn internal(networks: &BTreeMap<Name, SeenNetwork>) -> BTreeSet<String> {
+    let internal = networks.iter().filter(|(_, spec)| spec.internal && spec.kind == NetworkKind::Bridge);
+    internal.map(|(name, _)| network::interface(name)).collect()
 }
 
 /// What has to be 1 for the bridges that are there: forwarding between interfaces; on bridges that lead beyond themselves

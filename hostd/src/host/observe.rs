@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use bennu_image_store::StoreError;
 use bennu_manifests::model::{Digest, ImageRef};
 use bennu_planner::{Astray, Health, Instance, Seen, SeenInstance, State};
 
 use super::bus::{BusError, UnitStatus};
-use super::parts::{self, Parts};
+use super::known::Known;
+use super::parts;
 use super::ports::PublishError;
-use super::record::{self, Record};
 use super::volume::VolumeError;
 use super::{Host, handover, strangers, unit};
 
@@ -45,7 +46,7 @@ pub enum ObserveError {
 /// An instance of which anything is there.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<Arc<Known>>,
     /// What systemd says of it; `None` also where its runtime waits for parts that were not made: by a daemon that was killed, nobody
     /// makes them any more.
     pub(super) unit: Option<UnitStatus>,
@@ -71,7 +72,7 @@ impl Host {
         let instances = found.iter().map(seen).collect();
         let networks =
             self.networks().map_err(|source| ObserveError::Records { what: "networks", source })?;
-        let (published, firewall) = self.look_at_firewall().await?;
+        let (published, firewall) = self.look_at_firewall(&networks).await?;
         let astray = Astray { firewall, names: self.names.are_lost(), units };
         let volumes = self.volumes.list()?;
         let quotas = self.volumes.quotas(&volumes)?;
@@ -93,7 +94,7 @@ impl Host {
         });
         let parts = whole.filter_map(|(instance, found)| {
             let (dir, volumes) = (self.paths.instance(instance), self.paths.volumes(instance));
-            Some((instance.clone(), Parts::of(&dir, &volumes, found.record.as_ref()?)))
+            Some((instance.clone(), found.record.as_ref()?.parts(&dir, &volumes)))
         });
         let failed = |source| ObserveError::Records { what: "what instances are made of", source };
         let parts: Vec<_> = parts.collect();
@@ -114,10 +115,11 @@ impl Host {
         let records = |source| ObserveError::Records { what: "instances", source };
         let mut names = names(&self.paths.instances()).map_err(records)?;
         names.extend(units.keys().cloned());
+        self.records.keep(&names);
         let found = |instance: Instance| {
             let dir = self.paths.instance(&instance);
             // A record that can't be read is as none: what is left of the instance is cleared away.
-            let record = record::read::<Record>(&dir.join("record.json")).unwrap_or_default();
+            let record = self.records.of(&instance, &dir.join("record.json"));
             let unit = units.remove(&instance).filter(|_| handover::was_given(&dir.join("bundle")));
             (instance, Found { record, unit })
         };
@@ -135,7 +137,7 @@ pub(super) fn names(dir: &Path) -> io::Result<BTreeSet<Instance>> {
 }
 
 fn seen(found: &Found) -> SeenInstance {
-    match &found.record {
+    match found.record.as_ref().map(|known| &known.record) {
         Some(record) => SeenInstance {
             fingerprint: record.fingerprint,
             image: record.image.clone(),
@@ -229,7 +231,7 @@ mod tests {
     fn a_unit_without_a_record_is_only_partly_there() {
         let found = Found { record: None, unit: Some(unit("active", "running", "")) };
         assert_eq!(seen(&found).state, State::Stopped);
-        let found = Found { record: Some(record()), unit: Some(unit("active", "running", "")) };
+        let found = Found { record: Some(Known::of(record())), unit: Some(unit("active", "running", "")) };
         assert_eq!(seen(&found).state, State::Running);
         assert_eq!(seen(&found).fingerprint, record().fingerprint);
     }

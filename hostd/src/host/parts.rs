@@ -79,7 +79,7 @@ impl Parts {
         let volumes = std::fs::read_dir(volumes).into_iter().flatten().flatten().map(|entry| entry.path());
         let mounts = [
             Some(rootfs::path(dir)),
-            record.host_start.map(|_| dir.join("ns/user")),
+            record.host_start.map(|_| namespaces::of_users(dir)),
             namespace.clone(),
             // Made only where it is mounted.
             private.exists().then_some(private),
@@ -103,7 +103,10 @@ impl Parts {
 ///
 /// # Errors
 /// Where the kernel does not tell what is mounted.
-pub(super) fn missing(mounted: &Mounted, instances: &[(Instance, Parts)]) -> io::Result<BTreeSet<Instance>> {
+pub(super) fn missing(
+    mounted: &Mounted,
+    instances: &[(Instance, Arc<Parts>)],
+) -> io::Result<BTreeSet<Instance>> {
     let mounted = mounted.look()?;
     let bridges: BTreeSet<&str> =
         instances.iter().flat_map(|(_, parts)| &parts.ends).map(|(_, bridge)| bridge.as_str()).collect();
@@ -128,7 +131,7 @@ fn has_ends(parts: &Parts, ports: &BTreeMap<&str, BTreeSet<OsString>>) -> bool {
 
 /// Of these the ones whose interfaces beside the host are not there. A thread of its own enters their namespaces and ends: it never comes
 /// back to the host's network.
-fn without_interfaces_there(mut instances: Vec<&(Instance, Parts)>) -> Vec<&(Instance, Parts)> {
+fn without_interfaces_there(mut instances: Vec<&(Instance, Arc<Parts>)>) -> Vec<&(Instance, Arc<Parts>)> {
     instances.retain(|(_, parts)| !parts.beside.is_empty());
     if instances.is_empty() {
         return instances;
@@ -205,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_mount_that_is_gone_is_missed_and_one_that_is_there_is_not() {
-        let with = |path: &str| Parts { mounts: vec![path.into()], ..none() };
+        let with = |path: &str| Arc::new(Parts { mounts: vec![path.into()], ..none() });
         let instances = [(instance("a-1"), with("/proc")), (instance("b-1"), with("/proc/no-such-mount"))];
         assert_eq!(missing(&Mounted::new().unwrap(), &instances).unwrap(), [instance("b-1")].into());
     }
@@ -239,7 +242,10 @@ mod tests {
         ] {
             assert_eq!(has_ends(&on(ends), &ports), has, "{ends:?}");
         }
-        let instances = [(instance("a-1"), on(&[("veth1", "no-such-bridge")])), (instance("b-1"), none())];
+        let instances = [
+            (instance("a-1"), Arc::new(on(&[("veth1", "no-such-bridge")]))),
+            (instance("b-1"), Arc::new(none())),
+        ];
         assert_eq!(missing(&Mounted::new().unwrap(), &instances).unwrap(), [instance("a-1")].into());
     }
 
@@ -258,8 +264,8 @@ mod tests {
             beside: vec![name.to_owned()],
             ..none()
         };
-        let instances =
-            [(instance("a-1"), own("lo")), (instance("b-1"), own("eth100")), (instance("c-1"), none())];
+        let instances = [("a-1", own("lo")), ("b-1", own("eth100")), ("c-1", none())]
+            .map(|(name, parts)| (instance(name), Arc::new(parts)));
         assert_eq!(without_interfaces_there(instances.iter().collect()), [&instances[1]]);
         let file = tempfile::NamedTempFile::new().unwrap();
         for nothing in [file.path(), Path::new("/no/such/namespace")] {

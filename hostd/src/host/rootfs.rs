@@ -1,13 +1,15 @@
 //! The file tree of an instance: the layers of its image with the instance's ids, and what it writes on top.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bennu_image_store::mount::{IdMap, MountError, Mounts, Upper};
+use bennu_image_store::mount::{MountError, Mounts, Upper};
 use bennu_image_store::{LayerRecord, Store};
 
-use super::{idrange, volume};
+use super::volume;
 
 /// What is to be mounted.
 #[derive(Debug, Clone)]
@@ -19,16 +21,16 @@ pub(super) struct Wanted<'a> {
     /// Where what it writes to its root goes; `None` where it may not write: then memory is enough, for the mount
     /// points that the image does not have.
     pub(super) upper: Option<PathBuf>,
-    /// The first id of its range on the host; `None` where it has the host's.
-    pub(super) host_start: Option<u32>,
+    /// Where the user namespace of the instance is; `None` where it has the host's users.
+    pub(super) users: Option<PathBuf>,
 }
 
 /// Why a tree was not mounted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RootfsError {
-    /// A directory can't be made.
-    #[error("make {}", path.display())]
+    /// A directory can't be made, or the user namespace not be opened.
+    #[error("prepare {}", path.display())]
     Io {
         /// The directory.
         path: PathBuf,
@@ -58,11 +60,12 @@ pub(super) async fn mount(
     for (dir, mode) in [(&target, 0o755), (&top, 0o711), (&upper, 0o755), (&work, 0o700)] {
         volume::make_dir(dir, mode).map_err(|source| RootfsError::Io { path: dir.clone(), source })?;
     }
-    let idmap = wanted.host_start.map(|host_start| IdMap { host_start, count: idrange::COUNT });
+    let open = |path: PathBuf| File::open(&path).map_err(|source| RootfsError::Io { path, source });
+    let users = wanted.users.map(open).transpose()?.map(OwnedFd::from);
     let (store, mounts, layers) = (store.clone(), mounts.clone(), wanted.layers.to_vec());
     let mounted = tokio::task::spawn_blocking(move || {
         let upper = Upper { upper: &upper, work: &work };
-        mounts.mount_image(&store, &layers, &target, Some(upper), idmap).map(|_checked| target)
+        mounts.mount_image(&store, &layers, &target, Some(upper), users.as_ref()).map(|_checked| target)
     });
     let joined =
         mounted.await.map_err(|error| RootfsError::Io { path: path(wanted.dir), source: error.into() })?;

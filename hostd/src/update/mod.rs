@@ -37,9 +37,8 @@ use std::time::Duration;
 
 use bennu_api::{Happening, Phase, Problem, ProblemKind};
 use bennu_manifests::model::Digest;
-use bennu_planner::update::{
-    AfterBoot, Attempt, Baseline, EspStep, Found, Pointer, Rearm, Room, Start, esp_steps,
-};
+use bennu_planner::Seen;
+use bennu_planner::update::{AfterBoot, Attempt, EspStep, Found, Pointer, Rearm, Room, Start, esp_steps};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
@@ -93,8 +92,8 @@ pub enum UpdateError {
 /// What became of a generation for which all is in the store.
 #[derive(Debug)]
 pub(crate) enum Advanced {
-    /// It is the active one.
-    Active,
+    /// It is the active one, of a host that looks like this; what it needs is pinned still as what comes next.
+    Active(Box<Seen>),
     /// Something keeps the host from changing.
     Waits(String),
     /// It is given up: another plan than the one that was asked for would be carried out.
@@ -246,7 +245,7 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
     let first = Attempt::at(generation, root, running, kept);
     let attempt = match before {
         Some(before) => Attempt { os: first.os, arrived: first.arrived, not_before: None, ..before },
-        None => Attempt { baseline: baseline(core).await, ..first },
+        None => Attempt { baseline: baseline::observe(foreseen.seen()).await, ..first },
     };
     let within = pending.manifest.update.as_ref().and_then(|updates| updates.confirm_within_ms);
     let confirm_by =
@@ -266,9 +265,8 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
     // Before it is on trial: a daemon that ends over it is counted.
     core.updates().clock.begin(Trial::of(&attempt));
     core.ledger.lock().await.point(|pointer| pointer.activated(generation, Some(attempt)))?;
-    crate::pins::follow(core).await.map_err(NotAnOs::Store)?;
     core.updates().phase = Phase::Trial;
-    Ok(Advanced::Active)
+    Ok(Advanced::Active(Box::new(foreseen.into_seen())))
 }
 
 /// Why a plan is not carried out that is not the one that was asked for.
@@ -309,14 +307,6 @@ async fn give_volumes_back(core: &Core, from: u64, to: u64) -> Result<(), Update
     let hands = core.hands.lock().await;
     let back = volumes::restore_to_generation(core, &hands, &from, to, Timestamp::now()).await;
     back.map(drop).map_err(UpdateError::Volumes)
-}
-
-/// What answers now, or nothing where the host can't be looked at.
-async fn baseline(core: &Core) -> Baseline {
-    match core.host.observe().await {
-        Ok(seen) => baseline::observe(&seen).await,
-        Err(_) => Baseline::default(),
-    }
 }
 
 /// What is on the boot partition.

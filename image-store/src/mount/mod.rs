@@ -141,8 +141,8 @@ impl Mounts {
     }
 
     /// Mounts an image on the directory `target`: its layers (the lowest first) from `store`, read-only where `upper` is
-    /// `None`, always without devices. With `idmap` its files belong to the ids of a container. What is mounted at `target`
-    /// already, by an earlier call, is left alone.
+    /// `None`, always without devices. With a user namespace, `ids`, what belongs to an id in the image belongs to the same id of that. What
+    /// is mounted at `target` already, by an earlier call, is left alone.
     ///
     /// # Errors
     /// [`MountError`]; nothing stays mounted at `target`.
@@ -152,7 +152,7 @@ impl Mounts {
         layers: &[LayerRecord],
         target: &Path,
         upper: Option<Upper<'_>>,
-        idmap: Option<IdMap>,
+        ids: Option<&OwnedFd>,
     ) -> Result<Checked, MountError> {
         if layers.is_empty() {
             return Err(MountError::NoLayers);
@@ -168,7 +168,7 @@ impl Mounts {
         durable::replace(&record, &bytes).map_err(MountError::io("write", &record))?;
         let result = self.mount_layers(store, layers).and_then(|(paths, checked)| {
             if !is_mount_point(target).map_err(MountError::io("look at", target))? {
-                overlay::mount(&self.run, &paths, target, upper, idmap)?;
+                overlay::mount(&self.run, &paths, target, upper, ids)?;
             }
             Ok(checked)
         });

@@ -11,7 +11,7 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
-use super::{IdMap, MountError, Upper, sys, userns};
+use super::{MountError, Upper, sys};
 use crate::layer::{IMPLIED, OPAQUE};
 
 /// A mount of the EROFS image in `file` that is nowhere in the tree yet.
@@ -34,12 +34,12 @@ pub(super) fn mount(
     layers: &[PathBuf],
     target: &Path,
     upper: Option<Upper<'_>>,
-    idmap: Option<IdMap>,
+    ids: Option<&OwnedFd>,
 ) -> Result<(), MountError> {
     let stacked = std::thread::scope(|scope| {
         let stacking = || {
             sys::leave_mounts().map_err(MountError::io("copy the tree of mounts for", target))?;
-            stacked(run, layers, target, upper, idmap)
+            stacked(run, layers, target, upper, ids)
         };
         scope.spawn(stacking).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
@@ -52,12 +52,12 @@ fn stacked(
     layers: &[PathBuf],
     target: &Path,
     upper: Option<Upper<'_>>,
-    idmap: Option<IdMap>,
+    ids: Option<&OwnedFd>,
 ) -> Result<OwnedFd, MountError> {
     let layers = seen(layers)?;
-    let mut lower = match idmap {
+    let mut lower = match ids {
         None => Lower { paths: layers.to_vec(), base: None },
-        Some(map) => Lower::with_ids(run, layers, map)?,
+        Some(ids) => Lower::with_ids(run, layers, ids)?,
     };
     let described = described_root(&lower.paths)?;
     match upper {
@@ -143,12 +143,10 @@ struct Lower {
 }
 
 impl Lower {
-    fn with_ids(run: &Path, layers: &[PathBuf], map: IdMap) -> Result<Self, MountError> {
-        let namespace = userns::open(map).map_err(MountError::io("map ids for", run))?;
+    fn with_ids(run: &Path, layers: &[PathBuf], ids: &OwnedFd) -> Result<Self, MountError> {
         let mut lower = Self { paths: Vec::with_capacity(layers.len()), base: None };
         for layer in layers {
-            let clone =
-                sys::clone_with_ids(layer, &namespace).map_err(MountError::io("map ids of", layer))?;
+            let clone = sys::clone_with_ids(layer, ids).map_err(MountError::io("map ids of", layer))?;
             lower.attach(run, &clone)?;
         }
         Ok(lower)

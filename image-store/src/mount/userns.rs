@@ -26,11 +26,6 @@ pub struct Namespaces {
     pub network: Option<OwnedFd>,
 }
 
-/// A user namespace that maps `count` ids from 0 to those from `host_start`.
-pub(super) fn open(map: IdMap) -> io::Result<OwnedFd> {
-    namespaces(map, false).map(|made| made.user)
-}
-
 /// Makes a user namespace with the ids of a container, and a network namespace in it where that is asked for.
 ///
 /// # Errors
