@@ -1,6 +1,7 @@
 //! What the reconciler and the API share: the ledger, the host, and what is being done now.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bennu_api::{
@@ -58,8 +59,8 @@ pub struct Core {
     kills: Mutex<Kills>,
     rejections: Mutex<Rejections>,
     updates: Mutex<Updates>,
-    /// Held by whoever starts or stops containers or swaps volumes, so that only one does.
-    pub hands: tokio::sync::Mutex<Hands>,
+    hands: tokio::sync::Mutex<Hands>,
+    turns: AtomicU64,
     /// Wakes the reconciler: a manifest was accepted.
     pub accepted: Notify,
     clients: Clients,
@@ -129,6 +130,7 @@ impl Core {
             events,
             forwards: Forwards::default(),
             hands: tokio::sync::Mutex::default(),
+            turns: AtomicU64::default(),
             accepted: Notify::new(),
             clients: Clients::default(),
             now: Mutex::new(Now { made, ..Now::default() }),
@@ -136,6 +138,18 @@ impl Core {
             os,
             store,
         }
+    }
+
+    /// Held by whoever starts or stops containers or swaps volumes, so that only one does.
+    pub async fn take_in_hand(&self) -> tokio::sync::MutexGuard<'_, Hands> {
+        let hands = self.hands.lock().await;
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        hands
+    }
+
+    /// How often somebody had the host in hand.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// What is being done, to read or to change.

@@ -20,13 +20,33 @@ use crate::update::OsImage;
 /// How long registries have to say how much there is to fetch, all together.
 const ASK: Duration = Duration::from_secs(20);
 
+/// How long what was seen of the host counts as what it is.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// What a generation would do.
 #[derive(Debug)]
 pub(crate) struct Foreseen {
     pub plan: Plan,
     pub digest: Digest,
     pub interruption: Interruption,
-    seen: Seen,
+    looked: Looked,
+}
+
+/// What was on the host at some moment.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// What it was.
+    pub seen: Seen,
+    at: Instant,
+    /// How often somebody had had the host in hand then.
+    turns: u64,
+}
+
+impl Looked {
+    /// Whether it may be acted by still: a moment later, by the first who has the host in hand since, which is now for the `turns`th time.
+    pub(crate) fn is_fresh(&self, turns: u64) -> bool {
+        self.at.elapsed() < FRESH && turns == self.turns + 1
+    }
 }
 
 /// Decides what `wanted` would do to the host, on which `active` runs.
@@ -52,6 +72,7 @@ pub(crate) async fn foresee_with(
     active: Option<&Applicable>,
     restarts: bool,
 ) -> Result<Foreseen, ObserveError> {
+    let (at, turns) = (Instant::now(), core.turns());
     let mut seen = core.host.observe().await?;
     if let Some(active) = active {
         core.health.judge(&active.manifest, &mut seen);
@@ -61,7 +82,7 @@ pub(crate) async fn foresee_with(
     let plan = plan(Wanted { generation, manifest, rejected: &rejected, due: &due, completed: &due }, &seen);
     let interruption = interruption(&plan, &seen, restarts);
     let digest = plan.digest(&wanted.generation.manifest, &interruption);
-    Ok(Foreseen { plan, digest, interruption, seen })
+    Ok(Foreseen { plan, digest, interruption, looked: Looked { seen, at, turns } })
 }
 
 /// What is known of operating systems: the one that runs, and those of these images that are in the store.
@@ -73,12 +94,12 @@ pub(crate) fn os_seen(core: &Core, images: impl IntoIterator<Item = Digest>) -> 
 impl Foreseen {
     /// What is on the host, as it was decided from.
     pub(crate) fn seen(&self) -> &Seen {
-        &self.seen
+        &self.looked.seen
     }
 
     /// The same, where nothing else of it is needed.
-    pub(crate) fn into_seen(self) -> Seen {
-        self.seen
+    pub(crate) fn into_looked(self) -> Looked {
+        self.looked
     }
 
     /// What the plan comes to, given how much there is.
@@ -89,7 +110,7 @@ impl Foreseen {
     /// All that is to be told of it, which asks registries.
     pub(crate) async fn told(self, core: &Core, wanted: &Applicable) -> Planned {
         let fetch = to_fetch(core, wanted, &self.plan).await;
-        let measured = core.host.measure(&self.seen).await;
+        let measured = core.host.measure(self.seen()).await;
         let consequences = Some(self.consequences(&measured));
         Planned { plan: self.plan, digest: Some(self.digest), fetch: Some(fetch), consequences }
     }

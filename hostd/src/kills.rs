@@ -19,6 +19,9 @@ use crate::host;
 /// once fills no list of events.
 const GATHER: Duration = Duration::from_secs(1);
 
+/// How long it is waited where the kernel does not tell.
+const AGAIN: Duration = Duration::from_secs(30);
+
 /// What was told.
 #[derive(Debug)]
 pub struct Kills {
@@ -87,7 +90,7 @@ pub async fn run(core: &Core) {
     loop {
         if let Err(error) = core.host.kills_may_have_changed().await {
             tracing::warn!(%error, "wait for the kernel to end programs");
-            return std::future::pending().await;
+            tokio::time::sleep(AGAIN).await;
         }
         tell(core);
         tokio::time::sleep(GATHER).await;

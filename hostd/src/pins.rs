@@ -5,7 +5,7 @@ use bennu_manifests::model::{Digest, Manifest};
 
 use crate::core::Core;
 
-/// What the pending generation needs, from when all of it is there until it is the active one.
+/// What the pending generation needs, from when all of it is there until it is pinned as the active one.
 pub(crate) const NEXT: &str = "next";
 
 /// Pins what the active generation, the one that was kept last and the one before it need. What is not there is not held: those
@@ -34,16 +34,6 @@ pub async fn follow(core: &Core) -> Result<(), StoreError> {
         Some(_) => Ok(()),
         None => core.store.unpin(NEXT),
     }
-}
-
-/// Pins what the generations need, where a daemon ended before it had done so for the active one.
-///
-/// # Errors
-/// As [`follow`].
-pub(crate) async fn take_up(core: &Core) -> Result<(), StoreError> {
-    let is_pending = core.ledger.lock().await.pending().is_some();
-    let next = core.store.pins()?.into_iter().any(|(name, _)| name == NEXT);
-    if next && !is_pending { follow(core).await } else { Ok(()) }
 }
 
 /// Pins what of `digests` is there, or nothing any more.

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use crate::carry_out::{carry_out, line};
 use crate::core::{Core, chain};
 use crate::fetch::{Staging, fetch};
+use crate::foresee::Looked;
 use crate::forward::Forwards;
 use crate::health::Monitor;
 use crate::ledger::Applicable;
@@ -58,10 +59,6 @@ enum Round {
 
 /// Runs for as long as the daemon does.
 pub async fn run(core: &Arc<Core>) {
-    // The daemon before may have ended as soon as a generation was active.
-    if let Err(error) = pins::take_up(core).await {
-        tracing::error!(error = chain(&error), "pin what the generations need");
-    }
     let mut failures = 0u32;
     loop {
         let round = round(core).await;
@@ -126,7 +123,7 @@ async fn round(core: &Arc<Core>) -> Round {
     let (mut failed, mut activated) = (None, None);
     if let Some(pending) = pending {
         match stage(core, &pending).await {
-            Ok(Advanced::Active(seen)) => (active, activated) = (Some(pending), Some(seen)),
+            Ok(Advanced::Active(looked)) => (active, activated) = (Some(pending), Some(looked)),
             Ok(Advanced::Waits(why)) => core.updates().why = why,
             Ok(Advanced::GivenUp) => {}
             Ok(Advanced::Restarting) => return Round::Restarting,
@@ -137,14 +134,13 @@ async fn round(core: &Arc<Core>) -> Round {
         }
     }
     let was_activated = activated.is_some();
-    let kept = match &active {
-        Some(active) => keep(core, active, activated).await,
+    let kept = match active {
+        Some(active) => keep(core, &active, activated).await,
         None => Round::Whole { next: None },
     };
-    // Until here all of it was held as what comes next; nobody waits for this.
+    // All of it is held as what comes next until something else is to come; nobody waits for this.
     if was_activated && let Err(error) = pins::follow(core).await {
-        let generation = active.map_or(0, |active| active.generation.number);
-        failed = Some(Round::Failed { generation, reason: chain(&error) });
+        tracing::error!(error = chain(&error), "pin what the generations need");
     }
     let judged = judged(core, &kept).await;
     update::release_lock(core).await;
@@ -187,6 +183,8 @@ async fn stage(core: &Core, pending: &Applicable) -> Result<Advanced, Staging> {
     require_signatures(core, pending).await?;
     fetch(core, pending, &seen).await?;
     core.host.give_ids(&pending.manifest).map_err(|e| failed(&e))?;
+    // What is active may be held by that name alone still.
+    pins::follow(core).await.map_err(|e| failed(&e))?;
     core.store.pin(pins::NEXT, &pins::images(&pending.manifest)).map_err(|e| failed(&e))?;
     core.updates().staged = Some(number);
     update::advance(core, pending).await.map_err(|e| failed(&e))
@@ -220,15 +218,13 @@ async fn require_signatures(core: &Core, pending: &Applicable) -> Result<(), Sta
     Ok(())
 }
 
-/// Makes the host what the active generation says, as far as one look and one plan reach. What was `looked` at to decide for it a moment
-/// ago counts as that look, unless somebody has had the host in hand since.
-async fn keep(core: &Arc<Core>, active: &Applicable, looked: Option<Box<Seen>>) -> Round {
+/// Makes the host what the active generation says, as far as one look and one plan reach. That by which it was decided for counts as that
+/// look while it is fresh.
+async fn keep(core: &Arc<Core>, active: &Applicable, looked: Option<Box<Looked>>) -> Round {
     let generation = active.generation.number;
     let fail = |reason: String| Round::Failed { generation, reason };
-    let (mut hands, looked) = match core.hands.try_lock() {
-        Ok(hands) => (hands, looked),
-        Err(_) => (core.hands.lock().await, None),
-    };
+    let mut hands = core.take_in_hand().await;
+    let looked = looked.filter(|looked| looked.is_fresh(core.turns()));
     core.now().made = Some(active.manifest.clone());
     // Before anything is started, so that its first words are on their way, too.
     Forwards::follow(core, &active.manifest);
@@ -236,7 +232,7 @@ async fn keep(core: &Arc<Core>, active: &Applicable, looked: Option<Box<Seen>>) 
     // Told in the end: a journal that is not as declared holds up no container.
     let journal = core.host.keep_logs(&active.manifest).await;
     let mut seen = match looked {
-        Some(seen) => *seen,
+        Some(looked) => looked.seen,
         None => match core.host.observe().await {
             Ok(seen) => seen,
             Err(error) => return fail(chain(&error)),

@@ -201,8 +201,8 @@ fn networks_stay(
     there: &BTreeMap<Name, SeenNetwork>,
     networks: &BTreeMap<Name, SeenNetwork>,
 ) -> bool {
-    let mut joined = seen.addresses.keys().chain(seen.addresses6.keys());
-    joined.all(|name| networks.get(name).is_some_and(|network| there.get(name) == Some(network)))
+    let same = |name| there.get(name).is_none_or(|was| Some(was) == networks.get(name));
+    addresses_stay(seen, networks) && seen.addresses.keys().all(same)
 }
 
 fn is_as_it_should_be(state: State, container: &Container) -> bool {

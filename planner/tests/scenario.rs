@@ -348,7 +348,17 @@ fn start_first_is_stop_first_where_a_network_of_the_old_one_is_made_anew() {
     let seen = host_of(&with("mtu = 1400\n", 'a'));
     let stops_first = |manifest: &Manifest| told(2, manifest, &seen).contains("Stop  web-1");
     assert!(!stops_first(&with("mtu = 1400\n", 'b')), "it goes on beside the new one");
-    for changed in ["mtu = 1300\n", "mtu = 1400\ngateway = \"10.9.0.9\"\n", "mtu = 1400\ninternal = true\n"] {
+    let forgotten = Seen { networks: Default::default(), ..seen.clone() };
+    assert!(
+        !told(2, &with("mtu = 1400\n", 'b'), &forgotten).contains("Stop  web-1"),
+        "nothing is taken down"
+    );
+    for changed in [
+        "mtu = 1300\n",
+        "mtu = 1400\ngateway = \"10.9.0.9\"\n",
+        "mtu = 1400\ninternal = true\n",
+        "mtu = 1400\nisolated = true\n",
+    ] {
         assert!(stops_first(&with(changed, 'b')), "{changed}");
     }
 }

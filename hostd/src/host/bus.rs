@@ -391,7 +391,6 @@ async fn within<T>(
     }
 }
 
-/// Whether systemd says that it has no such unit.
 impl BusError {
     /// Whether there is a unit of that name already (systemd, `bus-common-errors.h`).
     pub(super) fn is_taken(&self) -> bool {
@@ -400,6 +399,7 @@ impl BusError {
     }
 }
 
+/// Whether systemd says that it has no such unit.
 fn is_missing(error: &zbus::Error) -> bool {
     match error {
         zbus::Error::MethodError(name, ..) => name.as_str() == "org.freedesktop.systemd1.NoSuchUnit",

@@ -1,5 +1,6 @@
 //! Making an instance of a container and starting it; stopping one and removing all that it left.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -204,19 +205,23 @@ impl Host {
         if self.paths.instance(instance).exists() {
             self.stop(instance).await.map_err(leftovers)?;
         }
-        match self.start_anew(start).await {
-            // There was a unit of which nothing else was left. It is gone now, with all that was made.
-            Err(StartError::Unit { source, .. }) if source.is_taken() => self.start_anew(start).await,
-            other => other,
+        let is_taken = Cell::new(false);
+        let started = self.start_anew(start, &is_taken).await;
+        if !is_taken.get() {
+            return started;
         }
+        // There is a unit of which nothing else was left. What has been made meanwhile goes with it.
+        self.stop(instance).await.map_err(leftovers)?;
+        self.start_anew(start, &is_taken).await
     }
 
-    async fn start_anew(&self, start: &StartInstance<'_>) -> Result<(), StartError> {
+    /// Starts an instance of which nothing is there; says whether there is a unit of its name.
+    async fn start_anew(&self, start: &StartInstance<'_>, is_taken: &Cell<bool>) -> Result<(), StartError> {
         let instance = start.instance;
         let record = self.record(start)?;
         let mut prepared = self.prepare(start, &record);
         let started = match &mut prepared {
-            Ok(config) => self.make(start, &record, config).await,
+            Ok(config) => self.make(start, &record, config, is_taken).await,
             Err(_) => Ok(()),
         };
         if (prepared.is_err() || started.is_err())
@@ -250,10 +255,15 @@ impl Host {
         start: &StartInstance<'_>,
         record: &Record,
         config: &mut Awaited,
+        is_taken: &Cell<bool>,
     ) -> Result<(), StartError> {
         let io = |what| move |source| StartError::Io { what, instance: start.instance.clone(), source };
         let unit = async {
-            let unit = self.begin_unit(start).await?;
+            let begun = self.begin_unit(start).await;
+            is_taken.set(begun.as_ref().is_err_and(BusError::is_taken));
+            let failed =
+                |source| StartError::Unit { instance: start.instance.clone(), said: Vec::new(), source };
+            let unit = begun.map_err(failed)?;
             self.has_started(start, unit).await
         };
         let (host_start, own_network) = (record.host_start, record.network_kind != NetworkKind::Host);
@@ -364,7 +374,7 @@ impl Host {
     }
 
     /// Has systemd start the unit of an instance.
-    async fn begin_unit(&self, start: &StartInstance<'_>) -> Result<Job, StartError> {
+    async fn begin_unit(&self, start: &StartInstance<'_>) -> Result<Job, BusError> {
         let StartInstance { instance, container, image, .. } = *start;
         let image_stop_signal =
             image.config.config().as_ref().and_then(|config| config.stop_signal().as_deref());
@@ -379,8 +389,7 @@ impl Host {
             runtime_state: &self.paths.runtime_of(instance),
             state: &self.paths.state,
         });
-        let begun = self.bus.start(&unit::name(instance), &properties).await;
-        begun.map_err(|source| StartError::Unit { instance: instance.clone(), said: Vec::new(), source })
+        self.bus.start(&unit::name(instance), &properties).await
     }
 
     /// Waits until the unit of an instance has started.
@@ -451,7 +460,7 @@ impl Host {
         let unit = |source| StopError::Unit { instance: instance.clone(), source };
         self.bus.stop(&unit::name(instance), time + unit::START_TIMEOUT + MARGIN).await.map_err(unit)?;
         // What the unit wrote down when it ended goes with the directory.
-        self.kills.keep(instance, kills::of(&dir, instance));
+        let kills = kills::of(&dir, instance);
         let network = |source| StopError::Network { instance: instance.clone(), source };
         self.leave(instance, record.as_ref(), dir.join("ns/net")).await.map_err(network)?;
         let upper = Paths::upper(&self.volumes.scratch(), instance);
@@ -470,7 +479,9 @@ impl Host {
                 _ => Ok(()),
             })
         });
-        removed.await.map_err(|source| StopError::Io { instance: instance.clone(), source })
+        removed.await.map_err(|source| StopError::Io { instance: instance.clone(), source })?;
+        self.kills.keep(instance, kills);
+        Ok(())
     }
 }
 

@@ -137,11 +137,11 @@ impl Watch {
         }
     }
 
-    /// From now on, also what happens in this group wakes. To ask for what is watched already changes nothing.
-    fn follow(&self, dir: &Path, group: &Path) {
-        // One that is not there tells nothing; and what is not told at once is found at the next look.
-        let _ = inotify::add_watch(&self.queue, group.join(EVENTS), WatchFlags::MODIFY);
-        let _ = inotify::add_watch(&self.queue, dir, WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE);
+    /// From now on, also what happens in this group wakes, where the kernel takes that on. To ask for what is watched already changes nothing.
+    fn follow(&self, dir: &Path, group: &Path) -> bool {
+        let group = inotify::add_watch(&self.queue, group.join(EVENTS), WatchFlags::MODIFY);
+        let dir = inotify::add_watch(&self.queue, dir, WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE);
+        group.is_ok() && dir.is_ok()
     }
 
     /// What is counted of an instance in this directory, whose control group is at `group`. It is read again only where the kernel told of
@@ -153,10 +153,13 @@ impl Watch {
         if let Some(known) = id.and_then(|id| all.get(instance).filter(|counted| is_of(counted, id))) {
             return *known;
         }
-        // Before it is read: what happens from here on is told of.
-        self.follow(dir, group);
+        // Before it is read: what happens from here on is told of. Where it is not, it is found at the next look.
+        let is_told = self.follow(dir, group);
         let counted = in_group(dir, group);
-        all.insert(instance.clone(), counted);
+        match is_told {
+            true => all.insert(instance.clone(), counted),
+            false => all.remove(instance),
+        };
         counted
     }
 
@@ -174,13 +177,15 @@ impl Watch {
     }
 
     async fn changed(&self) -> io::Result<()> {
-        loop {
-            self.queue.readable().await?;
-            if self.drain()? {
-                lock(&self.counted).clear();
-                return Ok(());
+        let told = loop {
+            match self.queue.readable().await.and_then(|()| self.drain()) {
+                Ok(false) => {}
+                other => break other.map(drop),
             }
-        }
+        };
+        // Also where it is not known what was told.
+        lock(&self.counted).clear();
+        told
     }
 }
 

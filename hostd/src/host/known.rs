@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -38,8 +39,15 @@ impl File {
 
 impl Known {
     /// What the instance was made with, which is not asked before all of it was.
-    pub(super) fn parts(&self, dir: &Path, volumes: &Path) -> Arc<Parts> {
-        self.parts.get_or_init(|| Arc::new(Parts::of(dir, volumes, &self.record))).clone()
+    ///
+    /// # Errors
+    /// As [`Parts::of`]; it is gathered the next time then.
+    pub(super) fn parts(&self, dir: &Path, volumes: &Path) -> io::Result<Arc<Parts>> {
+        if let Some(parts) = self.parts.get() {
+            return Ok(parts.clone());
+        }
+        let parts = Arc::new(Parts::of(dir, volumes, &self.record)?);
+        Ok(self.parts.get_or_init(|| parts).clone())
     }
 }
 
@@ -109,8 +117,9 @@ mod tests {
         let (path, records) = (dir.path().join("record.json"), Records::default());
         record::write(&path, &record()).unwrap();
         let known = records.of(&record().instance, &path).unwrap();
-        let parts = known.parts(dir.path(), dir.path());
-        assert_eq!(*parts, Parts::of(dir.path(), dir.path(), &record()));
-        assert!(Arc::ptr_eq(&parts, &known.parts(dir.path(), dir.path())));
+        assert!(known.parts(dir.path(), &path).is_err(), "no directory");
+        let parts = known.parts(dir.path(), dir.path()).unwrap();
+        assert_eq!(*parts, Parts::of(dir.path(), dir.path(), &record()).unwrap());
+        assert!(Arc::ptr_eq(&parts, &known.parts(dir.path(), dir.path()).unwrap()));
     }
 }

@@ -205,11 +205,11 @@ where
     F: Future<Output = Result<(), LinkError>>,
 {
     let (tell, told) = tokio::sync::oneshot::channel();
-    let events = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let events = events.map_err(failed("make an event loop"))?;
     let thread = std::thread::Builder::new().name("links".to_owned()).spawn(move || {
+        let events = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let done = events.map_err(failed("make an event loop")).and_then(|events| events.block_on(work()));
         // Whoever asked may be gone.
-        let _ = tell.send(events.block_on(work()));
+        let _ = tell.send(done);
     });
     thread.map_err(failed("begin a thread"))?;
     told.await.expect("the thread answers as its last act, and a panic of it ends the daemon")

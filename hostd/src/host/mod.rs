@@ -3,9 +3,9 @@
 //! ```text
 //! container + image ──► spec (config.json), unit (typed properties), network (interfaces)   pure
 //!                             │
-//! start ──► record ─┬► namespaces ──► net ─────────────┬► handover ──► the runtime goes on          effects
-//!                   └► bus ─┬► rootfs ──► describe ────┘
-//!                           └► (StartTransientUnit) the runtime waits
+//! start ──► record ─┬► namespaces ─┬► net ────────────────┬► handover ──► the runtime goes on      effects
+//!                   │              └► rootfs ──► describe ─┘
+//!                   └► bus (StartTransientUnit) ──► the runtime waits
 //! stop  ──► bus (StopUnit) ──► net ──► unmount ──► remove
 //! observe ◄── bus, records, volumes, ports, store
 //! ```

@@ -94,10 +94,11 @@ impl Host {
         });
         let parts = whole.filter_map(|(instance, found)| {
             let (dir, volumes) = (self.paths.instance(instance), self.paths.volumes(instance));
-            Some((instance.clone(), found.record.as_ref()?.parts(&dir, &volumes)))
+            let parts = found.record.as_ref()?.parts(&dir, &volumes);
+            Some(parts.map(|parts| (instance.clone(), parts)))
         });
         let failed = |source| ObserveError::Records { what: "what instances are made of", source };
-        let parts: Vec<_> = parts.collect();
+        let parts: Vec<_> = parts.collect::<io::Result<_>>().map_err(failed)?;
         let missing = {
             let mounted = self.mounted.clone();
             tokio::task::spawn_blocking(move || parts::missing(&mounted, &parts)).await

@@ -72,17 +72,23 @@ pub(super) struct Parts {
 
 impl Parts {
     /// What an instance with this directory, and this one of its volumes, was made with.
-    pub(super) fn of(dir: &Path, volumes: &Path, record: &Record) -> Self {
+    ///
+    /// # Errors
+    /// Where a directory can't be read.
+    pub(super) fn of(dir: &Path, volumes: &Path, record: &Record) -> io::Result<Self> {
         let namespace = (record.network_kind != NetworkKind::Host).then(|| dir.join("ns/net"));
         let private = dir.join("private");
         // Made only where they are mounted.
-        let volumes = std::fs::read_dir(volumes).into_iter().flatten().flatten().map(|entry| entry.path());
+        let volumes = match std::fs::read_dir(volumes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            entries => entries?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?,
+        };
         let mounts = [
             Some(rootfs::path(dir)),
             record.host_start.map(|_| namespaces::of_users(dir)),
             namespace.clone(),
             // Made only where it is mounted.
-            private.exists().then_some(private),
+            private.try_exists()?.then_some(private),
         ];
         let mounts = mounts.into_iter().flatten().chain(volumes).collect();
         let (mut ends, mut beside) = (Vec::new(), Vec::new());
@@ -92,7 +98,7 @@ impl Parts {
                 On::Beside { .. } => beside.push(interface.name),
             }
         }
-        Self { mounts, namespace, ends, beside }
+        Ok(Self { mounts, namespace, ends, beside })
     }
 }
 
@@ -191,7 +197,7 @@ mod tests {
         let volumes = tempfile::tempdir().unwrap();
         let data = volumes.path().join("data");
         std::fs::create_dir(&data).unwrap();
-        let parts = Parts::of(dir, volumes.path(), &record());
+        let parts = Parts::of(dir, volumes.path(), &record()).unwrap();
         let own = ["rootfs", "ns/user", "ns/net"].map(|name| dir.join(name));
         assert_eq!(parts.mounts, own.into_iter().chain([data]).collect::<Vec<_>>());
         let bridges: Vec<_> = parts.ends.iter().map(|(_, bridge)| bridge.clone()).collect();
@@ -199,10 +205,10 @@ mod tests {
         assert!(parts.ends.iter().all(|(end, _)| end.starts_with("veth")) && parts.beside.is_empty());
         let mut outside = record();
         outside.networks[1].spec.kind = NetworkKind::Macvlan;
-        let parts = Parts::of(dir, volumes.path(), &outside);
+        let parts = Parts::of(dir, volumes.path(), &outside).unwrap();
         assert_eq!((parts.ends.len(), parts.beside), (1, vec!["eth1".to_owned()]));
         let bare = Record { network_kind: NetworkKind::Host, networks: vec![], host_start: None, ..record() };
-        let parts = Parts::of(dir, Path::new("/no/volumes"), &bare);
+        let parts = Parts::of(dir, Path::new("/no/volumes"), &bare).unwrap();
         assert_eq!((parts.mounts, parts.namespace), (vec![dir.join("rootfs")], None));
     }
 

@@ -37,12 +37,11 @@ use std::time::Duration;
 
 use bennu_api::{Happening, Phase, Problem, ProblemKind};
 use bennu_manifests::model::Digest;
-use bennu_planner::Seen;
 use bennu_planner::update::{AfterBoot, Attempt, EspStep, Found, Pointer, Rearm, Room, Start, esp_steps};
 use jiff::Timestamp;
 
 use crate::core::{Core, chain};
-use crate::foresee::foresee;
+use crate::foresee::{Looked, foresee};
 use crate::ledger::{Applicable, LedgerError};
 use crate::sealed::{self, Roots};
 use crate::volumes;
@@ -92,8 +91,8 @@ pub enum UpdateError {
 /// What became of a generation for which all is in the store.
 #[derive(Debug)]
 pub(crate) enum Advanced {
-    /// It is the active one, of a host that looks like this; what it needs is pinned still as what comes next.
-    Active(Box<Seen>),
+    /// It is the active one, and this is the host for which that was decided; what it needs is pinned still as what comes next.
+    Active(Box<Looked>),
     /// Something keeps the host from changing.
     Waits(String),
     /// It is given up: another plan than the one that was asked for would be carried out.
@@ -266,7 +265,7 @@ pub(crate) async fn advance(core: &Core, pending: &Applicable) -> Result<Advance
     core.updates().clock.begin(Trial::of(&attempt));
     core.ledger.lock().await.point(|pointer| pointer.activated(generation, Some(attempt)))?;
     core.updates().phase = Phase::Trial;
-    Ok(Advanced::Active(Box::new(foreseen.into_seen())))
+    Ok(Advanced::Active(Box::new(foreseen.into_looked())))
 }
 
 /// Why a plan is not carried out that is not the one that was asked for.
@@ -304,7 +303,7 @@ async fn keep_volumes(core: &Core, pending: &Applicable) -> Result<(), String> {
 /// had them. It can be repeated.
 async fn give_volumes_back(core: &Core, from: u64, to: u64) -> Result<(), UpdateError> {
     let Some(from) = core.ledger.lock().await.generation(from)? else { return Ok(()) };
-    let hands = core.hands.lock().await;
+    let hands = core.take_in_hand().await;
     let back = volumes::restore_to_generation(core, &hands, &from, to, Timestamp::now()).await;
     back.map(drop).map_err(UpdateError::Volumes)
 }

@@ -22,7 +22,7 @@ pub enum Rebirth {
 /// # Errors
 /// Where the machine does not start again.
 pub async fn rebirth(core: &Core) -> Result<Rebirth, UpdateError> {
-    let _hands = core.hands.lock().await;
+    let _hands = core.take_in_hand().await;
     let active = {
         let ledger = core.ledger.lock().await;
         if let Some(attempt) = &ledger.pointer().attempt {

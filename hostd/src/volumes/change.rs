@@ -56,7 +56,7 @@ async fn finish(
 ) -> Result<Replaced, Problem> {
     let (core, volume) = (core.clone(), volume.clone());
     let done = tokio::spawn(async move {
-        let hands = core.hands.lock().await;
+        let hands = core.take_in_hand().await;
         refuse_full(&core, &volume, replace)?;
         swap(&core, &hands, &volume, prepared, Timestamp::now(), Why::Replaced).await
     });

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **Invariant:** a volume is swapped while nothing that this daemon started uses it, and while it starts nothing:
-//! whoever swaps holds [`Core::hands`](crate::core::Core::hands), as the reconciler does while it acts.
+//! whoever swaps holds what [`Core::take_in_hand`](crate::core::Core::take_in_hand) gives, as the reconciler does while it acts.
 
 mod change;
 mod due;
@@ -45,7 +45,7 @@ pub async fn snapshots(core: &Core, volume: &Name) -> Result<Snapshots, Problem>
 /// # Errors
 /// Where there is no such volume, or the file system says no.
 pub async fn take(core: &Core, volume: &Name) -> Result<Snapshot, Problem> {
-    let _hands = core.hands.lock().await;
+    let _hands = core.take_in_hand().await;
     let name = core.host.take_snapshot(volume, Timestamp::now(), Why::Hand).await.map_err(of_volume)?;
     core.events.add(Happening::SnapshotTaken { volume: volume.clone(), snapshot: name });
     Ok(Snapshot { name, taken: name.taken, own: None })
@@ -56,7 +56,7 @@ pub async fn take(core: &Core, volume: &Name) -> Result<Snapshot, Problem> {
 /// # Errors
 /// Where there is no such snapshot, or the file system says no.
 pub async fn remove(core: &Core, volume: &Name, snapshot: SnapshotName) -> Result<(), Problem> {
-    let _hands = core.hands.lock().await;
+    let _hands = core.take_in_hand().await;
     core.host.remove_snapshot(volume, snapshot).await.map_err(of_volume)
 }
 
