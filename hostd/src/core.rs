@@ -60,6 +60,7 @@ pub struct Core {
     rejections: Mutex<Rejections>,
     updates: Mutex<Updates>,
     hands: tokio::sync::Mutex<Hands>,
+    /// How often somebody had the host in hand.
     turns: AtomicU64,
     /// Wakes the reconciler: a manifest was accepted.
     pub accepted: Notify,

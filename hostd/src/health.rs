@@ -129,10 +129,10 @@ impl Monitor {
         followed.retain(|instance, _| seen.instances.contains_key(instance));
         for (instance, now) in &seen.instances {
             let Some(container) = manifest.containers.get(&instance.name) else { continue };
-            // An instance that is being started or waits for its next start keeps its time, and is asked nothing.
             let asked = (container.health.clone(), container.readiness.clone());
             // Of one that is asked nothing it does not matter which process it is.
             let process = || if asked == (None, None) { Some(0) } else { core.host.process(instance) };
+            // An instance that is being started or waits for its next start keeps its time, and is asked nothing.
             let Some(process) = (now.state == State::Running).then(process).flatten() else {
                 if let Some(known) = followed.get_mut(instance) {
                     known.task.take().inspect(AbortHandle::abort);

@@ -86,7 +86,7 @@ fn one(
     container: &Container,
     fingerprint: Digest,
 ) -> Choice {
-    let there = || seen.instances_of(slot.0).filter(|(instance, _)| instance.replica == slot.1);
+    let there = || seen.instances_in(slot);
     let is_same = |s: &SeenInstance| s.fingerprint == fingerprint && addresses_fit(s, container, networks);
     let same = there().rfind(|(_, s)| is_same(s));
     // What goes on while a new one is tried has to run, and to be on networks that stay as they are.
@@ -218,8 +218,7 @@ fn is_as_it_should_be(state: State, container: &Container) -> bool {
 /// The number of the wanted generation, or the next one that no other instance of that slot has: an instance is
 /// never changed in place, so a changed container may not take over a name that is in use.
 pub(crate) fn free_instance(generation: u64, (name, replica): Slot<'_>, seen: &Seen) -> Instance {
-    let same = seen.instances_of(name).filter(|(instance, _)| instance.replica == replica);
-    let newest = same.map(|(instance, _)| instance.generation).max();
+    let newest = seen.instances_in((name, replica)).map(|(instance, _)| instance.generation).max();
     let generation = newest.map_or(generation, |newest| generation.max(newest.saturating_add(1)));
     Instance { name: name.clone(), generation, replica }
 }

@@ -228,8 +228,7 @@ pub fn interruption(plan: &Plan, seen: &Seen, restarts: bool) -> Interruption {
         _ => None,
     });
     let beside = |new: &&Instance| {
-        let mut others =
-            seen.instances.keys().filter(|old| (&old.name, old.replica) == (&new.name, new.replica));
+        let mut others = seen.instances_in((&new.name, new.replica)).map(|(old, _)| old);
         !containers.contains(&new.name) && others.any(runs)
     };
     let handed_over = handed_over.filter(beside).map(|instance| instance.name.clone()).collect();

@@ -46,6 +46,14 @@ impl Seen {
         let bound = |generation, replica| Instance { name: name.clone(), generation, replica };
         self.instances.range(bound(0, 0)..=bound(u64::MAX, u32::MAX))
     }
+
+    /// Those of one replica of a container, the oldest first.
+    pub(crate) fn instances_in(
+        &self,
+        (name, replica): (&Name, u32),
+    ) -> impl DoubleEndedIterator<Item = (&Instance, &SeenInstance)> {
+        self.instances_of(name).filter(move |(instance, _)| instance.replica == replica)
+    }
 }
 
 /// What somebody changed by hand, or what fell over, beside instances, networks and volumes.
