@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bennu_api::{Activity, Happening};
 use bennu_manifests::model::Name;
@@ -10,6 +11,7 @@ use futures_util::StreamExt as _;
 
 use crate::apply::apply;
 use crate::core::Core;
+use crate::health::Monitor;
 use crate::ledger::Applicable;
 
 /// How many stops are waited for at once: what stops mostly takes time, and nothing else.
@@ -23,7 +25,7 @@ const STARTS: usize = 2;
 ///
 /// # Errors
 /// The first step that did not work, and why.
-pub(crate) async fn carry_out(core: &Core, active: &Applicable, steps: &[Step]) -> Result<(), String> {
+pub(crate) async fn carry_out(core: &Arc<Core>, active: &Applicable, steps: &[Step]) -> Result<(), String> {
     let begun = Cell::new(0);
     let mut failed: BTreeSet<&Name> = BTreeSet::new();
     let mut first = None;
@@ -40,6 +42,9 @@ pub(crate) async fn carry_out(core: &Core, active: &Applicable, steps: &[Step]) 
             let done = apply(core, active, step).await;
             if done.is_ok() {
                 core.events.add(Happening::Applied { step: Box::new(step.clone()) });
+                if let Step::Start { instance, .. } | Step::Restart { instance, .. } = step {
+                    Monitor::begin(core, &active.manifest, instance);
+                }
             }
             (step, done)
         };

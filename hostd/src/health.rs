@@ -21,8 +21,10 @@ use tokio::task::AbortHandle;
 use crate::core::Core;
 use crate::host::Probing;
 
-/// How long the first checks wait for each other, where they are made more seldom later on.
-const EAGER: Duration = Duration::from_secs(1);
+/// How long the second check waits for the first one, until one has held. Each further pause is twice as long, up to the longest one or to
+/// that of later checks.
+const EAGER_FIRST: Duration = Duration::from_millis(100);
+const EAGER_LAST: Duration = Duration::from_secs(1);
 
 /// What the checks of one instance have said since its program was started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl Checks {
         let starting = self.health == Health::Starting;
         let due = match self.counted {
             Some(last) => last + Duration::from_millis(check.interval_ms),
-            None => Duration::from_millis(check.start_period_ms),
+            None => Duration::from_millis(check.start_period_ms.max(check.interval_ms)),
         };
         if starting && age < due {
             return;
@@ -62,11 +64,16 @@ impl Checks {
         }
     }
 
-    /// How long to wait before the next health check.
-    fn pause(&self, check: &HealthCheck) -> Duration {
+    /// How long to wait before the next health check, after so many.
+    fn pause(&self, check: &HealthCheck, made: u32) -> Duration {
         let interval = Duration::from_millis(check.interval_ms);
-        if self.health == Health::Starting { interval.min(EAGER) } else { interval }
+        if self.health == Health::Starting { interval.min(eager(made)) } else { interval }
     }
+}
+
+/// How long to wait for the next check where none has held, after so many.
+fn eager(made: u32) -> Duration {
+    EAGER_FIRST.saturating_mul(1 << made.saturating_sub(1).min(16)).min(EAGER_LAST)
 }
 
 /// One instance that is followed.
@@ -129,29 +136,46 @@ impl Monitor {
         followed.retain(|instance, _| seen.instances.contains_key(instance));
         for (instance, now) in &seen.instances {
             let Some(container) = manifest.containers.get(&instance.name) else { continue };
-            let asked = (container.health.clone(), container.readiness.clone());
-            // Of one that is asked nothing it does not matter which process it is.
-            let process = || if asked == (None, None) { Some(0) } else { core.host.process(instance) };
             // An instance that is being started or waits for its next start keeps its time, and is asked nothing.
-            let Some(process) = (now.state == State::Running).then(process).flatten() else {
-                if let Some(known) = followed.get_mut(instance) {
-                    known.task.take().inspect(AbortHandle::abort);
-                    known.checks = Checks::begin(container);
-                    known.process = 0;
-                }
-                continue;
-            };
-            let known = followed.get(instance);
-            if known.is_some_and(|known| known.process == process && known.asked == asked) {
+            if now.state == State::Running && Self::follow_one(core, &mut followed, instance, container) {
                 continue;
             }
-            let since = known.map_or_else(Instant::now, |known| known.since);
-            let checks = Checks::begin(container);
-            let (core, follower) =
-                (core.clone(), Follower { instance: instance.clone(), asked: asked.clone() });
-            let task = (asked != (None, None)).then(|| tokio::spawn(follower.run(core)).abort_handle());
-            followed.insert(instance.clone(), Followed { process, asked, since, checks, task });
+            if let Some(known) = followed.get_mut(instance) {
+                known.task.take().inspect(AbortHandle::abort);
+                known.checks = Checks::begin(container);
+                known.process = 0;
+            }
         }
+    }
+
+    /// Follows an instance that was just started, which the next look would find a moment later.
+    pub fn begin(core: &Arc<Core>, manifest: &Manifest, instance: &Instance) {
+        if let Some(container) = manifest.containers.get(&instance.name) {
+            Self::follow_one(core, &mut core.health.followed(), instance, container);
+        }
+    }
+
+    /// Follows an instance, and says whether it has a process to be followed.
+    fn follow_one(
+        core: &Arc<Core>,
+        followed: &mut BTreeMap<Instance, Followed>,
+        instance: &Instance,
+        container: &Container,
+    ) -> bool {
+        let asked = (container.health.clone(), container.readiness.clone());
+        // Of one that is asked nothing it does not matter which process it is.
+        let process = if asked == (None, None) { Some(0) } else { core.host.process(instance) };
+        let Some(process) = process else { return false };
+        let known = followed.get(instance);
+        if known.is_some_and(|known| known.process == process && known.asked == asked) {
+            return true;
+        }
+        let since = known.map_or_else(Instant::now, |known| known.since);
+        let checks = Checks::begin(container);
+        let (core, follower) = (core.clone(), Follower { instance: instance.clone(), asked: asked.clone() });
+        let task = (asked != (None, None)).then(|| tokio::spawn(follower.run(core)).abort_handle());
+        followed.insert(instance.clone(), Followed { process, asked, since, checks, task });
+        true
     }
 
     /// Forgets what the checks of an instance said; its next start is asked anew.
@@ -186,15 +210,17 @@ impl Follower {
         let readiness = async {
             let Some(check) = readiness else { return };
             let timeout = Duration::from_millis(check.timeout_ms);
+            let mut made = 0;
             while core.host.probe(&self.instance, Probing { probe: check.probe(), timeout }).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(check.interval_ms)).await;
+                made += 1;
+                tokio::time::sleep(Duration::from_millis(check.interval_ms).min(eager(made))).await;
             }
             core.health.note(&self.instance, |checks| checks.ready = true);
         };
         let health = async {
             let Some(check) = health else { return };
             let timeout = Duration::from_millis(check.timeout_ms);
-            loop {
+            for made in 1.. {
                 let answer = core.host.probe(&self.instance, Probing { probe: check.probe(), timeout }).await;
                 let noted = core.health.note(&self.instance, |checks| {
                     checks.note_health(check, answer.is_ok(), begun.elapsed());
@@ -204,7 +230,7 @@ impl Follower {
                     let (instance, reason) = (self.instance.to_string(), answer.err().unwrap_or_default());
                     core.events.add(Happening::Health { instance, health: after.health, reason });
                 }
-                tokio::time::sleep(after.pause(check)).await;
+                tokio::time::sleep(after.pause(check, made)).await;
             }
         };
         tokio::join!(readiness, health);
@@ -270,10 +296,20 @@ mod tests {
     fn eager_checks_count_no_faster_than_declared_ones() {
         use Health::{Starting, Unhealthy};
         let check = check("interval = \"10s\", retries = 2");
-        let answers = [(0, false), (1, false), (2, false), (9, false), (10, false)];
-        assert_eq!(told(&check, &answers), [Starting, Starting, Starting, Starting, Unhealthy]);
-        assert_eq!(starting().pause(&check), EAGER);
-        let well = Checks { health: Health::Healthy, ..Checks::default() };
-        assert_eq!(well.pause(&check), Duration::from_secs(10));
+        let answers = [(0, false), (1, false), (9, false), (10, false), (19, false), (20, false)];
+        let expected = [Starting, Starting, Starting, Starting, Starting, Unhealthy];
+        assert_eq!(told(&check, &answers), expected, "as if the first one were an interval after the start");
+    }
+
+    #[test]
+    fn checks_come_fast_until_one_holds() {
+        let (mut check, well) =
+            (check("interval = \"10s\""), Checks { health: Health::Healthy, ..starting() });
+        let pauses =
+            |check: &HealthCheck| [1, 2, 3, 4, 5, 99].map(|made| starting().pause(check, made).as_millis());
+        assert_eq!(pauses(&check), [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(well.pause(&check, 1), Duration::from_secs(10));
+        check.interval_ms = 300;
+        assert_eq!(pauses(&check), [100, 200, 300, 300, 300, 300]);
     }
 }

@@ -164,12 +164,15 @@ rm -f dbus-org.freedesktop.login1.service
 ln -sf multi-user.target default.target
 rm -f "$root"/usr/lib/systemd/network/80-* "$root"/etc/resolv.conf
 # Each container has one end of a pair on the host, which is the daemon's alone: what udev would find out about it, and do for it, is
-# work at each start that nobody has a use for.
+# work at each start that nobody has a use for. Asking for its driver is worse: it may come before the kernel knows the interface by
+# its name, and has the kernel run modprobe for it then (Linux, `net/core/dev_ioctl.c`, `dev_load`).
 rules=$root/usr/lib/udev/rules.d
+sed -i '/IMPORT{builtin}="net_driver"/s/SUBSYSTEM=="net"/&, KERNEL!="veth*"/' "$rules/50-udev-default.rules"
 sed -i '1i SUBSYSTEM=="net", KERNEL=="veth*", GOTO="net_end"' "$rules/75-net-description.rules"
 sed -i '1i SUBSYSTEM=="net", KERNEL=="veth*", GOTO="net_setup_link_end"' "$rules/80-net-setup-link.rules"
 sed -i '/SUBSYSTEM=="net"/s/KERNEL!="lo"/KERNEL!="lo|veth*"/' "$rules/99-systemd.rules"
-for changed in 75-net-description:LABEL=.net_end 80-net-setup-link:LABEL=.net_setup_link_end 99-systemd:lo.veth; do
+for changed in 75-net-description:LABEL=.net_end 80-net-setup-link:LABEL=.net_setup_link_end 99-systemd:lo.veth \
+    50-udev-default:net.*veth.*net_driver; do
     grep -q "${changed#*:}" "$rules/${changed%:*}.rules" || { echo "udev has other rules: ${changed%:*}" >&2; exit 1; }
 done
 cd ../system-generators

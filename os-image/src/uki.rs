@@ -11,8 +11,10 @@ use std::process::Command;
 
 /// What the kernel is told besides its root: messages of note go to the serial line and the screen, a panic starts the
 /// machine again, and security modules that nothing here configures stay out (AppArmor and BPF cost seconds under emulation).
+/// A process gets into another control group without a grace period of RCU, which whatever systemd starts would wait for
+/// (Linux, `cgroup-v2`, "favordynmods"): every container's start, and each service of the boot.
 const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 loglevel=4 panic=10 lsm=landlock,lockdown,yama \
-                            systemd.show_status=error systemd.log_color=0 systemd.firstboot=no";
+                            cgroup_favordynmods=true systemd.show_status=error systemd.log_color=0 systemd.firstboot=no";
 
 /// How hard zstd tries with the initrd: two thirds of it go, and a kernel unpacks it in a blink.
 const INITRD_LEVEL: i32 = 12;

@@ -110,7 +110,8 @@ pub enum BusError {
 }
 
 impl Bus {
-    /// Connects to the system bus and has systemd tell when its jobs end.
+    /// Connects to the system bus. systemd tells whoever asked for a job of its end; who subscribes besides is told of every change of every
+    /// unit that a start touches, some thirty messages (`org.freedesktop.systemd1(5)`, `Subscribe()`).
     ///
     /// # Errors
     /// Where there is no bus, or no systemd on it.
@@ -122,7 +123,6 @@ impl Bus {
             let manager =
                 ManagerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;
             let ends = ends_of_jobs(&connection).await?;
-            manager.subscribe().await?;
             Ok(Self { connection, manager, ends })
         })
         .await
