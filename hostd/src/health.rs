@@ -21,8 +21,8 @@ use tokio::task::AbortHandle;
 use crate::core::Core;
 use crate::host::Probing;
 
-/// How long the second check waits for the first one, until one has held. Each further pause is twice as long, up to the longest one or to
-/// that of later checks.
+/// How long checks wait for each other until one has held: a quarter of the time since the first one, so that no more than that is lost, between
+/// these and no longer than later ones do.
 const EAGER_FIRST: Duration = Duration::from_millis(100);
 const EAGER_LAST: Duration = Duration::from_secs(1);
 
@@ -64,16 +64,16 @@ impl Checks {
         }
     }
 
-    /// How long to wait before the next health check, after so many.
-    fn pause(&self, check: &HealthCheck, made: u32) -> Duration {
+    /// How long to wait before the next health check, so long after the first one.
+    fn pause(&self, check: &HealthCheck, age: Duration) -> Duration {
         let interval = Duration::from_millis(check.interval_ms);
-        if self.health == Health::Starting { interval.min(eager(made)) } else { interval }
+        if self.health == Health::Starting { interval.min(eager(age)) } else { interval }
     }
 }
 
-/// How long to wait for the next check where none has held, after so many.
-fn eager(made: u32) -> Duration {
-    EAGER_FIRST.saturating_mul(1 << made.saturating_sub(1).min(16)).min(EAGER_LAST)
+/// How long to wait for the next check where none has held, so long after the first one.
+fn eager(age: Duration) -> Duration {
+    (age / 4).clamp(EAGER_FIRST, EAGER_LAST)
 }
 
 /// One instance that is followed.
@@ -210,17 +210,16 @@ impl Follower {
         let readiness = async {
             let Some(check) = readiness else { return };
             let timeout = Duration::from_millis(check.timeout_ms);
-            let mut made = 0;
             while core.host.probe(&self.instance, Probing { probe: check.probe(), timeout }).await.is_err() {
-                made += 1;
-                tokio::time::sleep(Duration::from_millis(check.interval_ms).min(eager(made))).await;
+                tokio::time::sleep(Duration::from_millis(check.interval_ms).min(eager(begun.elapsed())))
+                    .await;
             }
             core.health.note(&self.instance, |checks| checks.ready = true);
         };
         let health = async {
             let Some(check) = health else { return };
             let timeout = Duration::from_millis(check.timeout_ms);
-            for made in 1.. {
+            loop {
                 let answer = core.host.probe(&self.instance, Probing { probe: check.probe(), timeout }).await;
                 let noted = core.health.note(&self.instance, |checks| {
                     checks.note_health(check, answer.is_ok(), begun.elapsed());
@@ -230,7 +229,7 @@ impl Follower {
                     let (instance, reason) = (self.instance.to_string(), answer.err().unwrap_or_default());
                     core.events.add(Happening::Health { instance, health: after.health, reason });
                 }
-                tokio::time::sleep(after.pause(check, made)).await;
+                tokio::time::sleep(after.pause(check, begun.elapsed())).await;
             }
         };
         tokio::join!(readiness, health);

@@ -135,6 +135,9 @@ fn a_rebirth_leaves_what_is_declared_and_its_receipt_tells_what_was_lost() -> Re
         host.hostctl().run(&["rebirth"])?.done()?;
         host.vm.wait_for_boot(&before)?;
         host.wait_until_converged()?;
+        // The kernel puts XTS together of parts where it was asked for it before it had the processor's own.
+        let slow = "! grep -q '^flags.* aes ' /proc/cpuinfo || ! grep 'xts(ecb' /proc/crypto";
+        assert_eq!(host.vm.guest_ok(slow)?, "", "what is thrown away is encrypted by software");
         let left = host.hostctl().run(&["exec", "one", "--", "sh", "-c", "ls /data/x /var/x"])?;
         assert_eq!(left.stdout, "/data/x\n", "{}", left.stderr);
         let told = || host.hostctl().json(&["receipt"]);
