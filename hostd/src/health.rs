@@ -304,11 +304,10 @@ mod tests {
     fn checks_come_fast_until_one_holds() {
         let (mut check, well) =
             (check("interval = \"10s\""), Checks { health: Health::Healthy, ..starting() });
-        let pauses =
-            |check: &HealthCheck| [1, 2, 3, 4, 5, 99].map(|made| starting().pause(check, made).as_millis());
-        assert_eq!(pauses(&check), [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(well.pause(&check, 1), Duration::from_secs(10));
+        let at = |check: &HealthCheck, age| starting().pause(check, Duration::from_millis(age)).as_millis();
+        assert_eq!([0, 400, 2000, 4000, 60_000].map(|age| at(&check, age)), [100, 100, 500, 1000, 1000]);
+        assert_eq!(well.pause(&check, Duration::ZERO), Duration::from_secs(10));
         check.interval_ms = 300;
-        assert_eq!(pauses(&check), [100, 200, 300, 300, 300, 300]);
+        assert_eq!([0, 1000, 2000].map(|age| at(&check, age)), [100, 250, 300]);
     }
 }
